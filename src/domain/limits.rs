@@ -1,0 +1,30 @@
+//! Every limit of the product, each with a number. `docs/errors.md` repeats them, and each has a test.
+
+/// Largest gRPC message, in bytes.
+pub const MESSAGE_BYTES: usize = 1024 * 1024;
+/// Largest sealed recovery key (ciphertext with tag), in bytes.
+pub const SEALED_KEY_BYTES: usize = 1024;
+/// Largest sealed key package (ciphertext with tag), in bytes.
+pub const SEALED_PACKAGE_BYTES: usize = 64 * 1024;
+/// Longest name of a user, domain, host, operator or ticket, in bytes of UTF-8.
+pub const NAME_BYTES: usize = 256;
+/// Longest free text, in bytes of UTF-8.
+pub const TEXT_BYTES: usize = 1024;
+/// Most volumes of a device.
+pub const DEVICE_VOLUMES: usize = 64;
+/// Most key versions in a reply.
+pub const REPLY_KEYS: usize = 200;
+/// Most users of a device.
+pub const DEVICE_USERS: usize = 32;
+/// Most items on a page or in a streamed message.
+pub const PAGE_ITEMS: usize = 1000;
+/// Most open streams on one connection.
+pub const CONNECTION_STREAMS: u32 = 100;
+/// Requests that are remembered, so that a retry is recognised; the oldest is forgotten first.
+pub const REMEMBERED_REQUESTS: u64 = 65_536;
+/// How long a retry of a disclosure by the same caller is answered again, in milliseconds.
+pub const DISCLOSURE_REPEAT_MS: u64 = 120_000;
+/// Disclosures that one requester may make in [`QUOTA_WINDOW_MS`].
+pub const QUOTA_DISCLOSURES: u32 = 200;
+/// Length of the window that disclosures are counted in, in milliseconds.
+pub const QUOTA_WINDOW_MS: u64 = 3_600_000;

@@ -1,0 +1,24 @@
+//! The vocabulary of Holdfast, in the terms of BitLocker, LUKS and MBAM.
+//!
+//! Pure values with validation at construction: a value of one of these types is well-formed. No I/O, no clock, no
+//! async, no wire or storage encoding.
+
+mod actor;
+mod compliance;
+mod error;
+mod ids;
+mod key;
+pub mod limits;
+mod people;
+mod reason;
+
+pub use actor::{Actor, SpiffeError};
+pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
+pub use error::FieldError;
+pub use ids::{
+    ClusterId, DeviceId, Epoch, Incarnation, KeyIdPrefix, KeyVersion, NodeId, ProtectorId,
+    RequestId, Timestamp, VolumeId,
+};
+pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
+pub use people::{OperatorName, Role, Text, User};
+pub use reason::{REASONS, Reason, ReasonCode};

@@ -1,0 +1,52 @@
+//! Holdfast: a consensus-backed store for disk-encryption recovery keys.
+//!
+//! Agents seal a recovery key, any node takes it, a majority logs it durably, a pure state machine applies it, and a
+//! disclosure is itself a logged command whose audit record is committed before the secret is opened.
+//!
+//! # The layers
+//!
+//! A layer knows those to its left and never those to its right; leaves may be known by all.
+//!
+//! ```text
+//! domain <- state <- storage <- raft <- service <- grpc <- server <- bin
+//! domain <- crypto, auth <- service
+//! domain, crypto, proto <- client <- cli <- bin
+//! leaves: fs, clock, tls, telemetry
+//! ```
+//!
+//! - [`domain`]: the vocabulary. Pure: no I/O, no clock, no async.
+//! - [`state`]: the replicated state machine. Synchronous and deterministic.
+//! - [`crypto`]: sealing and opening, the keyring, signatures.
+//! - [`storage`]: write-ahead log, view, snapshots, data directory.
+//! - [`raft`]: the only user of openraft.
+//! - [`auth`]: certificate -> caller -> permit.
+//! - [`service`]: use cases, free of any transport.
+//! - [`grpc`]: decode, call the service, encode.
+//! - [`server`]: configuration, composition root, health, metrics, shutdown.
+//! - [`client`]: the API client that everyone outside uses.
+//! - [`cli`]: operator and help-desk commands.
+
+pub mod client;
+pub mod clock;
+pub mod crypto;
+pub mod domain;
+pub mod fs;
+pub mod telemetry;
+pub mod tls;
+
+#[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod grpc;
+#[cfg(feature = "server")]
+pub mod raft;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
+pub mod state;
+#[cfg(feature = "server")]
+pub mod storage;

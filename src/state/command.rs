@@ -1,0 +1,377 @@
+//! What is proposed, and what apply answers.
+//!
+//! Time and identifiers are minted by the proposing node and travel in the [`Command`]; the [`Actor`] was proven by the
+//! node that authenticated the caller.
+
+use bytes::Bytes;
+
+use crate::domain::{
+    Actor, ClusterId, DeviceId, Epoch, KeyIdPrefix, KeyState, KeyVersion, OperatorName,
+    ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text, Timestamp, User,
+    VolumeCompliance, VolumeId, VolumeKind,
+};
+
+/// Position of an entry in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position {
+    /// Term of the leader that wrote it.
+    pub term: u64,
+    /// Index; the first entry has 0 or 1.
+    pub index: u64,
+}
+
+/// One entry's command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Who asks, proven by the node that took the request.
+    pub actor: Actor,
+    /// Made by the client; scoped to the actor.
+    pub request_id: RequestId,
+    /// The proposing node's clock; clamped monotone by apply.
+    pub time: Timestamp,
+    /// What is asked.
+    pub body: CommandBody,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandBody {
+    /// The first command of a cluster.
+    Bootstrap(Bootstrap),
+    /// Stores a sealed recovery key.
+    Escrow(Escrow),
+    /// Replaces a device's compliance report.
+    ReportCompliance(ReportCompliance),
+    /// Finds key versions; audited.
+    FindKeys(FindQuery),
+    /// Permits the disclosure of one key; audited.
+    Disclose(Disclose),
+    /// Grants a role.
+    Grant {
+        /// To whom.
+        operator: OperatorName,
+        /// The role.
+        role: Role,
+    },
+    /// Takes a role away.
+    Revoke {
+        /// From whom.
+        operator: OperatorName,
+        /// The role.
+        role: Role,
+    },
+    /// Records that somebody read the audit chain.
+    AuditRead {
+        /// What was asked for, in words.
+        detail: Text,
+    },
+    /// Records refusals that a node decided on, coalesced per caller and reason. The actor is the node.
+    Refusals(Vec<RefusalCount>),
+    /// Records a membership change that an administrator asked for, before it is made.
+    ClusterChange {
+        /// The change, in words.
+        detail: Text,
+    },
+}
+
+/// The first command of a cluster: makes the keyring and the first administrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The first administrator.
+    pub administrator: OperatorName,
+    /// What a right root key derives to; tells a wrong root key from a right one.
+    pub root_check: [u8; 32],
+    /// Signs escrow keys.
+    pub signer: Signer,
+    /// The first epoch.
+    pub epoch: EpochRecord,
+}
+
+/// Encrypted by the root key (AES-256-GCM); opaque here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrapped(pub Bytes);
+
+/// The signer of escrow keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    /// Its certificate and its issuers, DER, the signer first.
+    pub chain: Vec<Bytes>,
+    /// Its private key.
+    pub private_key: Wrapped,
+}
+
+/// An epoch of the escrow key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRecord {
+    /// Its number.
+    pub epoch: Epoch,
+    /// X25519 public key.
+    pub public_key: [u8; 32],
+    /// X25519 private key.
+    pub private_key: Wrapped,
+    /// The signer's Ed25519 signature over {cluster, epoch, public key}.
+    pub signature: Bytes,
+}
+
+/// Stores a sealed recovery key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escrow {
+    /// The device; must be the actor.
+    pub device: DeviceId,
+    /// The volume.
+    pub volume: VolumeId,
+    /// The key's id.
+    pub protector: ProtectorId,
+    /// What kind of secret it is.
+    pub protector_kind: ProtectorKind,
+    /// What the volume is used for.
+    pub volume_kind: VolumeKind,
+    /// The version that this one follows.
+    pub expected_version: KeyVersion,
+    /// The recovery key.
+    pub key: Sealed,
+    /// The key package.
+    pub package: Option<Sealed>,
+    /// Name of the device.
+    pub host_name: Text,
+    /// Users of the device.
+    pub users: Vec<User>,
+}
+
+/// A device's compliance report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportCompliance {
+    /// The device; must be the actor.
+    pub device: DeviceId,
+    /// Name of the device.
+    pub host_name: Text,
+    /// Operating system.
+    pub operating_system: Text,
+    /// Manufacturer.
+    pub manufacturer: Text,
+    /// Model.
+    pub model: Text,
+    /// Users of the device.
+    pub users: Vec<User>,
+    /// Its volumes.
+    pub volumes: Vec<VolumeCompliance>,
+}
+
+/// What keys to search for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FindQuery {
+    /// First eight digits of the key id.
+    Prefix(KeyIdPrefix),
+    /// The whole key id.
+    Protector(ProtectorId),
+    /// All keys of a device.
+    Device(DeviceId),
+    /// All keys of a volume.
+    Volume(DeviceId, VolumeId),
+}
+
+/// Asks for the disclosure of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disclose {
+    /// The key's id.
+    pub protector: ProtectorId,
+    /// Its version; [`KeyVersion::NONE`] for the newest of this id.
+    pub version: KeyVersion,
+    /// Why.
+    pub reason: Reason,
+    /// For whom.
+    pub user: Option<User>,
+    /// Ticket number; may be empty.
+    pub ticket: Text,
+}
+
+/// Equal refusals of one caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusalCount {
+    /// Who was refused.
+    pub actor: Actor,
+    /// What was asked, as an RPC name.
+    pub action: Text,
+    /// Why, in UPPER_SNAKE.
+    pub reason: Text,
+    /// How often.
+    pub count: u64,
+}
+
+/// Where a command's audit record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditPosition {
+    /// Its number, counted from 1; 0 before the first.
+    pub sequence: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+/// What apply answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The entry.
+    pub position: Position,
+    /// Head of the audit chain after the entry.
+    pub audit: AuditPosition,
+    /// Accepted or refused.
+    pub outcome: Outcome,
+}
+
+/// Accepted or refused. A refusal by the state machine is no fault.
+pub type Outcome = Result<Accepted, Rejection>;
+
+/// An accepted command's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// The keyring is made.
+    Bootstrapped,
+    /// The key is stored, now or by an earlier identical request.
+    Escrowed(ReceiptBody),
+    /// The report is stored; these volumes have to rotate.
+    Reported {
+        /// Volumes whose newest key was disclosed.
+        rotation_due: Vec<VolumeId>,
+    },
+    /// What matched.
+    Found {
+        /// At most 200.
+        keys: Vec<KeySummary>,
+        /// Whether more matched.
+        truncated: bool,
+    },
+    /// The key may be opened by the node that authenticated the caller.
+    Disclosed {
+        /// The key version after the disclosure.
+        key: KeySummary,
+        /// Whether this repeats an earlier answer.
+        repeated: bool,
+    },
+    /// A grant or revocation is done.
+    Granted {
+        /// Whether it changed anything.
+        changed: bool,
+    },
+    /// The record is written.
+    Recorded,
+}
+
+/// The facts of a receipt. The answering node signs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptBody {
+    /// Device that escrowed it.
+    pub device: DeviceId,
+    /// Volume that it opens.
+    pub volume: VolumeId,
+    /// The key's id.
+    pub protector: ProtectorId,
+    /// Version that it got.
+    pub version: KeyVersion,
+    /// SHA-256 of the sealed bytes as first received.
+    pub sealed_digest: [u8; 32],
+    /// Entry that first stored it.
+    pub position: Position,
+    /// Audit chain just after that entry's own record.
+    pub audit: AuditPosition,
+    /// When it was stored.
+    pub escrowed_at: Timestamp,
+}
+
+/// A key version without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySummary {
+    /// The key's id.
+    pub protector: ProtectorId,
+    /// Its version.
+    pub version: KeyVersion,
+    /// Device that escrowed it.
+    pub device: DeviceId,
+    /// Volume that it opens.
+    pub volume: VolumeId,
+    /// What kind of secret it is.
+    pub protector_kind: ProtectorKind,
+    /// What the volume is used for.
+    pub volume_kind: VolumeKind,
+    /// Where it is in its life.
+    pub state: KeyState,
+    /// When it was escrowed.
+    pub escrowed_at: Timestamp,
+    /// When it was last disclosed.
+    pub disclosed_at: Option<Timestamp>,
+    /// Whether a key package was escrowed with it.
+    pub has_package: bool,
+    /// Name that the device last gave itself.
+    pub host_name: Text,
+    /// Users that the device last reported.
+    pub users: Vec<User>,
+}
+
+/// Why the state machine refused. Deterministic; the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The keyring was already made.
+    #[error("the cluster is already initialised")]
+    AlreadyBootstrapped,
+    /// The keyring was not made yet.
+    #[error("the cluster is not initialised")]
+    NotBootstrapped,
+    /// The actor has no grant for this, or is no actor who may do it.
+    #[error("{actor} may not {action}")]
+    NotGranted {
+        /// Who.
+        actor: Actor,
+        /// What.
+        action: &'static str,
+    },
+    /// An agent wrote or named a device that is not its own.
+    #[error("the device is not the caller's own")]
+    ForeignDevice,
+    /// The protector id already belongs to a volume of another device, or another volume.
+    #[error("the key id belongs to another volume")]
+    ForeignVolume,
+    /// The volume's key version is another one.
+    #[error("the volume's key version is {current}, not {expected}")]
+    StaleVersion {
+        /// What the client expected.
+        expected: KeyVersion,
+        /// What it is.
+        current: KeyVersion,
+    },
+    /// No such epoch.
+    #[error("the escrow key has no epoch {0}")]
+    UnknownEpoch(Epoch),
+    /// No such device.
+    #[error("no such device")]
+    UnknownDevice,
+    /// No such volume of the device.
+    #[error("no such volume")]
+    UnknownVolume,
+    /// No such key.
+    #[error("no such key")]
+    UnknownKey,
+    /// The request id was used by the caller for something else.
+    #[error("the request id was used for another request")]
+    RequestIdReused,
+    /// The device would have more volumes than allowed.
+    #[error("the device has {0} volumes, which is the most")]
+    TooManyVolumes(usize),
+    /// Help-desk must name the user.
+    #[error("help-desk must name the user that the key is for")]
+    UserRequired,
+    /// The caller disclosed too many keys in the window.
+    #[error("the quota of {limit} disclosures is used up until {until}")]
+    QuotaExceeded {
+        /// The quota.
+        limit: u32,
+        /// When the window ends.
+        until: Timestamp,
+    },
+    /// The last administrator can't be removed.
+    #[error("the last administrator can't be removed")]
+    LastAdministrator,
+    /// The command was written by a newer version.
+    #[error("the command can't be read by this version")]
+    Unreadable,
+}
