@@ -15,6 +15,7 @@ mod secret;
 mod signing;
 mod statement;
 
+pub(crate) use certificate::read_pem_certificates;
 pub use certificate::{Authority, CertificateError, Leaf, Purpose, escrow_signer_uri};
 pub use error::CryptoError;
 pub use keyring::{EpochParts, KeyringParts, SignerParts, SigningMaterial, UnlockedKeyring};
