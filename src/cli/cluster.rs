@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash};
 use super::views::ChangedView;
+use super::pki::Pki;
 use super::{Context, Done};
+use crate::clock::{Clock as _, SystemClock};
 use crate::client::{Address, Client};
 use crate::domain::{NodeId, OperatorName};
 
@@ -144,10 +146,9 @@ async fn replace(
 }
 
 async fn init(context: &Context, client: &Client, args: InitArgs) -> Done {
-    let pki = super::pki::Pki::open(&args.pki)?;
-    let signer = super::pki::signer_key(&pki)?;
+    let signer = Pki::open(&args.pki)?.signer(SystemClock.now())?;
     let nodes = args.nodes.into_iter().map(|NodeArg(node)| node).collect();
-    let made = client.init_cluster(nodes, &args.admin, signer).await?;
+    let made = client.init_cluster(nodes, &args.admin, &signer).await?;
     context.printer.print(&InitView {
         cluster_id: made.cluster_id,
         epoch: made.epoch,

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::client::{ClientError, ErrorKind};
+use super::pki::PkiError;
+use crate::client::{ClientError, ErrorKind, with_causes};
 use crate::domain::FieldError;
 
 /// Exit codes. Scripts rely on them; they never change.
@@ -85,6 +86,27 @@ impl From<ClientError> for CliError {
             None => error.to_string(),
         };
         Self { exit, what }
+    }
+}
+
+impl From<PkiError> for CliError {
+    fn from(error: PkiError) -> Self {
+        let exit = match &error {
+            PkiError::Field(_) => Exit::Usage,
+            PkiError::Exists(_) | PkiError::NotEmpty(_) => Exit::Conflict,
+            PkiError::NoPki(_) => Exit::NotFound,
+            PkiError::Io { .. }
+            | PkiError::ClusterFile { .. }
+            | PkiError::NewerFormat { .. }
+            | PkiError::KeyMode { .. }
+            | PkiError::KeyContent(_)
+            | PkiError::Certificate(_)
+            | PkiError::Authorities(_)
+            | PkiError::CaExpired(_)
+            | PkiError::Make(_)
+            | PkiError::Output(_) => Exit::Failed,
+        };
+        Self::new(exit, with_causes(&error))
     }
 }
 

@@ -12,9 +12,8 @@ use super::output::{Sheet, Show, dash, time};
 use super::views::{FoundView, KeyView};
 use super::{Context, Done};
 use crate::client::{Client, Disclosure, DisclosureRequest, KeyQuery, NewEscrow, Receipt, wire};
-use crate::domain::recovery_key::RecoveryKey;
 use crate::domain::{
-    DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, ProtectorKind, Reason, Text, VolumeId,
+    DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, ProtectorKind, Reason, RecoveryKey, Text, VolumeId,
     VolumeKind,
 };
 

@@ -145,7 +145,7 @@ impl Printer {
 }
 
 /// A point in time for a person: RFC 3339 in UTC, to the second; a dash for 0.
-pub fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     if ms == 0 {
         return "-".to_owned();
     }
@@ -154,7 +154,7 @@ pub fn time(ms: u64) -> String {
 }
 
 /// A text, or a dash if it is empty.
-pub fn dash(text: &str) -> String {
+pub(super) fn dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 

@@ -57,7 +57,11 @@ impl Pool {
     /// Prefers the next endpoint, unless another call already turned away from `failed`.
     fn turn_from(&self, failed: usize) {
         let next = failed.saturating_add(1).checked_rem(self.endpoints.len()).unwrap_or(0);
-        drop(self.preferred.compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed));
+        let (order, preferred) = (Ordering::Relaxed, &self.preferred);
+        match preferred.compare_exchange(failed, next, order, order) {
+            // Whoever was first has decided; it makes no difference who it was.
+            Ok(_) | Err(_) => {}
+        }
     }
 
     /// Makes a call until it is answered, refused, or out of time. `attempt` gets a clone of `message` each time. With

@@ -6,9 +6,9 @@
 use holdfast_proto::v1;
 
 use super::error::ClientError;
-use crate::domain::audit::{AuditPosition, AuditRecord, ChainError, verify_hashed_chain};
 use crate::domain::{
-    Actor, FieldError, KeyVersion, Reason, Text, Timestamp, User,
+    Actor, AuditPosition, AuditRecord, ChainError, FieldError, KeyVersion, Reason, Text, Timestamp,
+    User, verify_hashed_chain,
 };
 
 /// Follows a chain record by record.

@@ -2,31 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_proto::v1;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
-use zeroize::Zeroizing;
 
 use super::call::Patience;
 use super::error::ClientError;
 use super::{Client, new_request_id};
+use crate::crypto::SigningMaterial;
 use crate::domain::{NodeId, OperatorName};
 
 /// How long a membership change may take at one server: it waits for snapshots and catching up.
 const CHANGE_ATTEMPT: Duration = Duration::from_secs(60);
-
-/// The signer of escrow keys, which a new cluster is given.
-pub struct SignerKey {
-    /// Its certificate and its issuers, DER, the signer first.
-    pub chain: Vec<Vec<u8>>,
-    /// Its private key, PKCS #8.
-    pub private_key: Zeroizing<Vec<u8>>,
-}
-
-impl std::fmt::Debug for SignerKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SignerKey([redacted])")
-    }
-}
 
 impl Client {
     fn change_patience(&self) -> Patience {
@@ -42,14 +29,14 @@ impl Client {
         &self,
         nodes: Vec<v1::NodeSpec>,
         administrator: &OperatorName,
-        signer: SignerKey,
+        signer: &SigningMaterial,
     ) -> Result<v1::InitClusterResponse, ClientError> {
         let message = v1::InitClusterRequest {
             request_id: new_request_id(),
             nodes,
             first_administrator: administrator.to_string(),
-            signer_chain: signer.chain.into_iter().map(Into::into).collect(),
-            signer_private_key: bytes::Bytes::copy_from_slice(&signer.private_key),
+            signer_chain: signer.chain.clone(),
+            signer_private_key: Bytes::copy_from_slice(signer.private_key.expose_secret()),
         };
         self.call_with(self.change_patience(), &message, |channel, request| async move {
             ClusterServiceClient::new(channel).init_cluster(request).await

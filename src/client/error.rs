@@ -162,7 +162,7 @@ pub enum ClientError {
     Field(#[from] FieldError),
     /// The recovery key is not well-formed; nothing was sent.
     #[error("the recovery key is not well-formed: {0}")]
-    Format(#[from] crate::domain::recovery_key::FormatError),
+    Format(#[from] crate::domain::FormatError),
     /// Sealing failed; nothing was sent.
     #[error("sealing failed: {0}")]
     Seal(#[from] crate::crypto::CryptoError),

@@ -14,9 +14,8 @@ use super::receipt::{Expected, Receipt};
 use super::wire;
 use super::{Client, new_request_id};
 use crate::crypto::{Binding, CryptoError, EscrowPublicKey, Part, StatementVerifier, seal, system_rng};
-use crate::domain::recovery_key::RecoveryKey;
 use crate::domain::{
-    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, ProtectorKind, Sealed, Text,
+    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey, Sealed, Text,
     User, VolumeId, VolumeKind, limits, sealed_digest,
 };
 

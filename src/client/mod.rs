@@ -30,7 +30,6 @@ use uuid::Uuid;
 pub use address::Address;
 pub use audit::{AuditFilter, AuditListing};
 pub use chain::ChainVerifier;
-pub use cluster::SignerKey;
 pub use error::{ClientError, ErrorKind, Refusal};
 pub use escrow::{EscrowKey, NewEscrow, SealedEscrow};
 pub use options::{ClientOptions, IdentityFiles};
@@ -42,6 +41,7 @@ use endpoint::Endpoint;
 use crate::clock::{SharedClock, SystemClock};
 use crate::crypto::Authority;
 use crate::domain::RequestId;
+use crate::tls::{Identity, client_config};
 
 /// A client of a cluster. A clone shares connections and what was learned.
 #[derive(Clone)]
@@ -65,6 +65,34 @@ impl std::fmt::Debug for Client {
     }
 }
 
+fn tls_config(options: &ClientOptions, anchors: &Authority) -> Result<Arc<rustls::ClientConfig>, ClientError> {
+    let identity = match &options.identity {
+        Some(files) => Some(Identity::load(&files.cert, &files.key).map_err(|error| {
+            ClientError::File { path: files.cert.clone(), what: with_causes(&error) }
+        })?),
+        None => None,
+    };
+    client_config(anchors, identity.as_ref()).map_err(|error| {
+        let path = options.identity.as_ref().map_or(&options.ca, |files| &files.cert);
+        ClientError::File { path: path.clone(), what: with_causes(&error) }
+    })
+}
+
+/// An error with all its causes, on one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// A new request id, as messages carry it.
 pub fn new_request_id() -> String {
     RequestId::new(Uuid::new_v4()).to_string()
@@ -77,9 +105,9 @@ impl Client {
     /// If a file can't be read or is no certificate or key, or an address has no valid host name.
     pub fn open(options: ClientOptions) -> Result<Self, ClientError> {
         let anchors = Authority::from_pem_file("node", &options.ca).map_err(|error| {
-            ClientError::File { path: options.ca.clone(), what: error.to_string() }
+            ClientError::File { path: options.ca.clone(), what: with_causes(&error) }
         })?;
-        let config = Arc::new(tls_config(&options)?);
+        let config = tls_config(&options, &anchors)?;
         let endpoints = options.endpoints.into_iter();
         let endpoints = endpoints.map(|address| Endpoint::new(address, Arc::clone(&config)));
         let pool = Pool::new(endpoints.collect::<Result<_, _>>()?);
