@@ -4,6 +4,7 @@
 //! async, no wire or storage encoding.
 
 mod actor;
+mod audit;
 mod compliance;
 mod error;
 mod ids;
@@ -13,6 +14,10 @@ mod people;
 mod reason;
 
 pub use actor::{Actor, SpiffeError};
+pub use audit::{
+    AUDIT_LABEL, AuditAction, AuditOutcome, AuditPosition, AuditRecord, ChainError, ChainFault,
+    verify_chain, verify_hashed_chain,
+};
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
 pub use error::FieldError;
 pub use ids::{
