@@ -5,12 +5,12 @@
 //! Nothing here talks to a server but through the client, and no secret comes from or goes to an argument list.
 
 mod audit;
-//TMP mod bench;
+mod bench;
 mod cluster;
 mod config;
 mod connection;
 //TMP mod demo;
-//TMP mod dev;
+mod dev;
 mod device;
 mod exit;
 mod grant;
@@ -70,11 +70,11 @@ enum Command {
     /// Run one server of a cluster
 //TMP     Server(Box<crate::server::ServerArgs>),
     /// Run a cluster of three servers on this machine, to try things out
-//TMP     Dev(dev::DevArgs),
+    Dev(dev::DevArgs),
     /// Show the whole story on this machine: escrow, failover, audited disclosure, recovery
 //TMP     Demo(demo::DemoArgs),
     /// Measure a cluster
-//TMP     Bench(bench::BenchArgs),
+    Bench(bench::BenchArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -140,9 +140,9 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Cluster(command) => cluster::run(&context, command).await,
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
-//TMP         Command::Dev(args) => dev::run(&context, args).await,
+        Command::Dev(args) => dev::run(&context, args).await,
 //TMP         Command::Demo(args) => demo::run(&context, args).await,
-//TMP         Command::Bench(args) => bench::run(&context, args).await,
+        Command::Bench(args) => bench::run(&context, args).await,
 //TMP         Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
 //TMP             Err(CliError::failed("this command runs elsewhere"))
 //TMP         }

@@ -18,7 +18,9 @@ use super::error::{ClientError, Refusal};
 /// Shortest pause once every server has failed.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// Longest pause between rounds over the servers.
-const BACKOFF_MOST: Duration = Duration::from_millis(400);
+const BACKOFF_MOST: Duration = Duration::from_millis(250);
+/// Longest pause that a server may ask for.
+const ASKED_MOST: Duration = Duration::from_secs(2);
 
 /// The servers, and which of them answered last.
 pub(super) struct Pool {
@@ -205,7 +207,7 @@ impl Backoff {
         self.untried = self.servers.saturating_sub(1);
         let most = self.most;
         self.most = (most.saturating_mul(2)).min(BACKOFF_MOST);
-        let most = most.max(asked_for.unwrap_or_default().min(BACKOFF_MOST));
+        let most = most.max(asked_for.unwrap_or_default().min(ASKED_MOST));
         most.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 }

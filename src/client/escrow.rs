@@ -136,6 +136,10 @@ impl SealedEscrow {
         self.expected.version
     }
 
+    pub(super) const fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
     /// Checks a receipt: it must be for exactly this escrow, and signed by a node of the cluster.
     ///
     /// # Errors

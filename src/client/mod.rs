@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod escrow;
 mod options;
+mod raw;
 mod receipt;
 mod recovery;
 pub mod wire;
@@ -33,6 +34,7 @@ pub use chain::ChainVerifier;
 pub use error::{ClientError, ErrorKind, Refusal};
 pub use escrow::{EscrowKey, NewEscrow, SealedEscrow};
 pub use options::{ClientOptions, IdentityFiles};
+pub use raw::{EncodedEscrow, Method};
 pub use receipt::Receipt;
 pub use recovery::{Disclosure, DisclosureRequest, KeyQuery};
 
