@@ -11,6 +11,7 @@ mod key;
 pub mod limits;
 mod people;
 mod reason;
+mod recovery_key;
 
 pub use actor::{Actor, SpiffeError};
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
@@ -22,3 +23,4 @@ pub use ids::{
 pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
 pub use people::{OperatorName, Role, Text, User};
 pub use reason::{REASONS, Reason, ReasonCode};
+pub use recovery_key::{FormatError, GroupFault, RecoveryKey};
