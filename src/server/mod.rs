@@ -1,1 +1,3 @@
-//! (see lib.rs)
+//! The composition root: configuration, listeners, health, metrics and shutdown.
+
+pub mod config;
