@@ -5,6 +5,7 @@
 //! knows the sender by that incarnation (I7).
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -14,7 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::auth;
+use crate::auth::{Authorities, identify_once};
+use crate::clock::SharedClock;
 use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
 use crate::raft::peer::{self, PEER_MESSAGE_BYTES, PeerHandle, Sender};
@@ -29,13 +31,14 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service of the peer port.
 pub struct PeerApi<F: Fs> {
     node: PeerHandle<F>,
-    identifier: auth::NodeIdentifier,
+    authorities: Arc<Authorities>,
+    clock: SharedClock,
 }
 
 impl<F: Fs> PeerApi<F> {
-    /// The service of `node`; `identifier` proves who calls.
-    pub fn new(node: &crate::raft::Node<F>, identifier: auth::NodeIdentifier) -> Self {
-        Self { node: PeerHandle::new(node), identifier }
+    /// The service of `node`. Callers are proven by `authorities`, at the time that `clock` tells.
+    pub fn new(node: &crate::raft::Node<F>, authorities: Arc<Authorities>, clock: SharedClock) -> Self {
+        Self { node: PeerHandle::new(node), authorities, clock }
     }
 
     /// The service, ready for a tonic server.
@@ -59,11 +62,9 @@ impl<F: Fs> PeerApi<F> {
             .extensions()
             .get::<PeerCertificates>()
             .ok_or_else(|| Status::unauthenticated("no certificate was presented"))?;
-        let caller = self
-            .identifier
-            .identify(certificates)
+        let caller = identify_once(certificates, &self.authorities, self.node.cluster(), self.clock.now())
             .map_err(|error| Status::unauthenticated(error.to_string()))?;
-        let Actor::Node(proven) = caller else {
+        let Actor::Node(proven) = *caller.actor() else {
             return Err(Status::permission_denied("the certificate is not a node's"));
         };
         let metadata = request.metadata();

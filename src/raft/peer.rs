@@ -71,6 +71,11 @@ impl<F: Fs> PeerHandle<F> {
         Self(node.clone())
     }
 
+    /// The cluster that the node belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.0.identity().cluster
+    }
+
     /// Checks that a call is meant for this node and comes from whom the membership knows (I7).
     ///
     /// # Errors

@@ -19,8 +19,10 @@ use tonic::{Request, Status};
 use super::api::{Hello, Member, PeerTls, RaftError};
 use super::wire::log_id_to_wire;
 use super::types::log_id;
-use crate::domain::{ClusterId, Incarnation, NodeId};
+use crate::crypto::Authority;
+use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
 use crate::state::Position;
+use crate::tls::{self, TlsError};
 
 /// Metadata that every call between nodes carries.
 pub(crate) const CLUSTER: &str = "holdfast-cluster";
@@ -79,17 +81,21 @@ pub struct Identity {
 /// Connections to the other nodes.
 pub(crate) struct Peers {
     identity: Identity,
-    connector: crate::tls::PeerConnector,
+    authority: Authority,
+    certificate: tls::Identity,
     channels: Mutex<BTreeMap<(NodeId, String, Lane), Channel>>,
     acknowledged: Mutex<BTreeMap<NodeId, (u64, Position)>>,
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, tls: &PeerTls) -> Result<Self, crate::tls::TlsError> {
-        let connector = crate::tls::PeerConnector::new(&tls.node_ca, &tls.cert, &tls.key, identity.cluster)?;
+    pub(crate) fn new(identity: Identity, files: &PeerTls) -> Result<Self, TlsError> {
+        let authority = Authority::from_pem_file("tls.node_ca", &files.node_ca)?;
+        let certificate = tls::Identity::load(&files.cert, &files.key)?;
+        certificate.expect(identity.cluster, &Actor::Node(identity.id))?;
         Ok(Self {
             identity,
-            connector,
+            authority,
+            certificate,
             channels: Mutex::new(BTreeMap::new()),
             acknowledged: Mutex::new(BTreeMap::new()),
         })
@@ -136,7 +142,9 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(PEER_MESSAGE_BYTES as u32)
             .initial_connection_window_size(PEER_MESSAGE_BYTES as u32);
-        let connector = self.connector.to_node(to, address.to_owned());
+        let config = tls::peer_client_config(&self.authority, &self.certificate, self.identity.cluster, to)
+            .map_err(|error| RaftError::Stopped(error.to_string()))?;
+        let connector = tls::Connector::new(config, CONNECT_TIMEOUT);
         let channel = endpoint.connect_with_connector_lazy(connector);
         self.channels.lock().insert(key, channel.clone());
         Ok(channel)
