@@ -4,6 +4,7 @@
 //! async, no wire or storage encoding.
 
 mod actor;
+mod audit;
 mod compliance;
 mod error;
 mod ids;
@@ -14,6 +15,10 @@ mod reason;
 mod recovery_key;
 
 pub use actor::{Actor, SpiffeError};
+pub use audit::{
+    AUDIT_LABEL, AuditAction, AuditOutcome, AuditPosition, AuditRecord, ChainError, ChainFault,
+    verify_chain, verify_hashed_chain,
+};
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
 pub use error::FieldError;
 pub use ids::{

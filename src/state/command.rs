@@ -5,10 +5,11 @@
 
 use bytes::Bytes;
 
+pub use crate::domain::AuditPosition;
 use crate::domain::{
-    Actor, ClusterId, DeviceId, Epoch, KeyIdPrefix, KeyState, KeyVersion, OperatorName,
-    ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text, Timestamp, User,
-    VolumeCompliance, VolumeId, VolumeKind,
+    Actor, AuditAction, ClusterId, DeviceId, Epoch, KeyIdPrefix, KeyState, KeyVersion,
+    OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text, Timestamp,
+    User, VolumeCompliance, VolumeId, VolumeKind,
 };
 
 /// Position of an entry in the log.
@@ -200,15 +201,6 @@ pub struct RefusalCount {
     pub count: u64,
 }
 
-/// Where a command's audit record stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AuditPosition {
-    /// Its number, counted from 1; 0 before the first.
-    pub sequence: u64,
-    /// Its hash.
-    pub hash: [u8; 32],
-}
-
 /// What apply answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -256,6 +248,8 @@ pub enum Accepted {
     },
     /// The record is written.
     Recorded,
+    /// The entry holds no command: a blank or a membership.
+    Nothing,
 }
 
 /// The facts of a receipt. The answering node signs them.
@@ -323,7 +317,7 @@ pub enum Rejection {
         /// Who.
         actor: Actor,
         /// What.
-        action: &'static str,
+        action: AuditAction,
     },
     /// An agent wrote or named a device that is not its own.
     #[error("the device is not the caller's own")]
@@ -357,6 +351,9 @@ pub enum Rejection {
     /// The device would have more volumes than allowed.
     #[error("the device has {0} volumes, which is the most")]
     TooManyVolumes(usize),
+    /// More users were named than a device may have.
+    #[error("{0} users are named, more than a device may have")]
+    TooManyUsers(usize),
     /// Help-desk must name the user.
     #[error("help-desk must name the user that the key is for")]
     UserRequired,
@@ -371,7 +368,36 @@ pub enum Rejection {
     /// The last administrator can't be removed.
     #[error("the last administrator can't be removed")]
     LastAdministrator,
+    /// A disclosure was asked for again with the same request id, but too late for its answer to be given again.
+    #[error("the disclosure was asked for again too late; ask with a new request id")]
+    RepeatTooLate,
     /// The command was written by a newer version.
     #[error("the command can't be read by this version")]
     Unreadable,
+}
+
+impl Rejection {
+    /// The reason in UPPER_SNAKE, as audit records and `google.rpc.ErrorInfo` carry it.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::AlreadyBootstrapped => "ALREADY_BOOTSTRAPPED",
+            Self::NotBootstrapped => "NOT_BOOTSTRAPPED",
+            Self::NotGranted { .. } => "NOT_GRANTED",
+            Self::ForeignDevice => "FOREIGN_DEVICE",
+            Self::ForeignVolume => "FOREIGN_VOLUME",
+            Self::StaleVersion { .. } => "STALE_VERSION",
+            Self::UnknownEpoch(_) => "UNKNOWN_EPOCH",
+            Self::UnknownDevice => "UNKNOWN_DEVICE",
+            Self::UnknownVolume => "UNKNOWN_VOLUME",
+            Self::UnknownKey => "UNKNOWN_KEY",
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::TooManyVolumes(_) => "TOO_MANY_VOLUMES",
+            Self::TooManyUsers(_) => "TOO_MANY_USERS",
+            Self::UserRequired => "USER_REQUIRED",
+            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
+            Self::LastAdministrator => "LAST_ADMINISTRATOR",
+            Self::RepeatTooLate => "REPEAT_TOO_LATE",
+            Self::Unreadable => "UNREADABLE",
+        }
+    }
 }

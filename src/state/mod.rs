@@ -1,13 +1,30 @@
 //! The replicated state machine: pure, synchronous, deterministic.
 //!
-//! It reads no clock, draws no randomness and does no I/O of its own: the same log gives the same bytes on every node.
+//! It reads no clock, draws no randomness and does no I/O of its own: the same log gives the same bytes on every node,
+//! however the log was cut into batches. [`Machine`] is the only way to change the state, [`query`] reads it.
+#![deny(clippy::wildcard_enum_match_arm)]
 
+mod apply;
+pub mod codec;
 mod command;
+mod digest;
+mod heads;
+mod machine;
+pub mod query;
+mod records;
 mod store;
+#[cfg(test)]
+mod tests;
+mod txn;
 
+pub use codec::CodecError;
 pub use command::{
     Accepted, Applied, AuditPosition, Bootstrap, Command, CommandBody, Disclose, EpochRecord,
     Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, Rejection,
     ReportCompliance, Signer, Wrapped,
 };
+pub use digest::Digest;
+pub use heads::Heads;
+pub use machine::{Entry, Machine};
+pub use records::{Device, Grant, KeyRef, Keyring, StoredKey, Volume};
 pub use store::{MemoryStore, Record, Store, StoreError, Table, WriteSet};

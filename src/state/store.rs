@@ -16,19 +16,20 @@ pub enum Table {
     Meta = 0,
     /// Devices with their volumes, users and latest compliance; key: device id (16 bytes).
     Devices = 1,
-    /// Key versions; key: protector id (16 bytes), then version (4 bytes, big-endian).
+    /// Key versions; key: protector id (16 bytes), then 2^32-1 minus the version (4 bytes, big-endian), so that the
+    /// newest version of an id comes first.
     Keys = 2,
     /// Sealed key packages, keyed like [`Table::Keys`].
     Packages = 3,
     /// Audit records; key: sequence (8 bytes, big-endian).
     Audit = 4,
-    /// Remembered requests; key: sequence (8 bytes, big-endian).
+    /// Remembered requests; key: sequence from 0 (8 bytes, big-endian).
     Requests = 5,
-    /// Role grants; key: operator, 0, role tag.
+    /// Role grants; key: operator, a zero byte, the role's number in store.proto (1 byte).
     Grants = 6,
-    /// Signer and escrow epochs.
+    /// Keys: `root`, `signer`, and `epoch` with its number (4 bytes, big-endian).
     Keyring = 7,
-    /// Disclosures counted per requester; key: actor.
+    /// Disclosures counted per requester; key: actor as printed.
     Quotas = 8,
 }
 
@@ -77,6 +78,17 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// Entries were handed over out of order: a fault of the layer above.
+    #[error("entry {next} was applied after entry {last}")]
+    OutOfOrder {
+        /// Index of the last entry.
+        last: u64,
+        /// Index of the entry that should have followed it.
+        next: u64,
+    },
+    /// An earlier call failed, so that nothing in memory can be trusted.
+    #[error("the state machine failed before; open it again")]
+    Failed,
 }
 
 /// Changes that become visible, and later durable, all at once. `None` removes a record.

@@ -1,0 +1,335 @@
+//! The audit chain: its records, the bytes that are hashed, and how anyone checks the chain.
+//!
+//! Each record's hash covers the hash before it, so that no record can be changed, dropped or put in later without
+//! changing all that follow. The hashed bytes don't depend on any encoding that we store or send records in: an outsider
+//! can make them from the record's facts alone. `docs/formats-audit.md` lays them down for readers of other languages.
+//! Nothing here writes or stores a record.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Actor, DeviceId, FieldError, KeyVersion, ProtectorId, Reason, RequestId, Text, Timestamp, User,
+    VolumeId,
+};
+
+/// What the hashed bytes begin with: the layout's name and version.
+pub const AUDIT_LABEL: &[u8; 18] = b"holdfast audit v1\0";
+
+/// A place in the audit chain: the head after some record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditPosition {
+    /// Its number, counted from 1; 0 before the first.
+    pub sequence: u64,
+    /// Its hash; zeros before the first.
+    pub hash: [u8; 32],
+}
+
+/// What was done or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuditAction {
+    /// The keyring and the first administrator were made.
+    Bootstrap,
+    /// A key was escrowed.
+    Escrow,
+    /// Keys were searched for.
+    Find,
+    /// A key was disclosed.
+    Disclose,
+    /// A role was granted.
+    Grant,
+    /// A role was taken away.
+    Revoke,
+    /// The audit chain was read.
+    AuditRead,
+    /// A node refused something before it was proposed.
+    Refuse,
+    /// A compliance report was refused.
+    Report,
+    /// A change of the cluster's members.
+    ClusterChange,
+    /// A command that this version can't read.
+    Unreadable,
+}
+
+impl AuditAction {
+    /// All actions.
+    pub const ALL: [Self; 11] = [
+        Self::Bootstrap,
+        Self::Escrow,
+        Self::Find,
+        Self::Disclose,
+        Self::Grant,
+        Self::Revoke,
+        Self::AuditRead,
+        Self::Refuse,
+        Self::Report,
+        Self::ClusterChange,
+        Self::Unreadable,
+    ];
+
+    /// Its name in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Escrow => "escrow",
+            Self::Find => "find",
+            Self::Disclose => "disclose",
+            Self::Grant => "grant",
+            Self::Revoke => "revoke",
+            Self::AuditRead => "audit-read",
+            Self::Refuse => "refuse",
+            Self::Report => "report",
+            Self::ClusterChange => "cluster-change",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for AuditAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for AuditAction {
+    type Err = FieldError;
+
+    fn from_str(text: &str) -> Result<Self, FieldError> {
+        Self::ALL
+            .into_iter()
+            .find(|action| action.as_str() == text)
+            .ok_or_else(|| FieldError::new("action", "is not the name of an audit action"))
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// It was done.
+    Ok,
+    /// An earlier answer was given again.
+    Repeated,
+    /// It was refused: the reason in UPPER_SNAKE.
+    Refused(Cow<'static, str>),
+}
+
+impl AuditOutcome {
+    /// Its name in records.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Ok => "ok",
+            Self::Repeated => "repeated",
+            Self::Refused(reason) => reason,
+        }
+    }
+}
+
+impl From<&str> for AuditOutcome {
+    fn from(text: &str) -> Self {
+        match text {
+            "ok" => Self::Ok,
+            "repeated" => Self::Repeated,
+            reason => Self::Refused(Cow::Owned(reason.to_owned())),
+        }
+    }
+}
+
+/// One audit record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// Number, counted from 1 without gaps.
+    pub sequence: u64,
+    /// When; never less than the record before.
+    pub time: Timestamp,
+    /// Term of the log entry that wrote it.
+    pub log_term: u64,
+    /// Index of the log entry that wrote it.
+    pub log_index: u64,
+    /// How many equal refusals it stands for; 1 for everything else.
+    pub count: u64,
+    /// Who; `None` only if the command could not be read.
+    pub actor: Option<Actor>,
+    /// What.
+    pub action: AuditAction,
+    /// How it ended.
+    pub outcome: AuditOutcome,
+    /// The request; `None` only if the command could not be read.
+    pub request_id: Option<RequestId>,
+    /// Device, if one was concerned.
+    pub device: Option<DeviceId>,
+    /// Volume, if one was concerned.
+    pub volume: Option<VolumeId>,
+    /// Key id, if one was concerned.
+    pub protector: Option<ProtectorId>,
+    /// Version of the key; [`KeyVersion::NONE`] if none was concerned.
+    pub version: KeyVersion,
+    /// Why, if a reason was given.
+    pub reason: Option<Reason>,
+    /// User that a key was disclosed for, if named.
+    pub user: Option<User>,
+    /// Ticket number; may be empty.
+    pub ticket: Text,
+    /// What the search, the grant or the change was about, in words; may be empty.
+    pub detail: Text,
+    /// Hash of the record before; zeros for the first.
+    pub previous_hash: [u8; 32],
+}
+
+impl AuditRecord {
+    /// The bytes that are hashed, without the previous hash. In this order, without anything between:
+    ///
+    /// | bytes | what |
+    /// |---|---|
+    /// | 18 | ASCII `holdfast audit v1` and a zero byte |
+    /// | 8 | sequence |
+    /// | 8 | time, milliseconds since the Unix epoch |
+    /// | 8 | term of the log entry |
+    /// | 8 | index of the log entry |
+    /// | 8 | count |
+    /// | 4 | version of the key, 0 for none |
+    /// | 4+n | actor: `node/N`, `agent/UUID`, `operator/NAME`; empty if the command could not be read |
+    /// | 4+n | action: its name, such as `disclose` |
+    /// | 4+n | outcome: `ok`, `repeated`, or the reason of the refusal in UPPER_SNAKE |
+    /// | 4+n | request id: 16 bytes in printed order, or empty |
+    /// | 4+n | device: 16 bytes, or empty |
+    /// | 4+n | volume: 16 bytes, or empty |
+    /// | 4+n | key id: 16 bytes, or empty |
+    /// | 4+n | reason code, or empty |
+    /// | 4+n | reason text, or empty |
+    /// | 4+n | user's domain, or empty |
+    /// | 4+n | user's name, or empty |
+    /// | 4+n | ticket, or empty |
+    /// | 4+n | detail, or empty |
+    ///
+    /// All numbers are unsigned and big-endian. `4+n` is a 4-byte length `n` and `n` bytes, of UTF-8 where it is text.
+    pub fn canonical(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(320);
+        out.extend_from_slice(AUDIT_LABEL);
+        let numbers =
+            [self.sequence, self.time.as_millis(), self.log_term, self.log_index, self.count];
+        for number in numbers {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&self.version.get().to_be_bytes());
+        let actor = self.actor.as_ref().map(ToString::to_string).unwrap_or_default();
+        let (domain, name) = self.user.as_ref().map_or(("", ""), |u| (u.domain(), u.name()));
+        let (code, text) = self.reason.as_ref().map_or(("", ""), |r| (r.code(), r.text()));
+        let fields: [&[u8]; 13] = [
+            actor.as_bytes(),
+            self.action.as_str().as_bytes(),
+            self.outcome.as_str().as_bytes(),
+            self.request_id.as_ref().map_or(&[], |id| id.as_bytes()),
+            self.device.as_ref().map_or(&[], |id| id.as_bytes()),
+            self.volume.as_ref().map_or(&[], |id| id.as_bytes()),
+            self.protector.as_ref().map_or(&[], |id| id.as_bytes()),
+            code.as_bytes(),
+            text.as_bytes(),
+            domain.as_bytes(),
+            name.as_bytes(),
+            self.ticket.as_str().as_bytes(),
+            self.detail.as_str().as_bytes(),
+        ];
+        for field in fields {
+            // Every field is bounded far below 4 GiB by the types above.
+            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(field);
+        }
+        out
+    }
+
+    /// Its hash: SHA-256 over the previous hash (32 bytes) and [`AuditRecord::canonical`].
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.previous_hash);
+        hash.update(self.canonical());
+        hash.finalize().into()
+    }
+
+    /// The chain's head once this record is its last.
+    pub fn head(&self) -> AuditPosition {
+        AuditPosition { sequence: self.sequence, hash: self.hash() }
+    }
+}
+
+/// The chain is broken at a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("audit record {sequence} does not continue the chain: {what}")]
+pub struct ChainError {
+    /// Number that the first bad record should have.
+    pub sequence: u64,
+    /// What is wrong with it.
+    pub what: ChainFault,
+}
+
+/// How a record breaks the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    /// It has another number: a record is missing, doubled or out of order.
+    #[error("its number is {0}")]
+    Sequence(u64),
+    /// Its previous hash is not the hash of the record before: one of the two was changed.
+    #[error("its previous hash is not the hash of the record before")]
+    PreviousHash,
+    /// It is older than the record before.
+    #[error("it is older than the record before")]
+    Time,
+    /// Its content does not have the hash that is known from elsewhere (a receipt, a head).
+    #[error("its hash is not the one that is known for it")]
+    KnownHash,
+}
+
+/// Checks that `records` continue the chain after `start` without a gap, and gives the head that they lead to. Compare it
+/// with a head that you know to be right (from a receipt, or another node): only that shows that the last record is true.
+///
+/// # Errors
+/// Names the first record that does not continue the chain. A changed record shows as the fault of the one after it,
+/// which is why a change of the last one shows only in the head.
+pub fn verify_chain<'a>(
+    start: AuditPosition,
+    records: impl IntoIterator<Item = &'a AuditRecord>,
+) -> Result<AuditPosition, ChainError> {
+    let mut head = start;
+    let mut time = Timestamp::default();
+    for record in records {
+        let sequence = head.sequence.saturating_add(1);
+        let fault = if record.sequence != sequence {
+            Some(ChainFault::Sequence(record.sequence))
+        } else if record.previous_hash != head.hash {
+            Some(ChainFault::PreviousHash)
+        } else if record.time < time {
+            Some(ChainFault::Time)
+        } else {
+            None
+        };
+        if let Some(what) = fault {
+            return Err(ChainError { sequence, what });
+        }
+        time = record.time;
+        head = record.head();
+    }
+    Ok(head)
+}
+
+/// Like [`verify_chain`] for records that came with their hashes, as the API sends them: the first record whose content
+/// does not have its hash is named itself.
+///
+/// # Errors
+/// Names the first bad record.
+pub fn verify_hashed_chain<'a>(
+    start: AuditPosition,
+    records: impl IntoIterator<Item = (&'a AuditRecord, [u8; 32])>,
+) -> Result<AuditPosition, ChainError> {
+    let mut head = start;
+    for (record, hash) in records {
+        head = verify_chain(head, [record])?;
+        if head.hash != hash {
+            return Err(ChainError { sequence: record.sequence, what: ChainFault::KnownHash });
+        }
+    }
+    Ok(head)
+}

@@ -1,0 +1,145 @@
+//! Grants, and what is done by leave of them: notes of administrators and auditors, refusals of nodes.
+
+use std::collections::BTreeSet;
+
+use super::audit::{Facts, action_of};
+use super::{Batch, Context, Ruled};
+use crate::domain::{Actor, AuditAction, AuditOutcome, OperatorName, Role};
+use crate::state::query::{grants_from, roles_from};
+use crate::state::records::{Grant, Remembered};
+use crate::state::txn::Txn;
+use crate::state::{Accepted, RefusalCount, Rejection, Store, StoreError, Table, codec};
+
+/// Who may grant roles and change the cluster.
+pub(super) const ADMINISTRATORS: [Role; 1] = [Role::Administrator];
+/// Who may read the audit chain.
+pub(super) const AUDIT_READERS: [Role; 2] = [Role::Auditor, Role::Administrator];
+/// Who may find and disclose keys.
+pub(super) const HELP_DESK: [Role; 2] = [Role::HelpDesk, Role::AdvancedHelpDesk];
+
+/// Writes a grant.
+pub(super) fn put_grant<S: Store>(txn: &mut Txn<'_, S>, grant: &Grant) -> Result<(), StoreError> {
+    let key = codec::grant_key(&grant.operator, grant.role);
+    txn.put(Table::Grants, &key, codec::encode_grant(grant))
+}
+
+impl<S: Store> Batch<'_, S> {
+    /// The actor's roles, of which there is at least one of `wanted`.
+    pub(super) fn permitted(
+        &self,
+        context: &Context<'_>,
+        wanted: &[Role],
+    ) -> Ruled<BTreeSet<Role>> {
+        let actor = &context.command.actor;
+        let roles = match actor {
+            Actor::Operator(operator) => roles_from(&self.txn, operator)?,
+            Actor::Agent(_) | Actor::Node(_) => BTreeSet::new(),
+        };
+        if wanted.iter().any(|role| roles.contains(role)) {
+            return Ok(roles);
+        }
+        let action = action_of(&context.command.body);
+        Err(Rejection::NotGranted { actor: actor.clone(), action }.into())
+    }
+
+    /// An administrator grants a role. Granting what is granted changes nothing, not even who granted it.
+    pub(super) fn grant(
+        &mut self,
+        context: &Context<'_>,
+        operator: &OperatorName,
+        role: Role,
+    ) -> Ruled<Accepted> {
+        self.permitted(context, &ADMINISTRATORS)?;
+        if let Some(accepted) = self.granted_before(context)? {
+            return Ok(accepted);
+        }
+        let changed = self.txn.get(Table::Grants, &codec::grant_key(operator, role))?.is_none();
+        if changed {
+            let grant = Grant {
+                operator: operator.clone(),
+                role,
+                granted_by: context.command.actor.clone(),
+                granted_at: self.heads.time,
+            };
+            put_grant(&mut self.txn, &grant)?;
+        }
+        self.finish_grant(context, changed)
+    }
+
+    /// An administrator takes a role away, but not the last administrator's.
+    pub(super) fn revoke(
+        &mut self,
+        context: &Context<'_>,
+        operator: &OperatorName,
+        role: Role,
+    ) -> Ruled<Accepted> {
+        self.permitted(context, &ADMINISTRATORS)?;
+        if let Some(accepted) = self.granted_before(context)? {
+            return Ok(accepted);
+        }
+        let key = codec::grant_key(operator, role);
+        let changed = self.txn.get(Table::Grants, &key)?.is_some();
+        if changed {
+            if role == Role::Administrator && self.administrators()? <= 1 {
+                return Err(Rejection::LastAdministrator.into());
+            }
+            self.txn.remove(Table::Grants, &key)?;
+        }
+        self.finish_grant(context, changed)
+    }
+
+    /// The answer to a repeated grant or revocation.
+    fn granted_before(&mut self, context: &Context<'_>) -> Ruled<Option<Accepted>> {
+        let request = self.recall(context)?;
+        Ok(request.map(|request| match request.answer {
+            Remembered::GrantedChanged(changed) => Accepted::Granted { changed },
+            Remembered::Body | Remembered::Key(_) => Accepted::Granted { changed: false },
+        }))
+    }
+
+    fn finish_grant(&mut self, context: &Context<'_>, changed: bool) -> Ruled<Accepted> {
+        let body = &context.command.body;
+        self.record(context, action_of(body), AuditOutcome::Ok, Facts::of_body(body));
+        self.remember(context, Remembered::GrantedChanged(changed))?;
+        Ok(Accepted::Granted { changed })
+    }
+
+    fn administrators(&self) -> Result<usize, StoreError> {
+        let grants = grants_from(&self.txn)?;
+        Ok(grants.iter().filter(|grant| grant.role == Role::Administrator).count())
+    }
+
+    /// Somebody with one of the `wanted` roles is about to do something outside the state. A repeat leaves a record of its
+    /// own, because it may be done again.
+    pub(super) fn note(&mut self, context: &Context<'_>, wanted: &[Role]) -> Ruled<Accepted> {
+        self.permitted(context, wanted)?;
+        let repeated = self.recall(context)?.is_some();
+        let outcome = if repeated { AuditOutcome::Repeated } else { AuditOutcome::Ok };
+        let body = &context.command.body;
+        self.record(context, action_of(body), outcome, Facts::of_body(body));
+        if !repeated {
+            self.remember(context, Remembered::Body)?;
+        }
+        Ok(Accepted::Recorded)
+    }
+
+    /// A node reports what it refused. A repeat is not counted again.
+    pub(super) fn refusals(
+        &mut self,
+        context: &Context<'_>,
+        counts: &[RefusalCount],
+    ) -> Ruled<Accepted> {
+        let actor = &context.command.actor;
+        if !matches!(actor, Actor::Node(_)) {
+            let action = AuditAction::Refuse;
+            return Err(Rejection::NotGranted { actor: actor.clone(), action }.into());
+        }
+        if self.recall(context)?.is_none() {
+            for refusal in counts {
+                self.record_refusal(context, refusal);
+            }
+            self.remember(context, Remembered::Body)?;
+        }
+        Ok(Accepted::Recorded)
+    }
+}

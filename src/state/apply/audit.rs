@@ -1,0 +1,183 @@
+//! Writing the audit chain.
+
+use super::{Batch, Context};
+use crate::domain::{
+    Actor, AuditAction, AuditOutcome, AuditRecord, DeviceId, KeyVersion, ProtectorId, Reason,
+    RequestId, Text, User, VolumeId,
+};
+use crate::state::records::keys;
+use crate::state::{CommandBody, FindQuery, Position, RefusalCount, Store, Table, codec};
+
+/// What an audit record says beside who, when and how it ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    pub(super) device: Option<DeviceId>,
+    pub(super) volume: Option<VolumeId>,
+    pub(super) protector: Option<ProtectorId>,
+    pub(super) version: KeyVersion,
+    pub(super) reason: Option<Reason>,
+    pub(super) user: Option<User>,
+    pub(super) ticket: Text,
+    pub(super) detail: Text,
+}
+
+impl Facts {
+    /// What a command's body says, for a command that was refused or that needs no more than that.
+    pub(super) fn of_body(body: &CommandBody) -> Self {
+        match body {
+            CommandBody::Bootstrap(bootstrap) => Self {
+                detail: words(format!("first administrator {}", bootstrap.administrator)),
+                ..Self::default()
+            },
+            CommandBody::Escrow(escrow) => Self {
+                device: Some(escrow.device),
+                volume: Some(escrow.volume),
+                protector: Some(escrow.protector),
+                detail: words(format!("expected version {}", escrow.expected_version)),
+                ..Self::default()
+            },
+            CommandBody::ReportCompliance(report) => {
+                Self { device: Some(report.device), ..Self::default() }
+            }
+            CommandBody::FindKeys(query) => Self::of_query(query),
+            CommandBody::Disclose(disclose) => Self {
+                protector: Some(disclose.protector),
+                version: disclose.version,
+                reason: Some(disclose.reason.clone()),
+                user: disclose.user.clone(),
+                ticket: disclose.ticket.clone(),
+                ..Self::default()
+            },
+            CommandBody::Grant { operator, role } => {
+                Self { detail: words(format!("{role} to {operator}")), ..Self::default() }
+            }
+            CommandBody::Revoke { operator, role } => {
+                Self { detail: words(format!("{role} from {operator}")), ..Self::default() }
+            }
+            CommandBody::AuditRead { detail } | CommandBody::ClusterChange { detail } => {
+                Self { detail: detail.clone(), ..Self::default() }
+            }
+            CommandBody::Refusals(counts) => {
+                Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
+            }
+        }
+    }
+
+    fn of_query(query: &FindQuery) -> Self {
+        match query {
+            FindQuery::Prefix(prefix) => {
+                Self { detail: words(format!("key id prefix {prefix}")), ..Self::default() }
+            }
+            FindQuery::Protector(protector) => {
+                Self { protector: Some(*protector), ..Self::default() }
+            }
+            FindQuery::Device(device) => Self { device: Some(*device), ..Self::default() },
+            FindQuery::Volume(device, volume) => {
+                Self { device: Some(*device), volume: Some(*volume), ..Self::default() }
+            }
+        }
+    }
+}
+
+/// What a command is called in the audit chain.
+pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
+    match body {
+        CommandBody::Bootstrap(_) => AuditAction::Bootstrap,
+        CommandBody::Escrow(_) => AuditAction::Escrow,
+        CommandBody::ReportCompliance(_) => AuditAction::Report,
+        CommandBody::FindKeys(_) => AuditAction::Find,
+        CommandBody::Disclose(_) => AuditAction::Disclose,
+        CommandBody::Grant { .. } => AuditAction::Grant,
+        CommandBody::Revoke { .. } => AuditAction::Revoke,
+        CommandBody::AuditRead { .. } => AuditAction::AuditRead,
+        CommandBody::Refusals(_) => AuditAction::Refuse,
+        CommandBody::ClusterChange { .. } => AuditAction::ClusterChange,
+    }
+}
+
+/// Words made of parts that are bounded far below the limit of free text and hold no control characters.
+fn words(text: String) -> Text {
+    Text::free("detail", text).unwrap_or_default()
+}
+
+/// Who asked for what, and how it ended.
+struct Event {
+    actor: Option<Actor>,
+    request_id: Option<RequestId>,
+    action: AuditAction,
+    outcome: AuditOutcome,
+    count: u64,
+    facts: Facts,
+}
+
+impl<S: Store> Batch<'_, S> {
+    /// Writes the record of a command.
+    pub(super) fn record(
+        &mut self,
+        context: &Context<'_>,
+        action: AuditAction,
+        outcome: AuditOutcome,
+        facts: Facts,
+    ) {
+        let actor = Some(context.command.actor.clone());
+        let request_id = Some(context.command.request_id);
+        self.append(
+            context.position,
+            Event { actor, request_id, action, outcome, count: 1, facts },
+        );
+    }
+
+    /// Writes the record of a command that can't be read. It says nothing of the command, because different versions could
+    /// read different parts of it.
+    pub(super) fn record_unreadable(&mut self, position: Position) {
+        let action = AuditAction::Unreadable;
+        let outcome = AuditOutcome::Refused("UNREADABLE".into());
+        let facts = Facts::default();
+        let event = Event { actor: None, request_id: None, action, outcome, count: 1, facts };
+        self.append(position, event);
+    }
+
+    /// Writes the record of refusals that a node decided on.
+    pub(super) fn record_refusal(&mut self, context: &Context<'_>, refusal: &RefusalCount) {
+        let node = &context.command.actor;
+        let event = Event {
+            actor: Some(refusal.actor.clone()),
+            request_id: Some(context.command.request_id),
+            action: AuditAction::Refuse,
+            outcome: AuditOutcome::Refused(refusal.reason.as_str().to_owned().into()),
+            count: refusal.count,
+            facts: Facts {
+                detail: words(format!("{} at {node}", refusal.action)),
+                ..Facts::default()
+            },
+        };
+        self.append(context.position, event);
+    }
+
+    fn append(&mut self, position: Position, event: Event) {
+        let Event { actor, request_id, action, outcome, count, facts } = event;
+        let record = AuditRecord {
+            sequence: self.heads.audit.sequence + 1,
+            time: self.heads.time,
+            log_term: position.term,
+            log_index: position.index,
+            count,
+            actor,
+            action,
+            outcome,
+            request_id,
+            device: facts.device,
+            volume: facts.volume,
+            protector: facts.protector,
+            version: facts.version,
+            reason: facts.reason,
+            user: facts.user,
+            ticket: facts.ticket,
+            detail: facts.detail,
+            previous_hash: self.heads.audit.hash,
+        };
+        let value = codec::encode_audit(&record);
+        self.txn.insert(Table::Audit, keys::sequence(record.sequence), value);
+        self.heads.audit = record.head();
+    }
+}

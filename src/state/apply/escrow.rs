@@ -1,0 +1,148 @@
+//! Escrow: a volume's next key, by compare-and-set on its version.
+
+use super::audit::Facts;
+use super::{Batch, Context, Ruled, Stop, check_users, own_device};
+use crate::domain::{AuditAction, AuditOutcome, KeyVersion, limits, sealed_digest};
+use crate::state::query::key_record;
+use crate::state::records::{Device, KeyRecord, KeyRef, Remembered, Volume, keys};
+use crate::state::{Accepted, Escrow, Rejection, Store, StoreError, Table, codec};
+
+impl<S: Store> Batch<'_, S> {
+    /// A device escrows a key of its own volume.
+    ///
+    /// An escrow that is identical to one that was accepted (same device, volume, key id, expected version and sealed
+    /// bytes) gets the same receipt for ever, however old it is and whatever its request id: the key version itself
+    /// remembers it. It leaves no second record.
+    pub(super) fn escrow(&mut self, context: &Context<'_>, escrow: &Escrow) -> Ruled<Accepted> {
+        own_device(context, escrow.device)?;
+        let digest = sealed_digest(&escrow.key, escrow.package.as_ref());
+        let newest_of_id = key_record(&self.txn, escrow.protector, KeyVersion::NONE)?;
+        if let Some(newest) = &newest_of_id
+            && let Some(key) = self.identical(escrow, &digest, newest)?
+        {
+            if !self.is_remembered(context) {
+                self.remember(context, Remembered::Key(key.at))?;
+            }
+            return Ok(Accepted::Escrowed(key.receipt()));
+        }
+        if self.recall(context)?.is_some() {
+            // An accepted request with this body would have been found as identical: keys are never deleted.
+            let table = Table::Keys;
+            let what = format!("key {} of a request is missing", escrow.protector.prefix());
+            return Err(Stop::Fault(StoreError::Corrupt { table, what }));
+        }
+        for sealed in [Some(&escrow.key), escrow.package.as_ref()].into_iter().flatten() {
+            if !self.has_epoch(sealed.epoch)? {
+                return Err(Rejection::UnknownEpoch(sealed.epoch).into());
+            }
+        }
+        if newest_of_id.is_some_and(|key| !belongs(&key, escrow)) {
+            return Err(Rejection::ForeignVolume.into());
+        }
+        check_users(&escrow.users)?;
+        let device = self.device(escrow.device)?;
+        let device = device.unwrap_or_else(|| self.new_device(escrow.device));
+        let at = next_key(&device, escrow)?;
+        self.store_key(context, escrow, device, KeyToStore { at, digest })
+    }
+
+    /// The key version that an identical escrow has made.
+    fn identical(
+        &self,
+        escrow: &Escrow,
+        digest: &[u8; 32],
+        newest: &KeyRecord,
+    ) -> Result<Option<KeyRecord>, StoreError> {
+        let Some(version) = escrow.expected_version.next() else {
+            return Ok(None);
+        };
+        let key = if newest.at.version == version {
+            Some(newest.clone())
+        } else if newest.at.version > version {
+            key_record(&self.txn, escrow.protector, version)?
+        } else {
+            None
+        };
+        Ok(key.filter(|key| belongs(key, escrow) && key.sealed_digest == *digest))
+    }
+
+    /// Writes device, key, package, audit record and request.
+    fn store_key(
+        &mut self,
+        context: &Context<'_>,
+        escrow: &Escrow,
+        mut device: Device,
+        KeyToStore { at, digest }: KeyToStore,
+    ) -> Ruled<Accepted> {
+        let facts = Facts {
+            device: Some(escrow.device),
+            volume: Some(escrow.volume),
+            protector: Some(escrow.protector),
+            version: at.version,
+            ..Facts::default()
+        };
+        self.record(context, AuditAction::Escrow, AuditOutcome::Ok, facts);
+        let volume = device.volume_or_insert(escrow.volume, || Volume {
+            id: escrow.volume,
+            kind: escrow.volume_kind,
+            key: None,
+            rotation_due: false,
+            compliance: None,
+        });
+        let key = KeyRecord {
+            at,
+            device: escrow.device,
+            volume: escrow.volume,
+            protector_kind: escrow.protector_kind,
+            volume_kind: escrow.volume_kind,
+            sealed: escrow.key.clone(),
+            has_package: escrow.package.is_some(),
+            sealed_digest: digest,
+            position: context.position,
+            audit: self.heads.audit,
+            escrowed_at: self.heads.time,
+            request_id: context.command.request_id,
+            disclosed_at: None,
+            disclosed_superseded: false,
+            previous: volume.key,
+        };
+        volume.kind = escrow.volume_kind;
+        volume.key = Some(at);
+        volume.rotation_due = false;
+        device.host_name = escrow.host_name.clone();
+        device.users.clone_from(&escrow.users);
+        device.last_contact = self.heads.time;
+        self.put_device(&device)?;
+        // The version is the volume's next, and the id is this volume's alone: there is no such record yet.
+        self.txn.insert(Table::Keys, keys::key(at), codec::encode_key(&key));
+        if let Some(package) = &escrow.package {
+            self.txn.insert(Table::Packages, keys::key(at), codec::encode_package(package));
+        }
+        self.remember(context, Remembered::Key(at))?;
+        Ok(Accepted::Escrowed(key.receipt()))
+    }
+}
+
+/// What a checked escrow becomes.
+struct KeyToStore {
+    at: KeyRef,
+    digest: [u8; 32],
+}
+
+fn belongs(key: &KeyRecord, escrow: &Escrow) -> bool {
+    key.device == escrow.device && key.volume == escrow.volume
+}
+
+/// The key that an escrow makes, if its expected version is the volume's and the device has room for the volume.
+fn next_key(device: &Device, escrow: &Escrow) -> Ruled<KeyRef> {
+    let volume = device.volume(escrow.volume);
+    let current = volume.map_or(KeyVersion::NONE, Volume::key_version);
+    let expected = escrow.expected_version;
+    // After 4,294,967,295 versions there is no next one.
+    let next = expected.next().filter(|_| expected == current);
+    let version = next.ok_or(Rejection::StaleVersion { expected, current })?;
+    if volume.is_none() && device.volumes.len() >= limits::DEVICE_VOLUMES {
+        return Err(Rejection::TooManyVolumes(device.volumes.len()).into());
+    }
+    Ok(KeyRef { protector: escrow.protector, version })
+}

@@ -1,0 +1,54 @@
+//! Bootstrap, and which epochs exist.
+
+use super::access::put_grant;
+use super::audit::Facts;
+use super::{Batch, Context, Ruled, Stop};
+use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Role};
+use crate::state::records::{Grant, Remembered, keys};
+use crate::state::{Accepted, Bootstrap, Rejection, Store, StoreError, Table, codec};
+
+impl<S: Store> Batch<'_, S> {
+    /// Once in a cluster's life, any operator makes the keyring and the first administrator.
+    pub(super) fn bootstrap(
+        &mut self,
+        context: &Context<'_>,
+        bootstrap: &Bootstrap,
+    ) -> Ruled<Accepted> {
+        let actor = &context.command.actor;
+        if !matches!(actor, Actor::Operator(_)) {
+            let action = AuditAction::Bootstrap;
+            return Err(Rejection::NotGranted { actor: actor.clone(), action }.into());
+        }
+        if self.heads.cluster.is_some() {
+            return match self.recall(context) {
+                Ok(Some(_)) => Ok(Accepted::Bootstrapped),
+                // A retry has made new keys, so that its body differs: that the cluster exists is what it has to know.
+                Ok(None) | Err(Stop::Refused(_)) => Err(Rejection::AlreadyBootstrapped.into()),
+                Err(Stop::Fault(error)) => Err(Stop::Fault(error)),
+            };
+        }
+        let root = codec::encode_root(bootstrap.cluster, &bootstrap.root_check);
+        self.txn.put(Table::Keyring, &keys::ROOT.into(), root)?;
+        let signer = codec::encode_signer(&bootstrap.signer);
+        self.txn.put(Table::Keyring, &keys::SIGNER.into(), signer)?;
+        let epoch = codec::encode_epoch(&bootstrap.epoch);
+        self.txn.put(Table::Keyring, &keys::epoch(bootstrap.epoch.epoch), epoch)?;
+        let grant = Grant {
+            operator: bootstrap.administrator.clone(),
+            role: Role::Administrator,
+            granted_by: actor.clone(),
+            granted_at: self.heads.time,
+        };
+        put_grant(&mut self.txn, &grant)?;
+        self.heads.cluster = Some(bootstrap.cluster);
+        let facts = Facts::of_body(&context.command.body);
+        self.record(context, AuditAction::Bootstrap, AuditOutcome::Ok, facts);
+        self.remember(context, Remembered::Body)?;
+        Ok(Accepted::Bootstrapped)
+    }
+
+    /// Whether an epoch was ever made. Old ones stay accepted, so that a retry is never refused for its age.
+    pub(super) fn has_epoch(&mut self, epoch: Epoch) -> Result<bool, StoreError> {
+        Ok(self.txn.get(Table::Keyring, &keys::epoch(epoch))?.is_some())
+    }
+}

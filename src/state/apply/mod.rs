@@ -1,0 +1,203 @@
+//! The rules: what each command does to the state.
+//!
+//! One file per area. Every rule is checked here again, whatever the node that proposed the command has checked before:
+//! a permit given on a node is none. A refused command changes nothing but the log position, the clock and the audit
+//! chain. Nothing here depends on how the log was cut into batches.
+
+mod access;
+mod audit;
+mod disclosure;
+mod escrow;
+mod find;
+mod keyring;
+mod report;
+mod requests;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::codec;
+use super::machine::{Entry, RequestIndex};
+use super::query::corrupt;
+use super::records::{Device, keys};
+use super::txn::Txn;
+use super::{
+    Accepted, Applied, Command, CommandBody, Heads, Outcome, Position, Rejection, Store,
+    StoreError, Table,
+};
+use crate::domain::{Actor, AuditOutcome, DeviceId, User, limits};
+
+use audit::{Facts, action_of};
+
+/// A batch at work.
+pub(super) struct Batch<'a, S> {
+    txn: Txn<'a, S>,
+    heads: Heads,
+    requests: &'a mut RequestIndex,
+    remembered: u64,
+}
+
+/// What is known of a request beside its body.
+#[derive(Debug, Clone, Copy)]
+struct Context<'a> {
+    position: Position,
+    command: &'a Command,
+    body_digest: [u8; 32],
+}
+
+/// An error within a rule: a refusal, which is an answer, or a local fault, which stops the node.
+enum Stop {
+    Refused(Rejection),
+    Fault(StoreError),
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refused(rejection)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error)
+    }
+}
+
+type Ruled<T> = Result<T, Stop>;
+
+impl<'a, S: Store> Batch<'a, S> {
+    pub(super) const fn new(
+        store: &'a S,
+        heads: Heads,
+        requests: &'a mut RequestIndex,
+        remembered: u64,
+    ) -> Self {
+        Self { txn: Txn::new(store), heads, requests, remembered }
+    }
+
+    /// Commits all entries; gives the heads after them.
+    pub(super) fn commit(mut self) -> Result<Heads, StoreError> {
+        self.txn.commit(&mut self.heads)?;
+        Ok(self.heads)
+    }
+
+    /// Applies one entry.
+    pub(super) fn entry(
+        &mut self,
+        position: Position,
+        entry: Entry,
+    ) -> Result<Applied, StoreError> {
+        if let Some(last) = self.heads.position
+            && (last.index.checked_add(1) != Some(position.index) || position.term < last.term)
+        {
+            return Err(StoreError::OutOfOrder { last: last.index, next: position.index });
+        }
+        self.heads.position = Some(position);
+        let outcome = match entry {
+            Entry::Blank => Ok(Accepted::Nothing),
+            Entry::Membership(membership) => {
+                // A copy, because a slice would keep the whole read of the log in memory.
+                self.heads.membership = Bytes::copy_from_slice(&membership);
+                Ok(Accepted::Nothing)
+            }
+            Entry::Command(bytes) => match codec::decode_entry(&bytes) {
+                Ok((command, body_digest)) => self.command(position, &command, body_digest)?,
+                Err(error) => {
+                    tracing::debug!(index = position.index, %error, "unreadable command");
+                    self.record_unreadable(position);
+                    Err(Rejection::Unreadable)
+                }
+            },
+        };
+        Ok(Applied { position, audit: self.heads.audit, outcome })
+    }
+
+    /// Applies a command: an answer, or a refusal and its audit record.
+    fn command(
+        &mut self,
+        position: Position,
+        command: &Command,
+        body_digest: [u8; 32],
+    ) -> Result<Outcome, StoreError> {
+        self.heads.time = self.heads.time.max(command.time);
+        let context = Context { position, command, body_digest };
+        match self.rule(&context) {
+            Ok(accepted) => Ok(Ok(accepted)),
+            Err(Stop::Refused(rejection)) => {
+                let outcome = AuditOutcome::Refused(Cow::Borrowed(rejection.reason()));
+                let facts = Facts::of_body(&command.body);
+                self.record(&context, action_of(&command.body), outcome, facts);
+                Ok(Err(rejection))
+            }
+            Err(Stop::Fault(error)) => Err(error),
+        }
+    }
+
+    /// The rule of each command. A rule makes all its checks before its first change.
+    fn rule(&mut self, context: &Context<'_>) -> Ruled<Accepted> {
+        let command = context.command;
+        let early = matches!(command.body, CommandBody::Bootstrap(_) | CommandBody::Refusals(_));
+        if self.heads.cluster.is_none() && !early {
+            return Err(Rejection::NotBootstrapped.into());
+        }
+        match &command.body {
+            CommandBody::Bootstrap(bootstrap) => self.bootstrap(context, bootstrap),
+            CommandBody::Escrow(escrow) => self.escrow(context, escrow),
+            CommandBody::ReportCompliance(report) => self.report(context, report),
+            CommandBody::FindKeys(query) => self.find(context, query),
+            CommandBody::Disclose(disclose) => self.disclose(context, disclose),
+            CommandBody::Grant { operator, role } => self.grant(context, operator, *role),
+            CommandBody::Revoke { operator, role } => self.revoke(context, operator, *role),
+            CommandBody::AuditRead { .. } => self.note(context, &access::AUDIT_READERS),
+            CommandBody::ClusterChange { .. } => self.note(context, &access::ADMINISTRATORS),
+            CommandBody::Refusals(counts) => self.refusals(context, counts),
+        }
+    }
+
+    /// A device, kept in the batch because it will be written.
+    fn device(&mut self, id: DeviceId) -> Result<Option<Device>, StoreError> {
+        let key = keys::device(id);
+        let value = self.txn.get(Table::Devices, &key)?;
+        let device = value.map(|value| codec::decode_device(&key, &value));
+        device.transpose().map_err(corrupt(Table::Devices))
+    }
+
+    fn put_device(&mut self, device: &Device) -> Result<(), StoreError> {
+        self.txn.put(Table::Devices, &keys::device(device.id), codec::encode_device(device))
+    }
+
+    /// A device as it is before its first write.
+    fn new_device(&self, id: DeviceId) -> Device {
+        Device {
+            id,
+            host_name: Default::default(),
+            operating_system: Default::default(),
+            manufacturer: Default::default(),
+            model: Default::default(),
+            users: Vec::new(),
+            volumes: Vec::new(),
+            first_seen: self.heads.time,
+            last_contact: self.heads.time,
+        }
+    }
+}
+
+/// Agents write their own device only.
+fn own_device(context: &Context<'_>, device: DeviceId) -> Ruled<()> {
+    match &context.command.actor {
+        Actor::Agent(id) if *id == device => Ok(()),
+        Actor::Agent(_) => Err(Rejection::ForeignDevice.into()),
+        actor @ (Actor::Node(_) | Actor::Operator(_)) => {
+            let action = action_of(&context.command.body);
+            Err(Rejection::NotGranted { actor: actor.clone(), action }.into())
+        }
+    }
+}
+
+fn check_users(users: &[User]) -> Ruled<()> {
+    if users.len() > limits::DEVICE_USERS {
+        return Err(Rejection::TooManyUsers(users.len()).into());
+    }
+    Ok(())
+}

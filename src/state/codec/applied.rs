@@ -1,0 +1,219 @@
+//! Answers of apply, as they travel from the leader to the node that took the request.
+
+use bytes::Bytes;
+use holdfast_proto::store::v1 as pb;
+
+use super::common::*;
+use super::{CodecError, decode, encode, required};
+use crate::domain::{DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, Text, VolumeId};
+use crate::state::{Accepted, Applied, KeySummary, ReceiptBody, Rejection};
+
+/// The bytes of an answer.
+pub fn encode_applied(applied: &Applied) -> Bytes {
+    use pb::applied::Outcome;
+    let outcome = match &applied.outcome {
+        Ok(accepted) => Outcome::Accepted(accepted_to(accepted)),
+        Err(rejection) => Outcome::Rejected(rejection_to(rejection)),
+    };
+    encode(&pb::Applied {
+        position: Some(position_to(applied.position)),
+        audit: Some(audit_to(&applied.audit)),
+        outcome: Some(outcome),
+    })
+}
+
+/// The answer.
+///
+/// # Errors
+/// If this version can't read it.
+pub fn decode_applied(bytes: &Bytes) -> Result<Applied, CodecError> {
+    use pb::applied::Outcome;
+    let applied: pb::Applied = decode(bytes)?;
+    Ok(Applied {
+        position: position_from(required(applied.position, "position")?),
+        audit: audit_from(&required(applied.audit, "audit")?)?,
+        outcome: match required(applied.outcome, "outcome")? {
+            Outcome::Accepted(accepted) => Ok(accepted_from(accepted)?),
+            Outcome::Rejected(rejection) => Err(rejection_from(rejection)?),
+        },
+    })
+}
+
+fn accepted_to(accepted: &Accepted) -> pb::Accepted {
+    use pb::accepted::Answer;
+    let answer = match accepted {
+        Accepted::Bootstrapped => Answer::Bootstrapped(pb::Empty {}),
+        Accepted::Escrowed(receipt) => Answer::Escrowed(receipt_to(receipt)),
+        Accepted::Reported { rotation_due } => Answer::Reported(pb::Reported {
+            rotation_due_volume_ids: rotation_due.iter().map(|v| id(v.as_bytes())).collect(),
+        }),
+        Accepted::Found { keys, truncated } => Answer::Found(pb::Found {
+            keys: keys.iter().map(summary_to).collect(),
+            truncated: *truncated,
+        }),
+        Accepted::Disclosed { key, repeated } => {
+            Answer::Disclosed(pb::Disclosed { key: Some(summary_to(key)), repeated: *repeated })
+        }
+        Accepted::Granted { changed } => Answer::GrantedChanged(*changed),
+        Accepted::Recorded => Answer::Recorded(pb::Empty {}),
+        Accepted::Nothing => Answer::Nothing(pb::Empty {}),
+    };
+    pb::Accepted { answer: Some(answer) }
+}
+
+fn accepted_from(accepted: pb::Accepted) -> Result<Accepted, CodecError> {
+    use pb::accepted::Answer;
+    Ok(match required(accepted.answer, "answer")? {
+        Answer::Bootstrapped(pb::Empty {}) => Accepted::Bootstrapped,
+        Answer::Escrowed(receipt) => Accepted::Escrowed(receipt_from(receipt)?),
+        Answer::Reported(reported) => {
+            let ids = reported.rotation_due_volume_ids.iter();
+            let rotation_due = ids.map(|id| VolumeId::from_slice(id)).collect::<Result<_, _>>()?;
+            Accepted::Reported { rotation_due }
+        }
+        Answer::Found(found) => Accepted::Found {
+            keys: found.keys.into_iter().map(summary_from).collect::<Result<_, _>>()?,
+            truncated: found.truncated,
+        },
+        Answer::Disclosed(disclosed) => Accepted::Disclosed {
+            key: summary_from(required(disclosed.key, "key")?)?,
+            repeated: disclosed.repeated,
+        },
+        Answer::GrantedChanged(changed) => Accepted::Granted { changed },
+        Answer::Recorded(pb::Empty {}) => Accepted::Recorded,
+        Answer::Nothing(pb::Empty {}) => Accepted::Nothing,
+    })
+}
+
+fn receipt_to(receipt: &ReceiptBody) -> pb::Receipt {
+    pb::Receipt {
+        device_id: id(receipt.device.as_bytes()),
+        volume_id: id(receipt.volume.as_bytes()),
+        protector_id: id(receipt.protector.as_bytes()),
+        version: receipt.version.get(),
+        sealed_digest: Bytes::copy_from_slice(&receipt.sealed_digest),
+        position: Some(position_to(receipt.position)),
+        audit: Some(audit_to(&receipt.audit)),
+        escrowed_at_ms: receipt.escrowed_at.as_millis(),
+    }
+}
+
+fn receipt_from(receipt: pb::Receipt) -> Result<ReceiptBody, CodecError> {
+    Ok(ReceiptBody {
+        device: DeviceId::from_slice(&receipt.device_id)?,
+        volume: VolumeId::from_slice(&receipt.volume_id)?,
+        protector: ProtectorId::from_slice(&receipt.protector_id)?,
+        version: KeyVersion::new(receipt.version),
+        sealed_digest: digest("sealed_digest", &receipt.sealed_digest)?,
+        position: position_from(required(receipt.position, "position")?),
+        audit: audit_from(&required(receipt.audit, "audit")?)?,
+        escrowed_at: time(receipt.escrowed_at_ms),
+    })
+}
+
+fn summary_to(key: &KeySummary) -> pb::KeySummary {
+    pb::KeySummary {
+        protector_id: id(key.protector.as_bytes()),
+        version: key.version.get(),
+        device_id: id(key.device.as_bytes()),
+        volume_id: id(key.volume.as_bytes()),
+        protector_kind: protector_kind_to(key.protector_kind),
+        volume_kind: volume_kind_to(key.volume_kind),
+        state: key_state_to(key.state),
+        escrowed_at_ms: key.escrowed_at.as_millis(),
+        disclosed_at_ms: key.disclosed_at.map(|at| at.as_millis()),
+        has_package: key.has_package,
+        host_name: owned(&key.host_name),
+        users: users_to(&key.users),
+    }
+}
+
+fn summary_from(key: pb::KeySummary) -> Result<KeySummary, CodecError> {
+    Ok(KeySummary {
+        protector: ProtectorId::from_slice(&key.protector_id)?,
+        version: KeyVersion::new(key.version),
+        device: DeviceId::from_slice(&key.device_id)?,
+        volume: VolumeId::from_slice(&key.volume_id)?,
+        protector_kind: protector_kind_from(key.protector_kind)?,
+        volume_kind: volume_kind_from(key.volume_kind)?,
+        state: key_state_from(key.state)?,
+        escrowed_at: time(key.escrowed_at_ms),
+        disclosed_at: key.disclosed_at_ms.map(time),
+        has_package: key.has_package,
+        host_name: Text::name("host_name", key.host_name)?,
+        users: users_from(key.users)?,
+    })
+}
+
+fn rejection_to(rejection: &Rejection) -> pb::Rejection {
+    use pb::rejection::Why;
+    let why = match rejection {
+        Rejection::AlreadyBootstrapped => Why::AlreadyBootstrapped(pb::Empty {}),
+        Rejection::NotBootstrapped => Why::NotBootstrapped(pb::Empty {}),
+        Rejection::NotGranted { actor, action } => Why::NotGranted(pb::NotGranted {
+            actor: Some(actor_to(actor)),
+            action: action.as_str().to_owned(),
+        }),
+        Rejection::ForeignDevice => Why::ForeignDevice(pb::Empty {}),
+        Rejection::ForeignVolume => Why::ForeignVolume(pb::Empty {}),
+        Rejection::StaleVersion { expected, current } => {
+            Why::StaleVersion(pb::StaleVersion { expected: expected.get(), current: current.get() })
+        }
+        Rejection::UnknownEpoch(epoch) => Why::UnknownEpoch(epoch.get()),
+        Rejection::UnknownDevice => Why::UnknownDevice(pb::Empty {}),
+        Rejection::UnknownVolume => Why::UnknownVolume(pb::Empty {}),
+        Rejection::UnknownKey => Why::UnknownKey(pb::Empty {}),
+        Rejection::RequestIdReused => Why::RequestIdReused(pb::Empty {}),
+        Rejection::TooManyVolumes(count) => Why::TooManyVolumes(count_to(*count)),
+        Rejection::TooManyUsers(count) => Why::TooManyUsers(count_to(*count)),
+        Rejection::UserRequired => Why::UserRequired(pb::Empty {}),
+        Rejection::QuotaExceeded { limit, until } => {
+            Why::QuotaExceeded(pb::QuotaExceeded { limit: *limit, until_ms: until.as_millis() })
+        }
+        Rejection::LastAdministrator => Why::LastAdministrator(pb::Empty {}),
+        Rejection::RepeatTooLate => Why::RepeatTooLate(pb::Empty {}),
+        Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
+    };
+    pb::Rejection { why: Some(why) }
+}
+
+fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
+    use pb::rejection::Why;
+    Ok(match required(rejection.why, "why")? {
+        Why::AlreadyBootstrapped(pb::Empty {}) => Rejection::AlreadyBootstrapped,
+        Why::NotBootstrapped(pb::Empty {}) => Rejection::NotBootstrapped,
+        Why::NotGranted(why) => Rejection::NotGranted {
+            actor: actor_from(why.actor)?,
+            action: why.action.parse().map_err(CodecError::Invalid)?,
+        },
+        Why::ForeignDevice(pb::Empty {}) => Rejection::ForeignDevice,
+        Why::ForeignVolume(pb::Empty {}) => Rejection::ForeignVolume,
+        Why::StaleVersion(why) => Rejection::StaleVersion {
+            expected: KeyVersion::new(why.expected),
+            current: KeyVersion::new(why.current),
+        },
+        Why::UnknownEpoch(epoch) => Rejection::UnknownEpoch(Epoch::new(epoch)),
+        Why::UnknownDevice(pb::Empty {}) => Rejection::UnknownDevice,
+        Why::UnknownVolume(pb::Empty {}) => Rejection::UnknownVolume,
+        Why::UnknownKey(pb::Empty {}) => Rejection::UnknownKey,
+        Why::RequestIdReused(pb::Empty {}) => Rejection::RequestIdReused,
+        Why::TooManyVolumes(count) => Rejection::TooManyVolumes(count_from(count)?),
+        Why::TooManyUsers(count) => Rejection::TooManyUsers(count_from(count)?),
+        Why::UserRequired(pb::Empty {}) => Rejection::UserRequired,
+        Why::QuotaExceeded(why) => {
+            Rejection::QuotaExceeded { limit: why.limit, until: time(why.until_ms) }
+        }
+        Why::LastAdministrator(pb::Empty {}) => Rejection::LastAdministrator,
+        Why::RepeatTooLate(pb::Empty {}) => Rejection::RepeatTooLate,
+        Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
+    })
+}
+
+/// A `usize` has at most 64 bits on every platform that Rust runs on.
+fn count_to(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn count_from(count: u64) -> Result<usize, CodecError> {
+    usize::try_from(count).map_err(|_| FieldError::new("count", "is too large").into())
+}

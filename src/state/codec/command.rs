@@ -1,0 +1,266 @@
+//! Commands, as they stand in log entries.
+
+use bytes::Bytes;
+use holdfast_proto::store::v1 as pb;
+use sha2::{Digest as _, Sha256};
+
+use super::common::*;
+use super::{CodecError, decode, encode, required};
+use crate::domain::{
+    ClusterId, DeviceId, Epoch, FieldError, KeyIdPrefix, KeyVersion, ProtectorId, RequestId, Text,
+    VolumeId,
+};
+use crate::state::{
+    Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
+    ReportCompliance, Signer, Wrapped,
+};
+
+/// The bytes of a log entry.
+pub fn encode_command(command: &Command) -> Bytes {
+    encode(&pb::Command {
+        actor: Some(actor_to(&command.actor)),
+        request_id: id(command.request_id.as_bytes()),
+        time_ms: command.time.as_millis(),
+        body: encode(&pb::CommandBody { body: Some(body_to(&command.body)) }),
+    })
+}
+
+/// The command of a log entry; its bytes share the entry's memory.
+///
+/// # Errors
+/// If this version can't read it.
+pub fn decode_command(bytes: &Bytes) -> Result<Command, CodecError> {
+    decode_entry(bytes).map(|(command, _)| command)
+}
+
+/// The command, and the SHA-256 of its body as it stands in the entry.
+pub(in crate::state) fn decode_entry(bytes: &Bytes) -> Result<(Command, [u8; 32]), CodecError> {
+    let command: pb::Command = decode(bytes)?;
+    let digest = Sha256::digest(&command.body).into();
+    let body: pb::CommandBody = decode(&command.body)?;
+    let command = Command {
+        actor: actor_from(command.actor)?,
+        request_id: RequestId::from_slice(&command.request_id)?,
+        time: time(command.time_ms),
+        body: body_from(required(body.body, "body")?)?,
+    };
+    Ok((command, digest))
+}
+
+fn body_to(body: &CommandBody) -> pb::command_body::Body {
+    use pb::command_body::Body;
+    match body {
+        CommandBody::Bootstrap(bootstrap) => Body::Bootstrap(bootstrap_to(bootstrap)),
+        CommandBody::Escrow(escrow) => Body::Escrow(escrow_to(escrow)),
+        CommandBody::ReportCompliance(report) => Body::ReportCompliance(report_to(report)),
+        CommandBody::FindKeys(query) => Body::FindKeys(query_to(query)),
+        CommandBody::Disclose(disclose) => Body::Disclose(pb::Disclose {
+            protector_id: id(disclose.protector.as_bytes()),
+            version: disclose.version.get(),
+            reason: Some(reason_to(&disclose.reason)),
+            user: disclose.user.as_ref().map(user_to),
+            ticket: owned(&disclose.ticket),
+        }),
+        CommandBody::Grant { operator, role } => Body::Grant(pb::RoleChange {
+            operator: operator.as_str().to_owned(),
+            role: role_to(*role),
+        }),
+        CommandBody::Revoke { operator, role } => Body::Revoke(pb::RoleChange {
+            operator: operator.as_str().to_owned(),
+            role: role_to(*role),
+        }),
+        CommandBody::AuditRead { detail } => Body::AuditRead(pb::Note { detail: owned(detail) }),
+        CommandBody::Refusals(counts) => {
+            Body::Refusals(pb::Refusals { counts: counts.iter().map(refusal_to).collect() })
+        }
+        CommandBody::ClusterChange { detail } => {
+            Body::ClusterChange(pb::Note { detail: owned(detail) })
+        }
+    }
+}
+
+fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
+    use pb::command_body::Body;
+    Ok(match body {
+        Body::Bootstrap(bootstrap) => CommandBody::Bootstrap(bootstrap_from(bootstrap)?),
+        Body::Escrow(escrow) => CommandBody::Escrow(escrow_from(escrow)?),
+        Body::ReportCompliance(report) => CommandBody::ReportCompliance(report_from(report)?),
+        Body::FindKeys(find) => CommandBody::FindKeys(query_from(find)?),
+        Body::Disclose(disclose) => CommandBody::Disclose(Disclose {
+            protector: ProtectorId::from_slice(&disclose.protector_id)?,
+            version: KeyVersion::new(disclose.version),
+            reason: reason_from(required(disclose.reason, "reason")?)?,
+            user: disclose.user.map(user_from).transpose()?,
+            ticket: Text::name("ticket", disclose.ticket)?,
+        }),
+        Body::Grant(change) => CommandBody::Grant {
+            operator: operator_from(&change.operator)?,
+            role: role_from(change.role)?,
+        },
+        Body::Revoke(change) => CommandBody::Revoke {
+            operator: operator_from(&change.operator)?,
+            role: role_from(change.role)?,
+        },
+        Body::AuditRead(note) => {
+            CommandBody::AuditRead { detail: Text::free("detail", note.detail)? }
+        }
+        Body::Refusals(refusals) => CommandBody::Refusals(
+            refusals.counts.into_iter().map(refusal_from).collect::<Result<_, _>>()?,
+        ),
+        Body::ClusterChange(note) => {
+            CommandBody::ClusterChange { detail: Text::free("detail", note.detail)? }
+        }
+    })
+}
+
+fn bootstrap_to(bootstrap: &Bootstrap) -> pb::Bootstrap {
+    pb::Bootstrap {
+        cluster_id: id(bootstrap.cluster.as_bytes()),
+        administrator: bootstrap.administrator.as_str().to_owned(),
+        root_check: Bytes::copy_from_slice(&bootstrap.root_check),
+        signer: Some(signer_to(&bootstrap.signer)),
+        epoch: Some(epoch_to(&bootstrap.epoch)),
+    }
+}
+
+fn bootstrap_from(bootstrap: pb::Bootstrap) -> Result<Bootstrap, CodecError> {
+    Ok(Bootstrap {
+        cluster: ClusterId::from_slice(&bootstrap.cluster_id)?,
+        administrator: operator_from(&bootstrap.administrator)?,
+        root_check: digest("root_check", &bootstrap.root_check)?,
+        signer: signer_from(required(bootstrap.signer, "signer")?),
+        epoch: epoch_from(required(bootstrap.epoch, "epoch")?)?,
+    })
+}
+
+pub(super) fn signer_to(signer: &Signer) -> pb::Signer {
+    pb::Signer { chain: signer.chain.clone(), wrapped_private_key: signer.private_key.0.clone() }
+}
+
+pub(super) fn signer_from(signer: pb::Signer) -> Signer {
+    Signer { chain: signer.chain, private_key: Wrapped(signer.wrapped_private_key) }
+}
+
+pub(super) fn epoch_to(epoch: &EpochRecord) -> pb::EpochRecord {
+    pb::EpochRecord {
+        epoch: epoch.epoch.get(),
+        public_key: Bytes::copy_from_slice(&epoch.public_key),
+        wrapped_private_key: epoch.private_key.0.clone(),
+        signature: epoch.signature.clone(),
+    }
+}
+
+pub(super) fn epoch_from(epoch: pb::EpochRecord) -> Result<EpochRecord, CodecError> {
+    if epoch.epoch == 0 {
+        return Err(FieldError::new("epoch", "must be 1 or more").into());
+    }
+    Ok(EpochRecord {
+        epoch: Epoch::new(epoch.epoch),
+        public_key: digest("public_key", &epoch.public_key)?,
+        private_key: Wrapped(epoch.wrapped_private_key),
+        signature: epoch.signature,
+    })
+}
+
+fn escrow_to(escrow: &Escrow) -> pb::Escrow {
+    pb::Escrow {
+        device_id: id(escrow.device.as_bytes()),
+        volume_id: id(escrow.volume.as_bytes()),
+        protector_id: id(escrow.protector.as_bytes()),
+        protector_kind: protector_kind_to(escrow.protector_kind),
+        volume_kind: volume_kind_to(escrow.volume_kind),
+        expected_version: escrow.expected_version.get(),
+        key: Some(sealed_to(&escrow.key)),
+        package: escrow.package.as_ref().map(sealed_to),
+        host_name: owned(&escrow.host_name),
+        users: users_to(&escrow.users),
+    }
+}
+
+fn escrow_from(escrow: pb::Escrow) -> Result<Escrow, CodecError> {
+    Ok(Escrow {
+        device: DeviceId::from_slice(&escrow.device_id)?,
+        volume: VolumeId::from_slice(&escrow.volume_id)?,
+        protector: ProtectorId::from_slice(&escrow.protector_id)?,
+        protector_kind: protector_kind_from(escrow.protector_kind)?,
+        volume_kind: volume_kind_from(escrow.volume_kind)?,
+        expected_version: KeyVersion::new(escrow.expected_version),
+        key: sealed_key_from(required(escrow.key, "key")?)?,
+        package: escrow.package.map(sealed_package_from).transpose()?,
+        host_name: Text::name("host_name", escrow.host_name)?,
+        users: users_from(escrow.users)?,
+    })
+}
+
+fn report_to(report: &ReportCompliance) -> pb::ReportCompliance {
+    pb::ReportCompliance {
+        device_id: id(report.device.as_bytes()),
+        host_name: owned(&report.host_name),
+        operating_system: owned(&report.operating_system),
+        manufacturer: owned(&report.manufacturer),
+        model: owned(&report.model),
+        users: users_to(&report.users),
+        volumes: report.volumes.iter().map(compliance_to).collect(),
+    }
+}
+
+fn report_from(report: pb::ReportCompliance) -> Result<ReportCompliance, CodecError> {
+    Ok(ReportCompliance {
+        device: DeviceId::from_slice(&report.device_id)?,
+        host_name: Text::name("host_name", report.host_name)?,
+        operating_system: Text::name("operating_system", report.operating_system)?,
+        manufacturer: Text::name("manufacturer", report.manufacturer)?,
+        model: Text::name("model", report.model)?,
+        users: users_from(report.users)?,
+        volumes: report.volumes.into_iter().map(compliance_from).collect::<Result<_, _>>()?,
+    })
+}
+
+fn query_to(query: &FindQuery) -> pb::FindKeys {
+    use pb::find_keys::Query;
+    let query = match query {
+        FindQuery::Prefix(prefix) => Query::Prefix(Bytes::copy_from_slice(prefix.as_bytes())),
+        FindQuery::Protector(protector) => Query::ProtectorId(id(protector.as_bytes())),
+        FindQuery::Device(device) => Query::DeviceId(id(device.as_bytes())),
+        FindQuery::Volume(device, volume) => Query::Volume(pb::VolumeRef {
+            device_id: id(device.as_bytes()),
+            volume_id: id(volume.as_bytes()),
+        }),
+    };
+    pb::FindKeys { query: Some(query) }
+}
+
+fn query_from(find: pb::FindKeys) -> Result<FindQuery, CodecError> {
+    use pb::find_keys::Query;
+    Ok(match required(find.query, "query")? {
+        Query::Prefix(prefix) => {
+            let four = <[u8; 4]>::try_from(prefix.as_ref())
+                .map_err(|_| FieldError::new("prefix", "must have 4 bytes"))?;
+            FindQuery::Prefix(KeyIdPrefix::from_bytes(four))
+        }
+        Query::ProtectorId(protector) => FindQuery::Protector(ProtectorId::from_slice(&protector)?),
+        Query::DeviceId(device) => FindQuery::Device(DeviceId::from_slice(&device)?),
+        Query::Volume(volume) => FindQuery::Volume(
+            DeviceId::from_slice(&volume.device_id)?,
+            VolumeId::from_slice(&volume.volume_id)?,
+        ),
+    })
+}
+
+fn refusal_to(refusal: &RefusalCount) -> pb::RefusalCount {
+    pb::RefusalCount {
+        actor: Some(actor_to(&refusal.actor)),
+        action: owned(&refusal.action),
+        reason: owned(&refusal.reason),
+        count: refusal.count,
+    }
+}
+
+fn refusal_from(refusal: pb::RefusalCount) -> Result<RefusalCount, CodecError> {
+    Ok(RefusalCount {
+        actor: actor_from(refusal.actor)?,
+        action: Text::name("action", refusal.action)?,
+        reason: Text::name("reason", refusal.reason)?,
+        count: refusal.count,
+    })
+}

@@ -1,0 +1,340 @@
+//! Reads of the state, for use cases and reports. They see the last commit of the store that they are given, change
+//! nothing, and ask nobody for permission: that is the affair of those who call them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::codec::{self, CodecError};
+use super::records::{Device, Grant, KeyRecord, KeyRef, Keyring, StoredKey, keys};
+use super::{KeySummary, Record, Store, StoreError, Table};
+use crate::domain::{
+    AuditRecord, DeviceId, KeyVersion, OperatorName, ProtectorId, Role, Sealed, VolumeId,
+};
+
+/// Records that are read from the store at once.
+pub(super) const SCAN_RECORDS: usize = 1000;
+
+/// What a read goes to: a store, or a batch on top of one.
+pub(super) trait Source {
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    fn range(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError>;
+}
+
+impl<S: Store> Source for S {
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.get(table, key)
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.scan(table, prefix, from, limit)
+    }
+}
+
+/// A damaged record of `table`.
+pub(super) fn corrupt(table: Table) -> impl Fn(CodecError) -> StoreError {
+    move |error| {
+        let what = std::error::Error::source(&error)
+            .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        StoreError::Corrupt { table, what }
+    }
+}
+
+/// A device.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn device(store: &impl Store, id: DeviceId) -> Result<Option<Device>, StoreError> {
+    device_from(store, id)
+}
+
+pub(super) fn device_from(
+    source: &impl Source,
+    id: DeviceId,
+) -> Result<Option<Device>, StoreError> {
+    let value = source.value(Table::Devices, id.as_bytes())?;
+    let device = value.map(|value| codec::decode_device(id.as_bytes(), &value));
+    device.transpose().map_err(corrupt(Table::Devices))
+}
+
+/// At most `limit` devices in the order of their ids, beginning with `from` (or the first).
+///
+/// # Errors
+/// A local fault of the store.
+pub fn devices(
+    store: &impl Store,
+    from: Option<DeviceId>,
+    limit: usize,
+) -> Result<Vec<Device>, StoreError> {
+    let start = from.as_ref().map_or(&[][..], |id| id.as_bytes());
+    let records = store.scan(Table::Devices, &[], start, limit)?;
+    let devices = records.iter().map(|(key, value)| codec::decode_device(key, value));
+    devices.collect::<Result<_, _>>().map_err(corrupt(Table::Devices))
+}
+
+/// A key version with its sealed key; [`KeyVersion::NONE`] for the newest of this id.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn key(
+    store: &impl Store,
+    protector: ProtectorId,
+    version: KeyVersion,
+) -> Result<Option<StoredKey>, StoreError> {
+    let Some(key) = key_record(store, protector, version)? else {
+        return Ok(None);
+    };
+    let device = owner(store, &key)?;
+    Ok(Some(key.into_stored(&device)))
+}
+
+pub(super) fn key_record(
+    source: &impl Source,
+    protector: ProtectorId,
+    version: KeyVersion,
+) -> Result<Option<KeyRecord>, StoreError> {
+    let record = if version == KeyVersion::NONE {
+        source.range(Table::Keys, protector.as_bytes(), &[], 1)?.pop()
+    } else {
+        let key = keys::key(KeyRef { protector, version });
+        source.value(Table::Keys, &key)?.map(|value| (key, value))
+    };
+    let key = record.map(|(key, value)| codec::decode_key(&key, &value));
+    key.transpose().map_err(corrupt(Table::Keys))
+}
+
+/// The device of a key; a key without one is damage.
+pub(super) fn owner(source: &impl Source, key: &KeyRecord) -> Result<Device, StoreError> {
+    device_from(source, key.device)?.ok_or_else(|| StoreError::Corrupt {
+        table: Table::Devices,
+        what: format!("device {} of key {} is missing", key.device, key.at.protector.prefix()),
+    })
+}
+
+/// A key package.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn package(
+    store: &impl Store,
+    protector: ProtectorId,
+    version: KeyVersion,
+) -> Result<Option<Sealed>, StoreError> {
+    let value = store.get(Table::Packages, &keys::key(KeyRef { protector, version }))?;
+    let package = value.map(|value| codec::decode_package(&value));
+    package.transpose().map_err(corrupt(Table::Packages))
+}
+
+/// At most `limit` keys of a volume, newest first. Empty if there is no such device or volume.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn keys_of_volume(
+    store: &impl Store,
+    device: DeviceId,
+    volume: VolumeId,
+    limit: usize,
+) -> Result<Vec<StoredKey>, StoreError> {
+    let Some(device) = device_from(store, device)? else {
+        return Ok(Vec::new());
+    };
+    let mut next = device.volume(volume).and_then(|volume| volume.key);
+    let mut found = Vec::new();
+    while let Some(at) = next
+        && found.len() < limit
+    {
+        let key = linked(store, at)?;
+        next = key.previous;
+        found.push(key.into_stored(&device));
+    }
+    Ok(found)
+}
+
+/// A key that a volume or another key points to; a missing one is damage.
+fn linked(source: &impl Source, at: KeyRef) -> Result<KeyRecord, StoreError> {
+    let key = if at.version == KeyVersion::NONE {
+        None
+    } else {
+        key_record(source, at.protector, at.version)?
+    };
+    key.ok_or_else(|| StoreError::Corrupt {
+        table: Table::Keys,
+        what: format!("version {} of key {} is missing", at.version, at.protector.prefix()),
+    })
+}
+
+/// Key versions whose ids begin with `prefix`: by id, then newest first; at most `limit`, and whether there are more.
+pub(super) fn summaries_by_prefix(
+    source: &impl Source,
+    prefix: &[u8],
+    limit: usize,
+) -> Result<(Vec<KeySummary>, bool), StoreError> {
+    let mut records = source.range(Table::Keys, prefix, &[], limit.saturating_add(1))?;
+    let truncated = records.len() > limit;
+    records.truncate(limit);
+    let mut devices: BTreeMap<DeviceId, Device> = BTreeMap::new();
+    let mut summaries = Vec::with_capacity(records.len());
+    for (key, value) in &records {
+        let key = codec::decode_key(key, value).map_err(corrupt(Table::Keys))?;
+        let device = match devices.entry(key.device) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(owner(source, &key)?),
+        };
+        summaries.push(key.summary(device));
+    }
+    Ok((summaries, truncated))
+}
+
+/// Key versions of some volumes of a device: by id, then newest first; at most `limit`, and whether there are more. What is
+/// left out are the oldest: the newest key of every volume is taken first, then the one before it of every volume, and
+/// so on.
+pub(super) fn summaries_of_volumes(
+    source: &impl Source,
+    device: &Device,
+    wanted: impl Fn(VolumeId) -> bool,
+    limit: usize,
+) -> Result<(Vec<KeySummary>, bool), StoreError> {
+    let volumes = device.volumes.iter().filter(|volume| wanted(volume.id));
+    let mut round: Vec<KeyRef> = volumes.filter_map(|volume| volume.key).collect();
+    let mut summaries: Vec<KeySummary> = Vec::new();
+    let mut truncated = false;
+    while !round.is_empty() && !truncated {
+        let mut next = Vec::with_capacity(round.len());
+        for at in round {
+            if summaries.len() >= limit {
+                truncated = true;
+                break;
+            }
+            let key = linked(source, at)?;
+            next.extend(key.previous);
+            summaries.push(key.summary(device));
+        }
+        round = next;
+    }
+    summaries.sort_by_key(|key| (key.protector, std::cmp::Reverse(key.version)));
+    Ok((summaries, truncated))
+}
+
+/// At most `limit` audit records from number `from` to number `to`, both included, in their order.
+///
+/// # Errors
+/// A local fault of the store; a gap is one.
+pub fn audit_records(
+    store: &impl Store,
+    from: u64,
+    to: u64,
+    limit: usize,
+) -> Result<Vec<AuditRecord>, StoreError> {
+    let from = from.max(1);
+    if from > to {
+        return Ok(Vec::new());
+    }
+    let wanted = usize::try_from(to.saturating_sub(from).saturating_add(1)).unwrap_or(usize::MAX);
+    let records = store.scan(Table::Audit, &[], &from.to_be_bytes(), limit.min(wanted))?;
+    let mut found = Vec::with_capacity(records.len());
+    for (expected, (key, value)) in (from..=to).zip(&records) {
+        let record = codec::decode_audit(key, value).map_err(corrupt(Table::Audit))?;
+        if record.sequence != expected {
+            let what = format!("record {expected} is missing");
+            return Err(StoreError::Corrupt { table: Table::Audit, what });
+        }
+        found.push(record);
+    }
+    Ok(found)
+}
+
+/// The roles of an operator.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn roles_of(store: &impl Store, operator: &OperatorName) -> Result<BTreeSet<Role>, StoreError> {
+    roles_from(store, operator)
+}
+
+pub(super) fn roles_from(
+    source: &impl Source,
+    operator: &OperatorName,
+) -> Result<BTreeSet<Role>, StoreError> {
+    let records = source.range(Table::Grants, &keys::grants_of(operator), &[], Role::ALL.len())?;
+    let grants = records.iter().map(|(key, value)| codec::decode_grant(key, value));
+    grants
+        .map(|grant| grant.map(|grant| grant.role))
+        .collect::<Result<_, _>>()
+        .map_err(corrupt(Table::Grants))
+}
+
+/// All grants, in the order of their operators' names.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn grants(store: &impl Store) -> Result<Vec<Grant>, StoreError> {
+    grants_from(store)
+}
+
+pub(super) fn grants_from(source: &impl Source) -> Result<Vec<Grant>, StoreError> {
+    let mut found = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let records = source.range(Table::Grants, &[], &from, SCAN_RECORDS)?;
+        for (key, value) in &records {
+            found.push(codec::decode_grant(key, value).map_err(corrupt(Table::Grants))?);
+        }
+        match records.last() {
+            Some((key, _)) if records.len() == SCAN_RECORDS => from = after(key),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// The first key after `key`.
+pub(super) fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
+/// The keyring; `None` before the bootstrap.
+///
+/// # Errors
+/// A local fault of the store; a keyring without signer or epoch is one.
+pub fn keyring(store: &impl Store) -> Result<Option<Keyring>, StoreError> {
+    let Some(root) = store.get(Table::Keyring, keys::ROOT)? else {
+        return Ok(None);
+    };
+    let (cluster, root_check) = codec::decode_root(&root).map_err(corrupt(Table::Keyring))?;
+    let missing = || StoreError::Corrupt {
+        table: Table::Keyring,
+        what: "the signer or the first epoch is missing".to_owned(),
+    };
+    let signer = store.get(Table::Keyring, keys::SIGNER)?.ok_or_else(missing)?;
+    let signer = codec::decode_signer(&signer).map_err(corrupt(Table::Keyring))?;
+    let mut epochs = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let records = store.scan(Table::Keyring, keys::EPOCH_PREFIX, &from, SCAN_RECORDS)?;
+        for (_, value) in &records {
+            epochs.push(codec::decode_epoch(value).map_err(corrupt(Table::Keyring))?);
+        }
+        match records.last() {
+            Some((key, _)) if records.len() == SCAN_RECORDS => from = after(key),
+            _ => break,
+        }
+    }
+    if epochs.is_empty() {
+        return Err(missing());
+    }
+    Ok(Some(Keyring { cluster, root_check, signer, epochs }))
+}

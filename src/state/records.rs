@@ -1,0 +1,308 @@
+//! What the tables hold, as values. How they are stored is the codec's affair.
+
+use bytes::Bytes;
+
+use super::{AuditPosition, EpochRecord, KeySummary, Position, ReceiptBody, Signer};
+use crate::domain::{
+    Actor, ClusterId, DeviceId, KeyState, KeyVersion, OperatorName, ProtectorId, ProtectorKind,
+    RequestId, Role, Sealed, Text, Timestamp, User, VolumeCompliance, VolumeId, VolumeKind,
+};
+
+/// A device with its volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Name that it last gave itself.
+    pub host_name: Text,
+    /// Operating system that it last reported; empty before the first report.
+    pub operating_system: Text,
+    /// Manufacturer that it last reported; empty before the first report.
+    pub manufacturer: Text,
+    /// Model that it last reported; empty before the first report.
+    pub model: Text,
+    /// Users that it last reported, at most 32.
+    pub users: Vec<User>,
+    /// Its volumes, ascending by id, at most 64.
+    pub volumes: Vec<Volume>,
+    /// When it first wrote.
+    pub first_seen: Timestamp,
+    /// When it last wrote.
+    pub last_contact: Timestamp,
+}
+
+/// A volume of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its id; unique within its device only.
+    pub id: VolumeId,
+    /// What it is used for.
+    pub kind: VolumeKind,
+    /// Its newest key; `None` if none was escrowed.
+    pub key: Option<KeyRef>,
+    /// Whether its newest key was disclosed and has to be rotated.
+    pub rotation_due: bool,
+    /// Its last report and when that came.
+    pub compliance: Option<(VolumeCompliance, Timestamp)>,
+}
+
+/// Names a key version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRef {
+    /// The key's id.
+    pub protector: ProtectorId,
+    /// Its version.
+    pub version: KeyVersion,
+}
+
+impl Device {
+    /// A volume.
+    pub fn volume(&self, id: VolumeId) -> Option<&Volume> {
+        let at = self.volumes.binary_search_by_key(&id, |volume| volume.id).ok()?;
+        self.volumes.get(at)
+    }
+
+    pub(super) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {
+        let at = self.volumes.binary_search_by_key(&id, |volume| volume.id).ok()?;
+        self.volumes.get_mut(at)
+    }
+
+    /// A volume; put in its place if there is none.
+    pub(super) fn volume_or_insert(
+        &mut self,
+        id: VolumeId,
+        new: impl FnOnce() -> Volume,
+    ) -> &mut Volume {
+        let at = match self.volumes.binary_search_by_key(&id, |volume| volume.id) {
+            Ok(at) => at,
+            Err(at) => {
+                self.volumes.insert(at, new());
+                at
+            }
+        };
+        #[allow(clippy::indexing_slicing, reason = "found or inserted at this place just above")]
+        &mut self.volumes[at]
+    }
+
+    /// Volumes whose newest key was disclosed.
+    pub fn rotation_due(&self) -> Vec<VolumeId> {
+        self.volumes.iter().filter(|volume| volume.rotation_due).map(|volume| volume.id).collect()
+    }
+}
+
+impl Volume {
+    /// Version of its newest key; [`KeyVersion::NONE`] if none was escrowed.
+    pub fn key_version(&self) -> KeyVersion {
+        self.key.map_or(KeyVersion::NONE, |key| key.version)
+    }
+
+    /// State of its newest key.
+    pub fn key_state(&self) -> Option<KeyState> {
+        let state = if self.rotation_due { KeyState::RotationDue } else { KeyState::Active };
+        self.key.map(|_| state)
+    }
+}
+
+/// A key version with its secret still sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// What a search shows of it.
+    pub summary: KeySummary,
+    /// The sealed key.
+    pub sealed: Sealed,
+    /// The facts of its receipt.
+    pub receipt: ReceiptBody,
+    /// Request that stored it.
+    pub request_id: RequestId,
+    /// The volume's key before it.
+    pub previous: Option<KeyRef>,
+}
+
+/// The record of a key version. It never changes with its successors: whether it is superseded follows from the volume, so
+/// that an escrow writes one key record and not two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeyRecord {
+    pub(super) at: KeyRef,
+    pub(super) device: DeviceId,
+    pub(super) volume: VolumeId,
+    pub(super) protector_kind: ProtectorKind,
+    pub(super) volume_kind: VolumeKind,
+    pub(super) sealed: Sealed,
+    pub(super) has_package: bool,
+    pub(super) sealed_digest: [u8; 32],
+    pub(super) position: Position,
+    pub(super) audit: AuditPosition,
+    pub(super) escrowed_at: Timestamp,
+    pub(super) request_id: RequestId,
+    pub(super) disclosed_at: Option<Timestamp>,
+    pub(super) disclosed_superseded: bool,
+    pub(super) previous: Option<KeyRef>,
+}
+
+impl KeyRecord {
+    /// The facts of its receipt, the same for ever.
+    pub(super) fn receipt(&self) -> ReceiptBody {
+        ReceiptBody {
+            device: self.device,
+            volume: self.volume,
+            protector: self.at.protector,
+            version: self.at.version,
+            sealed_digest: self.sealed_digest,
+            position: self.position,
+            audit: self.audit,
+            escrowed_at: self.escrowed_at,
+        }
+    }
+
+    /// Whether it is the newest key of its volume.
+    pub(super) fn is_newest(&self, device: &Device) -> bool {
+        device.volume(self.volume).is_some_and(|volume| volume.key == Some(self.at))
+    }
+
+    /// Where it is in its life, given its device.
+    pub(super) fn state(&self, device: &Device) -> KeyState {
+        match (self.is_newest(device), self.disclosed_superseded, self.disclosed_at) {
+            (true, _, Some(_)) => KeyState::RotationDue,
+            (true, _, None) => KeyState::Active,
+            (false, true, _) => KeyState::Disclosed,
+            (false, false, _) => KeyState::Superseded,
+        }
+    }
+
+    /// What a search shows of it, given its device.
+    pub(super) fn summary(&self, device: &Device) -> KeySummary {
+        KeySummary {
+            protector: self.at.protector,
+            version: self.at.version,
+            device: self.device,
+            volume: self.volume,
+            protector_kind: self.protector_kind,
+            volume_kind: self.volume_kind,
+            state: self.state(device),
+            escrowed_at: self.escrowed_at,
+            disclosed_at: self.disclosed_at,
+            has_package: self.has_package,
+            host_name: device.host_name.clone(),
+            users: device.users.clone(),
+        }
+    }
+
+    /// The same for those outside.
+    pub(super) fn into_stored(self, device: &Device) -> StoredKey {
+        StoredKey {
+            summary: self.summary(device),
+            receipt: self.receipt(),
+            request_id: self.request_id,
+            previous: self.previous,
+            sealed: self.sealed,
+        }
+    }
+}
+
+/// A remembered request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RequestRecord {
+    pub(super) actor: Actor,
+    pub(super) request_id: RequestId,
+    pub(super) body_digest: [u8; 32],
+    pub(super) time: Timestamp,
+    pub(super) answer: Remembered,
+}
+
+/// What is needed to answer a request again, beside its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// The body is enough.
+    Body,
+    /// The key that was stored or disclosed.
+    Key(KeyRef),
+    /// Whether a grant or revocation changed anything.
+    GrantedChanged(bool),
+}
+
+/// A role that an operator has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Who has it.
+    pub operator: OperatorName,
+    /// What they have.
+    pub role: Role,
+    /// Who granted it.
+    pub granted_by: Actor,
+    /// When.
+    pub granted_at: Timestamp,
+}
+
+/// All that is stored about the escrow keys. Private parts are encrypted by the root key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyring {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// What a right root key derives to.
+    pub root_check: [u8; 32],
+    /// The signer of escrow keys.
+    pub signer: Signer,
+    /// All epochs, ascending; the last is the current one.
+    pub epochs: Vec<EpochRecord>,
+}
+
+/// Disclosures counted for one requester.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quota {
+    pub(super) window_start: Timestamp,
+    pub(super) used: u32,
+}
+
+/// Keys of the tables. They are part of the stored format, like the messages.
+pub(super) mod keys {
+    use super::{Bytes, DeviceId, KeyRef, OperatorName, ProtectorId};
+    use crate::domain::{Actor, Epoch};
+
+    pub(in crate::state) const HEADS: &[u8] = b"heads";
+    pub(in crate::state) const ROOT: &[u8] = b"root";
+    pub(in crate::state) const SIGNER: &[u8] = b"signer";
+    pub(in crate::state) const EPOCH_PREFIX: &[u8] = b"epoch";
+
+    pub(in crate::state) fn device(id: DeviceId) -> Bytes {
+        Bytes::copy_from_slice(id.as_bytes())
+    }
+
+    pub(in crate::state) fn key(at: KeyRef) -> Bytes {
+        let mut key = Vec::with_capacity(20);
+        key.extend_from_slice(at.protector.as_bytes());
+        key.extend_from_slice(&(!at.version.get()).to_be_bytes());
+        key.into()
+    }
+
+    /// What [`key`] was made from; `None` if it wasn't.
+    pub(in crate::state) fn key_ref(key: &[u8]) -> Option<KeyRef> {
+        let (protector, version) = key.split_at_checked(16)?;
+        let version = u32::from_be_bytes(version.try_into().ok()?);
+        Some(KeyRef {
+            protector: ProtectorId::from_slice(protector).ok()?,
+            version: crate::domain::KeyVersion::new(!version),
+        })
+    }
+
+    pub(in crate::state) fn sequence(sequence: u64) -> Bytes {
+        Bytes::copy_from_slice(&sequence.to_be_bytes())
+    }
+
+    pub(in crate::state) fn grants_of(operator: &OperatorName) -> Vec<u8> {
+        let mut key = Vec::with_capacity(operator.as_str().len() + 2);
+        key.extend_from_slice(operator.as_str().as_bytes());
+        key.push(0);
+        key
+    }
+
+    pub(in crate::state) fn epoch(epoch: Epoch) -> Bytes {
+        let mut key = Vec::with_capacity(9);
+        key.extend_from_slice(EPOCH_PREFIX);
+        key.extend_from_slice(&epoch.get().to_be_bytes());
+        key.into()
+    }
+
+    pub(in crate::state) fn quota(actor: &Actor) -> Bytes {
+        Bytes::from(actor.to_string().into_bytes())
+    }
+}
