@@ -8,6 +8,7 @@ mod audit;
 mod cluster;
 mod compliance;
 mod consensus;
+mod node;
 mod context;
 mod error;
 mod escrow;
