@@ -125,3 +125,8 @@ pub(super) fn key_summary(key: &KeySummary) -> v1::KeySummary {
         users: users(&key.users),
     }
 }
+
+/// Age of a stale read in milliseconds; the largest number if the node never had proof of a quorum.
+pub(super) fn age_ms(age: std::time::Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}

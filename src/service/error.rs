@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::auth::{Denied, IdentityError};
 use crate::domain::{FieldError, NodeId};
 use crate::raft::RaftError;
 use crate::state::{Rejection, StoreError};
@@ -9,9 +10,15 @@ use crate::state::{Rejection, StoreError};
 /// Why a use case gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
+    /// Nobody is known to be at the other end.
+    #[error("the caller is not known")]
+    Unauthenticated(#[from] IdentityError),
     /// A field of the request is not well-formed.
     #[error("a field is not well-formed")]
     Field(#[from] FieldError),
+    /// The caller may not do this.
+    #[error("denied")]
+    Denied(#[from] Denied),
     /// The state machine refused; nothing was changed but the audit chain.
     #[error("refused")]
     Rejected(#[from] Rejection),
