@@ -271,3 +271,6 @@ fn validity(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
     let validity = certificate.validity();
     (millis(validity.not_before.timestamp()), millis(validity.not_after.timestamp()))
 }
+
+#[cfg(test)]
+mod tests;

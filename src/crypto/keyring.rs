@@ -224,3 +224,6 @@ fn self_test(
         Ok(_) | Err(_) => Err(CryptoError::SelfTest(public.epoch)),
     }
 }
+
+#[cfg(test)]
+mod tests;

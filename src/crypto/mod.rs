@@ -14,6 +14,10 @@ mod seal;
 mod secret;
 mod signing;
 mod statement;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod vectors;
 
 pub(crate) use certificate::read_pem_certificates;
 pub use certificate::{Authority, CertificateError, Leaf, Purpose, escrow_signer_uri};

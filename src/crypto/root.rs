@@ -250,3 +250,6 @@ fn wrap_associated_data(purpose: WrapPurpose, cluster: ClusterId) -> Vec<u8> {
     bytes.extend_from_slice(&number.to_be_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,29 +163,41 @@ pub fn open(
     part: Part,
     sealed: &Sealed,
 ) -> Result<Secret, CryptoError> {
-    let split = sealed.ciphertext.len().checked_sub(TAG_BYTES).ok_or(CryptoError::DoesNotOpen)?;
-    let (ciphertext, tag) =
-        sealed.ciphertext.split_at_checked(split).ok_or(CryptoError::DoesNotOpen)?;
-    let tag = AeadTag::<AesGcm256>::from_bytes(tag).map_err(|_| CryptoError::DoesNotOpen)?;
-    let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed.encapsulated_key)
-        .map_err(|_| CryptoError::DoesNotOpen)?;
-    let mut buffer = Zeroizing::new(ciphertext.to_vec());
-    hpke::single_shot_open_inout_detached::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-        &OpModeR::Base,
-        &private_key.0,
-        &encapsulated,
-        INFO,
-        InOutBuf::from(buffer.as_mut_slice()),
-        &associated_data(binding, sealed.epoch, part),
-        &tag,
-    )
-    .map_err(|_| CryptoError::DoesNotOpen)?;
+    let aad = associated_data(binding, sealed.epoch, part);
+    let mut buffer =
+        decrypt(private_key, &sealed.encapsulated_key, INFO, &aad, &sealed.ciphertext)?;
     let mut secret = Secret::new(std::mem::take(&mut *buffer));
     if part == Part::Key {
         let kept = secret.expose_secret().iter().rposition(|byte| *byte != 0);
         secret.truncate(kept.map_or(0, |last| last.saturating_add(1)));
     }
     Ok(secret)
+}
+
+fn decrypt(
+    private_key: &PrivateKey,
+    encapsulated_key: &[u8; 32],
+    info: &[u8],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let split = sealed.len().checked_sub(TAG_BYTES).ok_or(CryptoError::DoesNotOpen)?;
+    let (ciphertext, tag) = sealed.split_at_checked(split).ok_or(CryptoError::DoesNotOpen)?;
+    let tag = AeadTag::<AesGcm256>::from_bytes(tag).map_err(|_| CryptoError::DoesNotOpen)?;
+    let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapsulated_key)
+        .map_err(|_| CryptoError::DoesNotOpen)?;
+    let mut buffer = Zeroizing::new(ciphertext.to_vec());
+    hpke::single_shot_open_inout_detached::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+        &OpModeR::Base,
+        &private_key.0,
+        &encapsulated,
+        info,
+        InOutBuf::from(buffer.as_mut_slice()),
+        aad,
+        &tag,
+    )
+    .map_err(|_| CryptoError::DoesNotOpen)?;
+    Ok(buffer)
 }
 
 fn check_plaintext(part: Part, secret: &[u8]) -> Result<(), CryptoError> {
@@ -202,7 +214,7 @@ fn check_plaintext(part: Part, secret: &[u8]) -> Result<(), CryptoError> {
     Ok(())
 }
 
-fn associated_data(binding: &Binding, epoch: Epoch, part: Part) -> Vec<u8> {
+pub(super) fn associated_data(binding: &Binding, epoch: Epoch, part: Part) -> Vec<u8> {
     let kind = match binding.protector_kind {
         ProtectorKind::BitLockerRecoveryPassword => 1,
         ProtectorKind::Luks2RecoveryKey => 2,
@@ -256,3 +268,6 @@ impl hpke::rand_core::TryRng for OneDraw {
 }
 
 impl hpke::rand_core::TryCryptoRng for OneDraw {}
+
+#[cfg(test)]
+mod tests;

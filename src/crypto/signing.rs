@@ -195,3 +195,6 @@ fn chain_digest(chain: &[impl AsRef<[u8]>], purpose: Purpose) -> [u8; 32] {
     }
     hash.finalize().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,3 +224,187 @@ fn generated_group(kind: ProtectorKind, random: &[u8; 4]) -> Zeroizing<String> {
     }
     group
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
+    use super::ProtectorKind::{BitLockerRecoveryPassword, Luks2RecoveryKey};
+    use super::*;
+
+    const LIBBDE: &str = "471207-278498-422125-177177-561902-537405-468006-693451";
+    const MODHEX_KEY: &str =
+        "cbdefghi-jklnrtuv-cbdefghi-jklnrtuv-vutrnlkj-ihgfedbc-vutrnlkj-ihgfedbc";
+
+    fn bitlocker(text: &str) -> Result<RecoveryKey, FormatError> {
+        RecoveryKey::parse(BitLockerRecoveryPassword, text)
+    }
+
+    fn group(group: usize, fault: GroupFault) -> FormatError {
+        FormatError::Group { group, fault }
+    }
+
+    #[test]
+    fn published_bitlocker_passwords_parse_to_their_published_keys() {
+        for (text, key) in [
+            (LIBBDE, "55a7e662e795eb3e8ac7d7be32a641f6"),
+            (
+                "599907-126192-034078-378543-435050-262383-683309-100661",
+                "09d5d02c1a0c6d867e9a2d5da7f2bf23",
+            ),
+            (
+                "563200-557084-108284-218900-019151-415437-694144-239976",
+                "00c8d4c57426bc4dcd06879380f63855",
+            ),
+            (
+                "236808-089419-192665-495704-618299-073414-538373-542366",
+                "1854c11f6b4408b091db121a2fbf9ac0",
+            ),
+        ] {
+            let parsed = bitlocker(text).unwrap();
+            assert_eq!(parsed.expose_secret(), text);
+            assert_eq!(hex::encode(*parsed.bitlocker_key().unwrap()), key);
+            let spaced = bitlocker(&text.replace('-', " ")).unwrap();
+            assert_eq!(spaced.expose_secret(), text, "the canonical form has dashes");
+        }
+    }
+
+    #[test]
+    fn a_bitlocker_password_that_is_wrong_names_the_group_and_the_fault() {
+        for (text, error) in [
+            (
+                "111111-222222-333333-444444-555555-666666-777777-888888",
+                group(7, GroupFault::Range),
+            ),
+            (
+                "471207-278498-422125-177177-561902-537405-468006-693452",
+                group(8, GroupFault::Checksum),
+            ),
+            (
+                "471207-278498-422125-177177-561902-537405-468006-720896",
+                group(8, GroupFault::Range),
+            ),
+            (
+                "+00011-278498-422125-177177-561902-537405-468006-693451",
+                group(1, GroupFault::Character),
+            ),
+            ("471207-278498- 00011-177177-561902-537405-468006-693451", FormatError::Separators),
+            (
+                "471207-278498-422125-177177-561902-537405-468006-69345",
+                group(8, GroupFault::Length),
+            ),
+            (
+                "471207-278498-422125-177177-561902-537405-468006-６93451",
+                group(8, GroupFault::Character),
+            ),
+            ("471207-278498-422125-177177-561902-537405-468006", FormatError::Groups(7)),
+            ("471207-278498-422125-177177-561902-537405-468006-693451-", FormatError::Groups(9)),
+            ("471207 278498-422125-177177-561902-537405-468006-693451", FormatError::Separators),
+            ("", FormatError::Groups(1)),
+            ("471207--278498-422125-177177-561902-537405-468006-693451", FormatError::Groups(9)),
+            (
+                "471207-278498-422125-177177-561902-537405-468006-693451\n",
+                group(8, GroupFault::Character),
+            ),
+        ] {
+            assert_eq!(bitlocker(text).unwrap_err(), error, "{text}");
+        }
+        let largest = LIBBDE.replace("693451", "720885");
+        assert!(bitlocker(&largest).is_ok(), "the largest group there is");
+    }
+
+    #[test]
+    fn every_single_wrong_digit_and_every_swap_of_neighbours_is_caught_in_its_group() {
+        let digits: Vec<char> = LIBBDE.chars().collect();
+        for at in (0..digits.len()).filter(|at| digits[*at] != '-') {
+            for wrong in ('0'..='9').filter(|wrong| *wrong != digits[at]) {
+                let mut typed = digits.clone();
+                typed[at] = wrong;
+                let error = bitlocker(&typed.iter().collect::<String>()).unwrap_err();
+                let FormatError::Group { group, .. } = error else { panic!("{error}") };
+                assert_eq!(group, at / 7 + 1);
+            }
+            if at + 1 < digits.len() && digits[at + 1] != '-' && digits[at] != digits[at + 1] {
+                let mut typed = digits.clone();
+                typed.swap(at, at + 1);
+                assert!(bitlocker(&typed.iter().collect::<String>()).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_luks2_recovery_key_is_taken_in_lower_case_with_dashes_only() {
+        let luks2 = |text: &str| RecoveryKey::parse(Luks2RecoveryKey, text);
+        assert_eq!(luks2(MODHEX_KEY).unwrap().expose_secret(), MODHEX_KEY);
+        assert!(luks2(MODHEX_KEY).unwrap().bitlocker_key().is_none());
+        let upper = MODHEX_KEY.to_uppercase();
+        assert_eq!(luks2(&upper).unwrap_err(), group(1, GroupFault::Character));
+        assert_eq!(luks2(&MODHEX_KEY.replace('-', " ")).unwrap_err(), FormatError::Groups(1));
+        let wrong = MODHEX_KEY.replacen("jkln", "jkla", 1);
+        assert_eq!(luks2(&wrong).unwrap_err(), group(2, GroupFault::Character));
+        assert_eq!(luks2(&MODHEX_KEY[..70]).unwrap_err(), group(8, GroupFault::Length));
+        assert_eq!(luks2(LIBBDE).unwrap_err(), group(1, GroupFault::Character));
+    }
+
+    #[test]
+    fn what_a_person_types_is_normalised_where_that_is_safe() {
+        let bare = LIBBDE.replace('-', "");
+        for typed in [
+            &format!("  {LIBBDE}\n"),
+            &LIBBDE.replace('-', "  "),
+            &LIBBDE.replace('-', " - "),
+            &LIBBDE.replace('-', "\u{2013}"),
+            &bare,
+        ] {
+            let parsed = RecoveryKey::parse_lenient(BitLockerRecoveryPassword, typed).unwrap();
+            assert_eq!(parsed.expose_secret(), LIBBDE, "{typed:?}");
+        }
+        let upper = MODHEX_KEY.replace('-', "").to_uppercase();
+        let parsed = RecoveryKey::parse_lenient(Luks2RecoveryKey, &upper).unwrap();
+        assert_eq!(parsed.expose_secret(), MODHEX_KEY);
+        for wrong in ["", " ", "471207", "４71207", &bare[1..], &format!("{bare}1")] {
+            assert!(
+                RecoveryKey::parse_lenient(BitLockerRecoveryPassword, wrong).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn generated_keys_are_well_formed_and_use_the_whole_range() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut all_ones_or_more = 0;
+        for kind in [BitLockerRecoveryPassword, Luks2RecoveryKey] {
+            for _ in 0..500 {
+                let key = RecoveryKey::generate(kind, &mut rng);
+                let parsed = RecoveryKey::parse(kind, key.expose_secret()).unwrap();
+                assert_eq!(parsed, key);
+                if key.expose_secret().starts_with(['6', '7', 'u', 'v']) {
+                    all_ones_or_more += 1;
+                }
+            }
+        }
+        assert!(all_ones_or_more > 50, "large groups occur: {all_ones_or_more}");
+        let smallest = generated_group(BitLockerRecoveryPassword, &[0; 4]);
+        let largest = generated_group(BitLockerRecoveryPassword, &[255; 4]);
+        assert_eq!((smallest.as_str(), largest.as_str()), ("000000", "720885"));
+        assert_eq!(
+            generated_group(Luks2RecoveryKey, &[0x01, 0x23, 0xcd, 0xef]).as_str(),
+            "cbdertuv"
+        );
+    }
+
+    #[test]
+    fn neither_debug_nor_an_error_shows_any_of_the_key() {
+        let key = bitlocker(LIBBDE).unwrap();
+        assert_eq!(format!("{key:?}"), "RecoveryKey(BitLockerRecoveryPassword, [redacted])");
+        let error = bitlocker(&LIBBDE.replace("693451", "693452")).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("69345"), "{shown}");
+        assert_eq!(
+            error.to_string(),
+            "group 8 of the recovery key is mistyped: a digit is wrong or two are swapped"
+        );
+    }
+}

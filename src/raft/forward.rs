@@ -126,7 +126,7 @@ fn reply(answer: Answer, result: Result<Applied, ForwardFailure>) {
 
 fn read_answer(response: pb::ForwardResponse) -> Result<Applied, ForwardFailure> {
     match response.result {
-        Some(pb::forward_response::Result::Applied(bytes)) => codec::decode_applied(bytes).map_err(|error| {
+        Some(pb::forward_response::Result::Applied(bytes)) => codec::decode_applied(&bytes).map_err(|error| {
             tracing::error!(%error, "the leader's answer can't be read");
             ForwardFailure::Unknown
         }),

@@ -96,6 +96,11 @@ impl<F: Fs> Clone for Node<F> {
     }
 }
 
+/// A size in memory; no machine has more than it can address.
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
@@ -123,28 +128,29 @@ impl<F: Fs> Node<F> {
     pub async fn start(fs: F, options: NodeOptions) -> Result<Self, StartError> {
         let expected = ExpectedIdentity { cluster: options.cluster, node: options.id };
         let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
-        let identity = Identity { cluster: options.cluster, id: options.id, incarnation: data_dir.incarnation() };
+        let incarnation = data_dir.identity().incarnation;
+        let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
         let sizes = &options.sizes;
         let wal_options = WalOptions {
             segment_bytes: sizes.wal_segment_bytes,
-            cache_bytes: sizes.wal_cache_bytes,
+            cache_bytes: in_memory(sizes.wal_cache_bytes),
             ..WalOptions::default()
         };
-        let wal = Wal::open(fs.clone(), &data_dir.wal_dir(), wal_options)?;
+        let wal = Wal::open(fs.clone(), &data_dir.wal(), wal_options)?;
         let joined = data_dir.joined()?;
         let empty = wal.vote().is_none() && wal.last().is_none();
         if joined && empty {
             return Err(StartError::LogLost(options.id));
         }
-        let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots_dir())?);
+        let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
         let view_options = ViewOptions {
-            overlay_bytes: sizes.overlay_bytes,
+            overlay_bytes: in_memory(sizes.overlay_bytes),
             overlay_age: sizes.overlay_age,
             cache_bytes: sizes.view_cache_bytes,
             ..ViewOptions::default()
         };
         let bounds = recovery::LogBounds { purged: wal.purged(), last: wal.last(), committed: wal.committed() };
-        let view = Arc::new(recovery::open_view(&data_dir.view_dir(), view_options, bounds, &snapshots)?);
+        let view = Arc::new(recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?);
         let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
         let peers = Arc::new(Peers::new(identity, &options.tls)?);
         let network = Network::<F>::new(peers.clone());
@@ -222,7 +228,7 @@ impl<F: Fs> Node<F> {
         if let Some(why) = self.0.failed.borrow().as_ref() {
             return Err(RaftError::Stopped(why.clone()));
         }
-        if self.0.draining.load(Ordering::Relaxed) { Err(Refusal::Draining.into()) } else { Ok(()) }
+        if self.0.draining.load(Ordering::Relaxed) { Err(RaftError::Refused(Refusal::Draining)) } else { Ok(()) }
     }
 
     /// Waits until the local state has applied `index`.
@@ -261,7 +267,7 @@ impl<F: Fs> Node<F> {
         let metrics = metrics.borrow_watched();
         let leads = metrics.current_leader == Some(self.0.identity.id.get());
         let age = if leads {
-            metrics.last_quorum_acked.as_ref().map_or(Duration::MAX, |at| (**at).elapsed())
+            metrics.last_quorum_acked.as_ref().map_or(Duration::MAX, |at| openraft::Instant::elapsed(&**at))
         } else {
             match self.0.heard_ms.load(Ordering::Relaxed) {
                 0 => Duration::MAX,
@@ -403,7 +409,7 @@ impl<F: Fs> Node<F> {
         let metrics = metrics.borrow_watched();
         let wal = &self.0.link.wal;
         let applied = self.0.applied.index().unwrap_or(0);
-        let durable = self.view().durable_position().map_or(0, |position| position.index);
+        let durable = self.view().durable_position().ok().flatten().map_or(0, |position| position.index);
         NodeMetrics {
             term: metrics.current_term,
             leader: metrics.current_leader.unwrap_or(0),

@@ -117,7 +117,7 @@ impl<F: Fs> PeerHandle<F> {
     /// If the node can't note that it takes part.
     pub fn append(
         &self, requests: Streaming<pb::AppendRequest>,
-    ) -> Result<impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + use<F>, RaftError> {
+    ) -> Result<impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static, RaftError> {
         self.may_take_part()?;
         let (sender, faults) = tokio::sync::mpsc::channel(1);
         let node = self.0.clone();

@@ -24,16 +24,20 @@ use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
 use crate::state::Position;
 use crate::tls::{self, TlsError};
 
-/// Metadata that every call between nodes carries.
-pub(crate) const CLUSTER: &str = "holdfast-cluster";
-pub(crate) const FROM_NODE: &str = "holdfast-from-node";
-pub(crate) const FROM_INCARNATION: &str = "holdfast-from-incarnation";
-pub(crate) const TO_NODE: &str = "holdfast-to-node";
-pub(crate) const TO_INCARNATION: &str = "holdfast-to-incarnation";
+/// Metadata of every call between nodes: the cluster (UUID).
+pub const CLUSTER: &str = "holdfast-cluster";
+/// Metadata of every call between nodes: the sender's node id.
+pub const FROM_NODE: &str = "holdfast-from-node";
+/// Metadata of every call between nodes: the life of the sender's data directory (UUID).
+pub const FROM_INCARNATION: &str = "holdfast-from-incarnation";
+/// Metadata of every call between nodes: the node that is meant.
+pub const TO_NODE: &str = "holdfast-to-node";
+/// Metadata of calls to members: the life of the data directory that is meant (UUID).
+pub const TO_INCARNATION: &str = "holdfast-to-incarnation";
 
 /// Largest message between nodes: a batch of entries of [`super::log_store`]'s step size, or one entry of the largest
 /// request, and room for the framing.
-pub(crate) const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+pub const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_secs(1);
 

@@ -14,7 +14,7 @@ use crate::storage::wal;
 
 /// A command as it lies in the log: encoded once by the node that took the request, and never decoded until it is applied.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CommandBytes(pub Bytes);
+pub(crate) struct CommandBytes(pub(crate) Bytes);
 
 impl fmt::Debug for CommandBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,11 +30,11 @@ impl fmt::Display for CommandBytes {
 
 /// What apply answers; nothing for blank and membership entries.
 #[derive(Debug, Clone, Default)]
-pub struct Response(pub Option<Applied>);
+pub(crate) struct Response(pub(crate) Option<Applied>);
 
 openraft::declare_raft_types!(
     /// Openraft's type parameters. One leader a term, as in the Raft paper.
-    pub TypeConfig:
+    pub(crate) TypeConfig:
         D = CommandBytes,
         R = Response,
         NodeId = u64,

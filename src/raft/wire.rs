@@ -19,7 +19,7 @@ use crate::state::Position;
 /// A message from another node is not well-formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed peer message: {0}")]
-pub struct WireError(pub &'static str);
+pub(crate) struct WireError(pub(crate) &'static str);
 
 pub(crate) fn log_id_to_wire(id: &LogId) -> pb::LogId {
     let Position { term, index } = position(id);
@@ -135,7 +135,7 @@ pub(crate) fn append_to_wire(request: AppendEntriesRequest<TypeConfig>) -> pb::A
 
 pub(crate) fn append_from_wire(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
     let entries: Result<Vec<_>, _> = request.entries.into_iter().map(entry_from_wire).collect();
-    let request = AppendEntriesRequest {
+    let request = AppendEntriesRequest::<TypeConfig> {
         vote: vote_from_wire(request.vote)?,
         prev_log_id: request.prev_log_id.map(log_id_from_wire),
         leader_commit: request.leader_commit.map(log_id_from_wire),

@@ -1,28 +1,32 @@
-//! The consensus that use cases run on: a node.
+//! The real consensus behind the use cases: a node of the cluster.
 
+use std::future::Future;
 use std::time::Duration;
 
+use super::Consensus;
 use crate::domain::NodeId;
 use crate::fs::Fs;
 use crate::raft::{ClusterView, Freshness, Hello, Member, Node, RaftError};
 use crate::state::{Applied, Command, Position};
 use crate::storage::view::View;
 
-use super::Consensus;
-
 impl<F: Fs> Consensus for Node<F> {
     type View = View;
 
-    async fn propose(&self, command: Command) -> Result<Applied, RaftError> {
-        Self::propose(self, command).await
+    fn propose(&self, command: Command) -> impl Future<Output = Result<Applied, RaftError>> + Send {
+        Self::propose(self, command)
     }
 
-    async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), RaftError> {
-        Self::wait_applied(self, index, deadline).await
+    fn wait_applied(
+        &self,
+        index: u64,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), RaftError>> + Send {
+        Self::wait_applied(self, index, deadline)
     }
 
-    async fn read_barrier(&self) -> Result<u64, RaftError> {
-        Self::read_barrier(self).await
+    fn read_barrier(&self) -> impl Future<Output = Result<u64, RaftError>> + Send {
+        Self::read_barrier(self)
     }
 
     fn view(&self) -> &View {
@@ -37,32 +41,45 @@ impl<F: Fs> Consensus for Node<F> {
         Self::initialized(self)
     }
 
-    async fn statuses(&self, all: bool) -> ClusterView {
-        Self::statuses(self, all).await
+    fn statuses(&self, all: bool) -> impl Future<Output = ClusterView> + Send {
+        Self::statuses(self, all)
     }
 
-    async fn hello(&self, node: NodeId, peer_address: &str) -> Result<Hello, RaftError> {
-        Self::hello(self, node, peer_address).await
+    fn hello(
+        &self,
+        node: NodeId,
+        peer_address: &str,
+    ) -> impl Future<Output = Result<Hello, RaftError>> + Send {
+        Self::hello(self, node, peer_address)
     }
 
-    async fn initialize(&self, members: Vec<Member>) -> Result<(), RaftError> {
-        Self::initialize(self, members).await
+    fn initialize(
+        &self,
+        members: Vec<Member>,
+    ) -> impl Future<Output = Result<(), RaftError>> + Send {
+        Self::initialize(self, members)
     }
 
-    async fn add_learner(&self, member: Member) -> Result<Position, RaftError> {
-        Self::add_learner(self, member).await
+    fn add_learner(
+        &self,
+        member: Member,
+    ) -> impl Future<Output = Result<Position, RaftError>> + Send {
+        Self::add_learner(self, member)
     }
 
-    async fn promote(&self, node: NodeId) -> Result<Position, RaftError> {
-        Self::promote(self, node).await
+    fn promote(&self, node: NodeId) -> impl Future<Output = Result<Position, RaftError>> + Send {
+        Self::promote(self, node)
     }
 
-    async fn remove(&self, node: NodeId) -> Result<Position, RaftError> {
-        Self::remove(self, node).await
+    fn remove(&self, node: NodeId) -> impl Future<Output = Result<Position, RaftError>> + Send {
+        Self::remove(self, node)
     }
 
-    async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RaftError> {
-        Self::transfer(self, to).await
+    fn transfer(
+        &self,
+        to: Option<NodeId>,
+    ) -> impl Future<Output = Result<NodeId, RaftError>> + Send {
+        Self::transfer(self, to)
     }
 
     fn set_unsealed(&self, unsealed: bool) {

@@ -50,6 +50,7 @@ pub enum IssueCommand {
         /// DNS names and IP addresses that it is reached at.
         #[arg(long = "host", required = true, num_args = 1..)]
         hosts: Vec<String>,
+        /// Where to read from and write to, and for how long.
         #[command(flatten)]
         common: IssueArgs,
     },
@@ -58,6 +59,7 @@ pub enum IssueCommand {
         /// Its id (UUID).
         #[arg(long)]
         device: DeviceId,
+        /// Where to read from and write to, and for how long.
         #[command(flatten)]
         common: IssueArgs,
     },
@@ -66,6 +68,7 @@ pub enum IssueCommand {
         /// Its name: letters, digits and any of . - _ @ +
         #[arg(long)]
         name: OperatorName,
+        /// Where to read from and write to, and for how long.
         #[command(flatten)]
         common: IssueArgs,
     },
