@@ -13,6 +13,7 @@ mod escrow;
 mod gate;
 mod observe;
 mod page;
+mod peer;
 mod recovery;
 mod routes;
 mod status;
@@ -21,5 +22,6 @@ mod tests;
 
 pub use cluster::encode_member;
 pub use observe::{Observe, Observed, RpcMetrics};
+pub use peer::PeerApi;
 pub use routes::{Services, method_names, public_descriptors, routes};
 pub use status::DOMAIN;

@@ -127,7 +127,8 @@ fn service_line(error: &ServiceError, now: Timestamp) -> Line {
         ServiceError::NoQuorumContact { .. } => {
             Line::new(Code::Unavailable, "NO_QUORUM_CONTACT", error).retry(SOON)
         }
-        ServiceError::Sealed(_) => Line::precondition("SEALED", "node", error),
+        // Another node may well be unsealed: clients go on to it by themselves.
+        ServiceError::Sealed(_) => Line::new(Code::Unavailable, "SEALED", error).retry(LATER),
         ServiceError::NotInitialised => {
             Line::precondition("CLUSTER_NOT_INITIALISED", "cluster", error)
         }

@@ -10,10 +10,12 @@ pub trait ServerNode: Consensus {
     /// Its numbers.
     fn metrics(&self) -> NodeMetrics;
 
-    /// Waits until the node has stopped by a local fault (disk, corruption); returns the cause for a person. Never
-    /// returns for a healthy node, nor after [`ServerNode::shutdown`].
+    /// Waits until the node has failed for good by a local fault (disk, corruption); returns the cause for a person.
     fn failed(&self) -> impl Future<Output = String> + Send;
 
-    /// Stops the node and closes its files.
+    /// Takes no proposals any more, and hands leadership on if it leads.
+    fn drain(&self) -> impl Future<Output = ()> + Send;
+
+    /// Stops taking part and closes its files.
     fn shutdown(&self) -> impl Future<Output = ()> + Send;
 }

@@ -12,12 +12,11 @@ use crate::auth::{Action, Permit};
 use crate::crypto::{Authority, CryptoError, KeyringParts, SigningMaterial, system_rng};
 use crate::domain::{Actor, ClusterId, Epoch, FieldError, NodeId, OperatorName, RequestId, Text};
 use crate::raft::{ClusterView, Member, RaftError};
-use crate::state::{
-    Accepted, Bootstrap, CommandBody, EpochRecord, Position, Signer, Wrapped, query,
-};
+use crate::state::{Accepted, Bootstrap, CommandBody, EpochRecord, Position, Signer, Wrapped};
 
 use super::context::actor_of;
-use super::{Change, Consensus, Context, Sealing, ServiceError};
+use super::sealing::refresh_sealing;
+use super::{Consensus, Context, Sealing, ServiceError};
 
 /// Most nodes of a new cluster.
 pub const MOST_NODES: usize = 9;
@@ -98,7 +97,7 @@ impl<C: Consensus> ClusterService<C> {
             self.context.consensus().initialize(members).await?;
         }
         self.propose_first(actor, request_id, body).await?;
-        self.refresh_sealing()?;
+        refresh_sealing(&self.context, &self.sealing)?;
         Ok(epoch)
     }
 
@@ -211,18 +210,6 @@ impl<C: Consensus> ClusterService<C> {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Unlocks the keyring if it is new.
-    ///
-    /// # Errors
-    /// If the local store fails.
-    pub fn refresh_sealing(&self) -> Result<Change, ServiceError> {
-        let consensus = self.context.consensus();
-        let keyring = query::keyring(consensus.view())?;
-        let change = self.sealing.refresh(keyring.as_ref());
-        consensus.set_unsealed(self.sealing.sealed_because().is_none());
-        Ok(change)
     }
 
     /// What this node knows about every member; with `all`, it asks them.

@@ -12,9 +12,9 @@ use crate::crypto::{
     UnlockedKeyring, system_rng,
 };
 use crate::domain::{ClusterId, Sealed};
-use crate::state::Keyring;
+use crate::state::{Keyring, query};
 
-use super::ServiceError;
+use super::{Consensus, Context, ServiceError};
 
 /// Opens what was sealed to the cluster's escrow key.
 pub trait Opener: Send + Sync + 'static {
@@ -135,6 +135,20 @@ impl Sealing {
             }
         }
     }
+}
+
+/// Unlocks the replicated keyring if it is new, and tells the other members whether this node can open keys.
+///
+/// # Errors
+/// If the local store fails.
+pub fn refresh_sealing<C: Consensus>(
+    context: &Context<C>,
+    sealing: &Sealing,
+) -> Result<Change, ServiceError> {
+    let keyring = query::keyring(context.consensus().view())?;
+    let change = sealing.refresh(keyring.as_ref());
+    context.consensus().set_unsealed(sealing.sealed_because().is_none());
+    Ok(change)
 }
 
 /// An error with its causes, on one line.

@@ -8,10 +8,8 @@ mod layer;
 mod tests;
 mod validate;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -222,37 +220,4 @@ impl Config {
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
     }
-}
-
-/// `holdfast config`: checks or shows the configuration.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    command: ConfigCommand,
-}
-
-#[derive(Debug, Clone, clap::Subcommand)]
-enum ConfigCommand {
-    /// Checks the configuration and says what is wrong with it.
-    Check(Sources),
-    /// Prints the effective configuration. Secrets are paths, so nothing is hidden.
-    Show(Sources),
-}
-
-/// Runs `holdfast config`.
-pub fn run(args: ConfigArgs) -> ExitCode {
-    let (sources, show) = match args.command {
-        ConfigCommand::Check(sources) => (sources, false),
-        ConfigCommand::Show(sources) => (sources, true),
-    };
-    let text = match sources.load() {
-        Ok(_) if !show => Ok("the configuration is valid\n".to_owned()),
-        Ok(config) => config.to_toml().map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let written = match &text {
-        Ok(text) => std::io::stdout().lock().write_all(text.as_bytes()),
-        Err(error) => writeln!(std::io::stderr().lock(), "error: {error}"),
-    };
-    if text.is_ok() && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }

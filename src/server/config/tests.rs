@@ -51,8 +51,8 @@ fn key_at_fault(result: Result<Config, ConfigError>) -> &'static str {
 fn a_minimal_file_gets_the_documented_defaults() {
     let (dir, text) = valid();
     let config = load(&dir, &text, &[]).unwrap();
-    assert_eq!(config.client_listen, "127.0.0.1:7900".parse().unwrap());
-    assert_eq!(config.client_address, "127.0.0.1:7900");
+    assert_eq!(config.client_listen, "127.0.0.1:7401".parse().unwrap());
+    assert_eq!(config.client_address, "127.0.0.1:7401");
     assert_eq!(config.raft.heartbeat_ms, 50);
     assert_eq!((config.raft.election_min_ms, config.raft.election_max_ms), (200, 350));
     assert_eq!(config.raft.propose_ms, 5000);
@@ -134,8 +134,8 @@ fn values_out_of_range_are_refused_with_their_key() {
         (&["--client-address", "no-port"], "client_address"),
         (&["--peer-address", "host:0"], "peer_address"),
         (&["--client-listen", "0.0.0.0:1"], "client_address"),
-        (&["--peer-listen", "127.0.0.1:7900"], "peer_listen"),
-        (&["--http-listen", "127.0.0.1:7901"], "http_listen"),
+        (&["--peer-listen", "127.0.0.1:7401"], "peer_listen"),
+        (&["--http-listen", "127.0.0.1:7402"], "http_listen"),
         (&["--log-level", "a=b=c"], "log.level"),
         (&["--raft-heartbeat-ms", "0"], "raft.heartbeat_ms"),
         (&["--raft-heartbeat-ms", "150"], "raft.election_min_ms"),

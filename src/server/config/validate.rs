@@ -62,7 +62,7 @@ fn advertised(
     if is_host_and_port(&address) {
         Ok(address)
     } else {
-        Err(fault(key, "must be host:port, such as node-1.example:7900 or [::1]:7900"))
+        Err(fault(key, "must be host:port, such as node-1.example:7401 or [::1]:7401"))
     }
 }
 
@@ -123,9 +123,9 @@ impl Config {
         if data_dir.as_os_str().is_empty() {
             return Err(fault("data_dir", "must not be empty"));
         }
-        let client_listen = listen("client_listen", layer.client_listen, 7900)?;
-        let peer_listen = listen("peer_listen", layer.peer_listen, 7901)?;
-        let http_listen = listen("http_listen", layer.http_listen, 7902)?;
+        let client_listen = listen("client_listen", layer.client_listen, 7401)?;
+        let peer_listen = listen("peer_listen", layer.peer_listen, 7402)?;
+        let http_listen = listen("http_listen", layer.http_listen, 7403)?;
         check_distinct(client_listen, peer_listen, http_listen)?;
         let client_address = advertised("client_address", layer.client_address, client_listen)?;
         let peer_address = advertised("peer_address", layer.peer_address, peer_listen)?;
