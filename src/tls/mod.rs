@@ -24,3 +24,6 @@ pub use incoming::{
     Conn, ConnectionCounters, ConnectionCounts, Incoming, IncomingOptions, PeerCertificates,
     incoming,
 };
+
+#[cfg(all(test, feature = "server"))]
+mod tests;
