@@ -25,5 +25,6 @@ pub use incoming::{
     incoming,
 };
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(feature = "server")]
+#[cfg(test)]
 mod tests;
