@@ -2,7 +2,6 @@
 //!
 //! No rule lives here. `status` is the one error table; `observe` wraps every call.
 
-pub mod peer;
 mod admin;
 mod audit;
 mod cluster;

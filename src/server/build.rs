@@ -35,10 +35,14 @@ impl<F: Fs> ServerNode for Node<F> {
 
     async fn failed(&self) -> String {
         let mut failed = Self::failed(self);
-        match failed.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
+        let why = match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone(),
+            Err(_) => None,
+        };
+        match why {
+            Some(why) => why,
             // The node is gone without a word, which only a shutdown does.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
