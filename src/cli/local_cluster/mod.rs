@@ -24,13 +24,15 @@ pub(super) use files::write_json;
 pub use node::LocalNode;
 
 use super::pki::{CaKind, IssuedPaths, Pki, Subject, write_root_key};
-use crate::client::{Client, ClientOptions, ErrorKind};
+use crate::client::{Client, ClientOptions};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{ClusterId, DeviceId, NodeId, OperatorName, Role};
 use files::{Description, io};
 
 /// Name of the first administrator.
 pub const ADMINISTRATOR: &str = "admin";
+/// The servers' reason when the cluster was made before.
+const ALREADY_INITIALISED: &str = "CLUSTER_ALREADY_INITIALISED";
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
 /// Validity of local certificates, in days.
@@ -331,7 +333,7 @@ impl LocalCluster {
         match made {
             Ok(_) => {}
             // An earlier start made it, and did not live to write that down.
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) if error.reason() == ALREADY_INITIALISED => {}
             Err(error) => return Err(error.into()),
         }
         self.description.initialised = true;
