@@ -1,4 +1,4 @@
-//! The `holdfast` program: servers and the operator tools.
+//! The `holdfast` program.
 
 use std::process::ExitCode;
 
