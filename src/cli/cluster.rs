@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash};
-use super::views::ChangedView;
 use super::pki::Pki;
+use super::views::ChangedView;
 use super::{Context, Done};
-use crate::clock::{Clock as _, SystemClock};
 use crate::client::{Address, Client};
+use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{NodeId, OperatorName};
 
 /// What to do with the cluster.
@@ -94,7 +94,9 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Done {
         ClusterCommand::AddNode { node: NodeArg(node) } => {
             let id = node.node_id;
             client.add_learner(node).await?;
-            say(format!("node {id} is a learner; give it a vote with `holdfast cluster promote {id}`"))?;
+            say(format!(
+                "node {id} is a learner; give it a vote with `holdfast cluster promote {id}`"
+            ))?;
         }
         ClusterCommand::Promote { node } => {
             client.promote(NodeId::new(node)).await?;
@@ -162,7 +164,9 @@ async fn status(context: &Context, client: &Client) -> Done {
     let exit = status.exit();
     context.printer.print(&status)?;
     match exit {
-        Exit::Unavailable => Err(CliError::new(exit, "nobody leads: no majority of the voters answers")),
+        Exit::Unavailable => {
+            Err(CliError::new(exit, "nobody leads: no majority of the voters answers"))
+        }
         Exit::Partial => Err(CliError::new(exit, status.unreachable())),
         other => Ok(other),
     }
@@ -190,7 +194,10 @@ impl Show for InitView {
 struct StatusView {
     cluster_id: String,
     answered_by: u64,
+    /// 0 if nobody leads. A leader that lost its majority may not know that yet: see `quorum`.
     leader_id: u64,
+    /// Whether a majority of the voters answers.
+    quorum: bool,
     members: Vec<MemberView>,
 }
 
@@ -251,18 +258,25 @@ impl From<v1::MemberStatus> for MemberView {
 
 impl From<v1::GetStatusResponse> for StatusView {
     fn from(status: v1::GetStatusResponse) -> Self {
+        let members: Vec<_> = status.members.into_iter().map(MemberView::from).collect();
+        let voters = members.iter().filter(|member| member.voter);
+        let (all, answering) = voters.fold((0_u32, 0_u32), |(all, answering), member| {
+            let answers = u32::from(member.reachable);
+            (all.saturating_add(1), answering.saturating_add(answers))
+        });
         Self {
             cluster_id: status.cluster_id,
             answered_by: status.node_id,
             leader_id: status.leader_id,
-            members: status.members.into_iter().map(MemberView::from).collect(),
+            quorum: answering > all / 2,
+            members,
         }
     }
 }
 
 impl StatusView {
     fn exit(&self) -> Exit {
-        if self.leader_id == 0 {
+        if self.leader_id == 0 || !self.quorum {
             Exit::Unavailable
         } else if self.members.iter().any(|member| !member.reachable) {
             Exit::Partial
@@ -300,13 +314,15 @@ impl Show for StatusView {
         let leader =
             if self.leader_id == 0 { "none".to_owned() } else { self.leader_id.to_string() };
         let header = [
-            "node", "role", "vote", "address", "term", "log", "applied", "unsealed", "digest", "error",
+            "node", "role", "vote", "address", "term", "log", "applied", "unsealed", "digest",
+            "error",
         ];
         Sheet::new()
             .facts([
                 ("cluster", dash(&self.cluster_id)),
                 ("answered by node", self.answered_by.to_string()),
                 ("leader", leader),
+                ("majority", if self.quorum { "answers" } else { "DOES NOT ANSWER" }.to_owned()),
             ])
             .line("")
             .table(header, rows)
@@ -320,12 +336,12 @@ mod tests {
     fn member(id: u64, reachable: bool) -> v1::MemberStatus {
         let node = v1::NodeSpec { node_id: id, ..Default::default() };
         let error = if reachable { "" } else { "connection refused" }.to_owned();
-        v1::MemberStatus { node: Some(node), reachable, error, ..Default::default() }
+        v1::MemberStatus { node: Some(node), voter: true, reachable, error, ..Default::default() }
     }
 
     #[test]
     fn an_unreachable_member_is_listed_with_its_error_and_makes_the_exit_code_partial() {
-        let members = vec![member(1, true), member(2, false)];
+        let members = vec![member(1, true), member(2, false), member(3, true)];
         let status = v1::GetStatusResponse { leader_id: 1, members, ..Default::default() };
         let view = StatusView::from(status);
         assert_eq!(view.exit(), Exit::Partial);
@@ -335,10 +351,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_leader_the_exit_code_is_unavailable() {
-        let members = vec![member(1, true), member(2, false)];
-        let status = v1::GetStatusResponse { leader_id: 0, members, ..Default::default() };
-        assert_eq!(StatusView::from(status).exit(), Exit::Unavailable);
+    fn without_a_leader_or_a_majority_the_exit_code_is_unavailable() {
+        for (leader_id, second) in [(0, true), (1, false)] {
+            let members = vec![member(1, true), member(2, second), member(3, false)];
+            let status = v1::GetStatusResponse { leader_id, members, ..Default::default() };
+            assert_eq!(StatusView::from(status).exit(), Exit::Unavailable);
+        }
     }
 
     #[test]

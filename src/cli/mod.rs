@@ -36,7 +36,15 @@ pub use output::{Format, Printer, Sheet, Show};
 #[command(name = "holdfast", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     /// How results are printed
-    #[arg(id = "output-format", short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        id = "output-format",
+        short = 'o',
+        long = "output",
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     output: Format,
     #[command(flatten)]
     connection: ConnectionArgs,

@@ -181,7 +181,11 @@ pub enum ClientError {
 }
 
 const fn unknown(outcome_unknown: bool) -> &'static str {
-    if outcome_unknown { "; it may have been carried out: repeat it with the same request id" } else { "" }
+    if outcome_unknown {
+        "; it may have been carried out: repeat it with the same request id"
+    } else {
+        ""
+    }
 }
 
 impl ClientError {
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_reason_and_the_field() {
         let mut details = ErrorDetails::new();
-        details.set_error_info("BAD_FIELD", "holdfast", Vec::<(String, String)>::new());
+        details.set_error_info("BAD_FIELD", "holdfast", []);
         details.add_bad_request_violation("device_id", "must be a UUID");
         details.set_retry_info(Some(Duration::from_millis(30)));
         let status = Status::with_error_details(Code::InvalidArgument, "bad request", details);

@@ -101,7 +101,11 @@ async fn set_up(story: &mut Story, dir: PathBuf) -> Result<Stage, CliError> {
     let auditor: OperatorName = "arthur".parse()?;
     cluster.grant(&help_desk, &[Role::HelpDesk]).await?;
     cluster.grant(&auditor, &[Role::Auditor]).await?;
-    story.note(format!("cluster {}: server {} leads", cluster.pki().cluster(), cluster.leader().await?))?;
+    story.note(format!(
+        "cluster {}: server {} leads",
+        cluster.pki().cluster(),
+        cluster.leader().await?
+    ))?;
     story.note("helen is help desk, arthur is auditor; nobody else may read anything")?;
     story.held()?;
 
@@ -145,7 +149,11 @@ async fn more_writes(writers: &Writers, what: &str) -> Result<(), CliError> {
     looked
 }
 
-async fn kill_leader(story: &mut Story, stage: &mut Stage, writers: &Writers) -> Result<u64, CliError> {
+async fn kill_leader(
+    story: &mut Story,
+    stage: &mut Stage,
+    writers: &Writers,
+) -> Result<u64, CliError> {
     story.begin("The leader is killed (kill -9) while other machines escrow all the time")?;
     more_writes(writers, "background writes before the kill").await?;
     let leader = stage.cluster.leader().await?;
@@ -160,13 +168,18 @@ async fn kill_leader(story: &mut Story, stage: &mut Stage, writers: &Writers) ->
     }
     story.note(format!("server {leader} led and is dead; server {next} leads now"))?;
     story.note(format!("writes stood still for {} ms, and none failed", gap.as_millis()))?;
-    story.note(format!("({ENOUGH_WRITES} more keys were escrowed within {:.1} s of the kill)", killed.elapsed().as_secs_f64()))?;
+    story.note(format!(
+        "({ENOUGH_WRITES} more keys were escrowed within {:.1} s of the kill)",
+        killed.elapsed().as_secs_f64()
+    ))?;
     story.held()?;
     Ok(leader)
 }
 
 async fn disclose(story: &mut Story, stage: &Stage) -> Result<(), CliError> {
-    story.begin("With one server dead, the help desk finds each key by eight digits and discloses it")?;
+    story.begin(
+        "With one server dead, the help desk finds each key by eight digits and discloses it",
+    )?;
     story.note("The audit record of each disclosure is on the disks of a majority before the key is opened.")?;
     for key in &stage.keys {
         let prefix = key.escrow.protector.prefix();
@@ -222,11 +235,15 @@ async fn delete_view(
     let view = stage.cluster.node(other)?.data_dir().join("view");
     std::fs::remove_dir_all(&view)
         .map_err(|error| CliError::failed(format!("deleting {}: {error}", view.display())))?;
-    story.note(format!("server {other}: its database directory is deleted; only log and snapshots are left"))?;
+    story.note(format!(
+        "server {other}: its database directory is deleted; only log and snapshots are left"
+    ))?;
     more_writes(writers, "background writes without it").await?;
     stage.cluster.start_node(other).await?;
     let index = stage.cluster.wait_caught_up(other, LIMIT).await?;
-    story.note(format!("it has rebuilt the database and applied everything up to log index {index}"))?;
+    story.note(format!(
+        "it has rebuilt the database and applied everything up to log index {index}"
+    ))?;
     story.held()
 }
 
@@ -242,7 +259,8 @@ async fn audit(story: &mut Story, stage: &Stage, written: u64) -> Result<(), Cli
         for record in page {
             chain.take(&record)?;
             let head = chain.head();
-            receipts = receipts.saturating_add(stage.keys.iter().filter(|key| key.is_recorded_at(head)).count());
+            receipts = receipts
+                .saturating_add(stage.keys.iter().filter(|key| key.is_recorded_at(head)).count());
             if record.actor == writer {
                 background = background.saturating_add(1);
             } else {
@@ -254,12 +272,17 @@ async fn audit(story: &mut Story, stage: &Stage, written: u64) -> Result<(), Cli
     story.show(&RecordsView { records: told })?;
     story.note(format!("(and {background} escrows of the background writers)"))?;
     if background < written {
-        return Err(CliError::failed(format!("{written} background writes were acknowledged, but {background} are on record")));
+        return Err(CliError::failed(format!(
+            "{written} background writes were acknowledged, but {background} are on record"
+        )));
     }
     if receipts < stage.keys.len() {
         return Err(CliError::failed("the audit trail does not hold what the receipts say"));
     }
-    story.note(format!("The hash chain holds over all {} records; all five receipts lie on it.", end.sequence))?;
+    story.note(format!(
+        "The hash chain holds over all {} records; all five receipts lie on it.",
+        end.sequence
+    ))?;
     story.held()
 }
 

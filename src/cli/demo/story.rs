@@ -88,7 +88,10 @@ impl Story {
     pub(super) fn failed(&self, error: &CliError) -> CliError {
         let step = self.steps.last().filter(|step| !step.held);
         match step {
-            Some(step) => CliError::failed(format!("step {} ({}) does not hold: {error}", step.number, step.title)),
+            Some(step) => CliError::failed(format!(
+                "step {} ({}) does not hold: {error}",
+                step.number, step.title
+            )),
             None => CliError::failed(error.to_string()),
         }
     }

@@ -1,0 +1,111 @@
+//! The command line without a cluster: usage, exit codes, and what it refuses to do.
+
+use std::process::{Command, Output};
+
+fn holdfast(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HOLDFAST_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).output().unwrap()
+}
+
+#[track_caller]
+fn ends_with(args: &[&str], code: i32) -> (String, String) {
+    let output = holdfast(args);
+    let out = String::from_utf8(output.stdout).unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{out}\n{err}");
+    (out, err)
+}
+
+/// A PKI with an operator's certificate, for commands that need files but reach no server.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki").display().to_string();
+        ends_with(&["pki", "init", "--dir", &pki], 0);
+        let out = dir.path().display().to_string();
+        ends_with(
+            &["pki", "issue", "operator", "--name", "helen", "--dir", &pki, "--out", &out],
+            0,
+        );
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// A command that is called as helen, with nobody listening.
+    fn unreachable(&self, args: &[&str]) -> Vec<String> {
+        let ca = self.path("pki/node-ca.pem");
+        let (cert, key) = (self.path("operator-helen.pem"), self.path("operator-helen.key"));
+        let flags = ["--addr", "127.0.0.1:1", "--cacert", &ca, "--cert", &cert, "--key", &key];
+        let all = args.iter().chain(flags.iter()).chain(["--timeout", "1"].iter());
+        all.map(|arg| (*arg).to_owned()).collect()
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_missing() {
+    ends_with(&["key", "find"], 2);
+    ends_with(&["no-such-command"], 2);
+    ends_with(&["key", "find", "1854c11f", "-o", "yaml"], 2);
+    let (_, err) = ends_with(&["key", "find", "1854c11f"], 2);
+    assert!(err.contains("HOLDFAST_ADDR"), "{err}");
+    assert_eq!(err.lines().count(), 1, "one line: {err}");
+    ends_with(&["config", "check", "--config", "/nonexistent/holdfast.toml"], 2);
+    ends_with(&["server", "--config", "/nonexistent/holdfast.toml"], 2);
+}
+
+#[test]
+fn help_and_version_end_with_0_on_standard_output() {
+    let (out, _) = ends_with(&["--version"], 0);
+    assert!(out.starts_with("holdfast "), "{out}");
+    for command in
+        ["key", "audit", "cluster", "device", "grant", "pki", "config", "dev", "demo", "bench"]
+    {
+        let (out, _) = ends_with(&[command, "--help"], 0);
+        assert!(!out.is_empty(), "{command}");
+    }
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (out, _) = ends_with(&["completions", shell], 0);
+        assert!(out.contains("disclose"), "{shell}");
+    }
+}
+
+#[test]
+fn a_cluster_that_nobody_runs_is_unavailable_and_ends_with_3() {
+    let files = Files::new();
+    for args in [&["key", "find", "1854c11f"][..], &["cluster", "status"], &["audit", "verify"]] {
+        let args = files.unreachable(args);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let (out, err) = ends_with(&args, 3);
+        assert!(out.is_empty(), "{out}");
+        assert!(err.contains("127.0.0.1:1") && err.contains("HOLDFAST_ADDR"), "{err}");
+    }
+}
+
+#[test]
+fn files_that_are_missing_or_readable_for_others_are_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let files = Files::new();
+    let args = files.unreachable(&["grant", "list"]);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let key = files.path("operator-helen.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (_, err) = ends_with(&args, 1);
+    assert!(err.contains("operator-helen.key") && err.contains("chmod"), "{err}");
+    std::fs::remove_file(&key).unwrap();
+    let (_, err) = ends_with(&args, 1);
+    assert!(err.contains("operator-helen.key"), "{err}");
+}

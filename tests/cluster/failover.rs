@@ -1,0 +1,139 @@
+//! Servers die, and nothing that was acknowledged is lost.
+
+use std::sync::Arc;
+
+use holdfast::cli::local_cluster::wait_for;
+use holdfast::client::{Client, KeyQuery, NewEscrow, Receipt, SealedEscrow};
+use holdfast::domain::{DeviceId, KeyVersion, ProtectorId};
+use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key};
+
+type Acknowledged = Arc<Mutex<Vec<(SealedEscrow, Receipt)>>>;
+
+/// Escrows to one volume after the other, and remembers what was acknowledged.
+fn writer(client: Client, device: DeviceId, log: Acknowledged) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut next: NewEscrow = new_escrow(device);
+        loop {
+            let sealed = client.seal(&next, &new_key(), None).await.unwrap();
+            // When all servers are down this may fail; what was not acknowledged may be lost.
+            if let Ok(receipt) = client.send(&sealed).await {
+                next.expected_version = receipt.facts.version;
+                next.protector = ProtectorId::new(Uuid::new_v4());
+                log.lock().push((sealed, receipt));
+            }
+        }
+    })
+}
+
+async fn acknowledged(log: &Acknowledged, goal: usize) {
+    wait_for("enough writes are acknowledged", LIMIT, || async {
+        let count = log.lock().len();
+        if count >= goal { Ok(()) } else { Err(format!("{count} of {goal}")) }
+    })
+    .await
+    .unwrap();
+}
+
+/// Every acknowledged escrow, sent again byte for byte, gives the receipt that it got: it is there, unchanged.
+async fn all_are_there(client: &Client, log: &Acknowledged) {
+    let all = log.lock().clone();
+    for (sealed, receipt) in all {
+        let again = client.send(&sealed).await.unwrap();
+        assert_eq!(again.facts, receipt.facts);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_when_the_leader_is_killed_and_it_catches_up_after_a_restart() {
+    let mut harness = Harness::start().await;
+    let agent = harness.client(&harness.agent);
+    let log = Acknowledged::default();
+    let writers: Vec<_> =
+        (0..3).map(|_| writer(agent.clone(), harness.device, Arc::clone(&log))).collect();
+    acknowledged(&log, 10).await;
+    let leader = harness.cluster.leader().await.unwrap();
+    harness.cluster.kill_node(leader).await.unwrap();
+    let before = log.lock().len();
+    acknowledged(&log, before + 10).await;
+    assert_ne!(harness.cluster.leader().await.unwrap(), leader);
+
+    harness.cluster.start_node(leader).await.unwrap();
+    harness.cluster.wait_caught_up(leader, LIMIT).await.unwrap();
+    writers.iter().for_each(JoinHandle::abort);
+    all_are_there(&harness.client_of_node(leader, &harness.agent), &log).await;
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    harness.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_survive_a_kill_of_all_three_servers_at_once() {
+    let mut harness = Harness::start().await;
+    let agent = harness.client(&harness.agent);
+    let log = Acknowledged::default();
+    let writers: Vec<_> =
+        (0..3).map(|_| writer(agent.clone(), harness.device, Arc::clone(&log))).collect();
+    acknowledged(&log, 20).await;
+    for node in [1, 2, 3] {
+        harness.cluster.kill_node(node).await.unwrap();
+    }
+    writers.iter().for_each(JoinHandle::abort);
+    harness.cluster.start().await.unwrap();
+    all_are_there(&agent, &log).await;
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    harness.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_deleted_while_its_server_is_stopped_is_rebuilt() {
+    let mut harness = Harness::start().await;
+    let agent = harness.client(&harness.agent);
+    let (escrow, key) = (new_escrow(harness.device), new_key());
+    agent.escrow(&escrow, &key, None).await.unwrap();
+    for node in [1, 2, 3] {
+        harness.cluster.stop_node(node).await.unwrap();
+        let view = harness.cluster.node(node).unwrap().data_dir().join("view");
+        assert!(view.is_dir());
+        std::fs::remove_dir_all(view).unwrap();
+        // The other two go on without it.
+        let more = new_escrow(harness.device);
+        agent.escrow(&more, &new_key(), None).await.unwrap();
+        harness.cluster.start_node(node).await.unwrap();
+        harness.cluster.wait_caught_up(node, LIMIT).await.unwrap();
+    }
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    let helen = harness.client_of_node(3, &harness.help_desk);
+    let disclosed = helen.disclose(&disclosure(escrow.protector)).await.unwrap();
+    assert_eq!(disclosed.recovery_key.expose_secret(), key.expose_secret());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_server_takes_every_kind_of_request_whoever_leads() {
+    let harness = Harness::start().await;
+    for node in [1, 2, 3] {
+        let agent = harness.client_of_node(node, &harness.agent);
+        let (mut escrow, key) = (new_escrow(harness.device), new_key());
+        let receipt = agent.escrow(&escrow, &key, None).await.unwrap();
+        assert_eq!(receipt.node.get(), node, "whoever answers signs");
+        let helen = harness.client_of_node(node, &harness.help_desk);
+        let found = helen.find_keys(KeyQuery::Prefix(escrow.protector.prefix())).await.unwrap();
+        assert_eq!(found.keys.len(), 1);
+        let disclosed = helen.disclose(&disclosure(escrow.protector)).await.unwrap();
+        assert_eq!(disclosed.recovery_key.expose_secret(), key.expose_secret());
+        // A key that was just escrowed elsewhere is seen here: reads are linearizable.
+        let other = harness.client_of_node(node % 3 + 1, &harness.agent);
+        escrow.expected_version = KeyVersion::new(1);
+        escrow.protector = ProtectorId::new(Uuid::new_v4());
+        other.escrow(&escrow, &new_key(), None).await.unwrap();
+        let rita = harness.client_of_node(node, &harness.reader);
+        let device = rita.device(harness.device, false).await.unwrap().device.unwrap();
+        let volume = escrow.volume.to_string();
+        let volume = device.volumes.iter().find(|found| found.volume_id == volume).unwrap();
+        assert_eq!(volume.key_version, 2);
+        assert_eq!(volume.protector_id, escrow.protector.to_string());
+    }
+}

@@ -1,0 +1,37 @@
+//! Changing who is in the cluster.
+
+use holdfast::domain::NodeId;
+use secrecy::ExposeSecret as _;
+
+use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_server_is_replaced_under_a_new_id_and_leadership_is_handed_on() {
+    let mut harness = Harness::start().await;
+    let (escrow, key) = (new_escrow(harness.device), new_key());
+    harness.client(&harness.agent).escrow(&escrow, &key, None).await.unwrap();
+    harness.cluster.kill_node(3).await.unwrap();
+    harness.cluster.leader().await.unwrap();
+    harness.cluster.add_node(4).unwrap();
+    harness.cluster.start_node(4).await.unwrap();
+    let spec = harness.cluster.spec(4).unwrap();
+    let node = format!("4={},{}", spec.client_address, spec.peer_address);
+    let replaced = harness.run(&harness.administrator, &["cluster", "replace", "3", &node]).await;
+    replaced.ends_with(0);
+
+    let status = harness.cluster.wait_healthy(LIMIT).await.unwrap();
+    let mut voters: Vec<_> = status.members.iter().filter(|member| member.voter).collect();
+    voters.sort_by_key(|member| member.node.as_ref().map(|node| node.node_id));
+    let ids: Vec<_> = voters.iter().filter_map(|m| m.node.as_ref()).map(|n| n.node_id).collect();
+    assert_eq!(ids, [1, 2, 4]);
+    harness.cluster.wait_caught_up(4, LIMIT).await.unwrap();
+
+    let administrator = harness.client(&harness.administrator);
+    let to = if status.leader_id == 4 { 1 } else { 4 };
+    let leader = administrator.transfer_leadership(Some(NodeId::new(to))).await.unwrap();
+    assert_eq!(leader.get(), to);
+    // The new server has everything, and opens keys.
+    let helen = harness.client_of_node(4, &harness.help_desk);
+    let disclosed = helen.disclose(&disclosure(escrow.protector)).await.unwrap();
+    assert_eq!(disclosed.recovery_key.expose_secret(), key.expose_secret());
+}

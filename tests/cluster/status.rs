@@ -1,0 +1,43 @@
+//! `cluster status` tells a healthy cluster from one that lacks members or a leader, by its exit code as well.
+
+use holdfast::cli::local_cluster::wait_for;
+
+use crate::harness::{Harness, LIMIT};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apart() {
+    let mut harness = Harness::start().await;
+    let status = ["cluster", "status", "-o", "json"];
+    let healthy = harness.run(&harness.administrator, &status).await.ends_with(0).json();
+    let members = healthy["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|member| member["reachable"] == true), "{healthy}");
+
+    harness.cluster.kill_node(3).await.unwrap();
+    harness.cluster.leader().await.unwrap();
+    let partial = wait_for("a leader among the two that are left", LIMIT, || async {
+        let ran = harness.run(&harness.administrator, &status).await;
+        let json = ran.json();
+        if json["leader_id"] == 3 || json["leader_id"] == 0 { Err(ran.stdout()) } else { Ok(ran) }
+    })
+    .await
+    .unwrap()
+    .ends_with(7);
+    assert!(partial.stderr().contains("node 3"), "{}", partial.stderr());
+    let members = partial.json();
+    let dead = members["members"].as_array().unwrap().iter().find(|m| m["node_id"] == 3).unwrap();
+    assert_eq!(dead["reachable"], false);
+    assert!(!dead["error"].as_str().unwrap().is_empty());
+
+    harness.cluster.kill_node(2).await.unwrap();
+    let lost = wait_for("there is no majority", LIMIT, || async {
+        let ran = harness.run(&harness.administrator, &status).await;
+        if ran.json()["quorum"] == false { Ok(ran) } else { Err(ran.stdout()) }
+    })
+    .await
+    .unwrap()
+    .ends_with(3);
+    assert_eq!(lost.json()["members"].as_array().unwrap().len(), 3, "all are listed all the same");
+    // Without a majority nothing is written, and nothing is disclosed; it is not the caller's fault.
+    harness.run(&harness.help_desk, &["key", "find", "00000000", "--timeout", "2"]).await.ends_with(3);
+}
