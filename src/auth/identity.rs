@@ -145,3 +145,6 @@ pub fn identify_once(
     caller.check_valid(now)?;
     Ok(caller)
 }
+
+#[cfg(test)]
+mod tests;

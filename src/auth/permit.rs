@@ -190,3 +190,6 @@ pub fn authorize(
     }
     .map(|()| Permit { actor: actor.clone(), action })
 }
+
+#[cfg(test)]
+mod tests;

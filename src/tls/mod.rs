@@ -24,3 +24,7 @@ pub use incoming::{
     Conn, ConnectionCounters, ConnectionCounts, Incoming, IncomingOptions, PeerCertificates,
     incoming,
 };
+
+#[cfg(feature = "server")]
+#[cfg(test)]
+mod tests;

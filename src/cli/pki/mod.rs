@@ -19,3 +19,6 @@ pub use files::write_root_key;
 pub use issue::{Issued, IssuedPaths, Subject};
 pub use show::{CertificateSummary, summaries};
 pub use store::{CaKind, Pki};
+
+#[cfg(test)]
+mod tests;
