@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::auth::{Action, Caller, Permit};
 use crate::clock::SystemClock;
@@ -16,7 +17,8 @@ use crate::domain::{
     Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reason,
     RecoveryKey, RequestId, Role, Sealed, Text, User, VolumeId, VolumeKind,
 };
-use crate::raft::{ClusterView, Freshness, Hello, Member, RaftError};
+use crate::raft::{ClusterView, Freshness, Hello, Member, NodeMetrics, RaftError};
+use crate::server::ServerNode;
 use crate::service::*;
 use crate::state::{
     Applied, Command, CommandBody, Disclose, Entry, Escrow, Machine, MemoryStore, Position, codec,
@@ -24,7 +26,7 @@ use crate::state::{
 
 /// What becomes of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Log {
+pub(crate) enum Log {
     /// It is committed and applied.
     Commits,
     /// Nothing is proposed.
@@ -36,15 +38,18 @@ pub(super) enum Log {
 }
 
 /// A consensus of one.
-pub(super) struct Fake {
+pub(crate) struct Fake {
     store: Arc<MemoryStore>,
     machine: Mutex<Machine<MemoryStore>>,
-    pub(super) log: Mutex<Log>,
-    pub(super) age: Mutex<Duration>,
-    pub(super) members: Mutex<Option<Vec<Member>>>,
-    pub(super) used: Mutex<Vec<NodeId>>,
-    pub(super) proposed: Mutex<Vec<Command>>,
-    pub(super) changes: Mutex<Vec<String>>,
+    pub(crate) log: Mutex<Log>,
+    pub(crate) age: Mutex<Duration>,
+    pub(crate) members: Mutex<Option<Vec<Member>>>,
+    pub(crate) used: Mutex<Vec<NodeId>>,
+    pub(crate) proposed: Mutex<Vec<Command>>,
+    pub(crate) changes: Mutex<Vec<String>>,
+    pub(crate) failure: watch::Sender<Option<String>>,
+    /// What the server did to it at the end, in order.
+    pub(crate) ending: Mutex<Vec<&'static str>>,
 }
 
 impl Fake {
@@ -60,6 +65,8 @@ impl Fake {
             used: Mutex::default(),
             proposed: Mutex::default(),
             changes: Mutex::default(),
+            failure: watch::Sender::new(None),
+            ending: Mutex::default(),
         }
     }
 
@@ -163,10 +170,29 @@ impl Consensus for Fake {
     fn set_unsealed(&self, _: bool) {}
 }
 
+impl ServerNode for Fake {
+    fn metrics(&self) -> NodeMetrics {
+        NodeMetrics { term: 3, leader: 1, is_leader: true, ..NodeMetrics::default() }
+    }
+
+    async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        failure.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    }
+
+    async fn drain(&self) {
+        self.ending.lock().push("drain");
+    }
+
+    async fn shutdown(&self) {
+        self.ending.lock().push("shutdown");
+    }
+}
+
 /// Counts what is opened on its way to the real keyring.
-pub(super) struct Spy {
+pub(crate) struct Spy {
     inner: Arc<dyn Opener>,
-    pub(super) opened: AtomicUsize,
+    pub(crate) opened: AtomicUsize,
 }
 
 impl Opener for Spy {
@@ -177,41 +203,41 @@ impl Opener for Spy {
 }
 
 /// A node with all its services.
-pub(super) struct Bench {
-    pub(super) ca: TestCa,
-    pub(super) fake: Arc<Fake>,
-    pub(super) context: Arc<Context<Fake>>,
-    pub(super) sealing: Arc<Sealing>,
-    pub(super) escrow: EscrowService<Fake>,
-    pub(super) admin: AdminService<Fake>,
-    pub(super) audit: AuditService<Fake>,
-    pub(super) compliance: ComplianceService<Fake>,
-    pub(super) cluster: ClusterService<Fake>,
-    pub(super) dir: tempfile::TempDir,
+pub(crate) struct Bench {
+    pub(crate) ca: TestCa,
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) context: Arc<Context<Fake>>,
+    pub(crate) sealing: Arc<Sealing>,
+    pub(crate) escrow: EscrowService<Fake>,
+    pub(crate) admin: AdminService<Fake>,
+    pub(crate) audit: AuditService<Fake>,
+    pub(crate) compliance: ComplianceService<Fake>,
+    pub(crate) cluster: ClusterService<Fake>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
-pub(super) const VOLUME: VolumeId = VolumeId::from_bytes([2; 16]);
-pub(super) const PROTECTOR: ProtectorId = ProtectorId::from_bytes([3; 16]);
+pub(crate) const VOLUME: VolumeId = VolumeId::from_bytes([2; 16]);
+pub(crate) const PROTECTOR: ProtectorId = ProtectorId::from_bytes([3; 16]);
 
-pub(super) fn request(n: u8) -> RequestId {
+pub(crate) fn request(n: u8) -> RequestId {
     RequestId::from_bytes([n; 16])
 }
 
-pub(super) fn caller(actor: Actor) -> Caller {
+pub(crate) fn caller(actor: Actor) -> Caller {
     Caller::proven(actor, days_from_now(1), "01")
 }
 
-pub(super) fn alice() -> Caller {
+pub(crate) fn alice() -> Caller {
     caller(operator("alice"))
 }
 
-pub(super) fn agent() -> Caller {
+pub(crate) fn agent() -> Caller {
     caller(Actor::Agent(DEVICE))
 }
 
 impl Bench {
     /// A node that is in no cluster; with the root key in a file if `unsealable`.
-    pub(super) fn empty(unsealable: bool) -> Self {
+    pub(crate) fn empty(unsealable: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key_file = unsealable.then(|| write_root_key(dir.path().join("root.key")));
         let (ca, fake) = (TestCa::new("node"), Arc::new(Fake::new()));
@@ -241,7 +267,7 @@ impl Bench {
     }
 
     /// A cluster whose administrator is alice, who has every other role too.
-    pub(super) async fn ready() -> Self {
+    pub(crate) async fn ready() -> Self {
         let bench = Self::empty(true);
         bench.init().await.unwrap();
         for (n, role) in (100..).zip(Role::ALL) {
@@ -250,12 +276,12 @@ impl Bench {
         bench
     }
 
-    pub(super) async fn init(&self) -> Result<crate::domain::Epoch, ServiceError> {
+    pub(crate) async fn init(&self) -> Result<crate::domain::Epoch, ServiceError> {
         let permit = self.permit_stale(&alice(), Action::InitCluster).unwrap();
         self.cluster.init(&permit, request(1), self.init_request(1)).await
     }
 
-    pub(super) fn init_request(&self, nodes: u64) -> InitCluster {
+    pub(crate) fn init_request(&self, nodes: u64) -> InitCluster {
         InitCluster {
             nodes: (1..=nodes).map(node).collect(),
             administrator: "alice".parse().unwrap(),
@@ -263,17 +289,17 @@ impl Bench {
         }
     }
 
-    pub(super) async fn grant(&self, n: u8, operator: &str, role: Role) {
+    pub(crate) async fn grant(&self, n: u8, operator: &str, role: Role) {
         let permit = self.permit(&alice(), Action::Grant).unwrap();
         let operator = operator.parse().unwrap();
         self.admin.grant(&permit, request(n), operator, role).await.unwrap();
     }
 
-    pub(super) fn permit(&self, caller: &Caller, action: Action) -> Result<Permit, ServiceError> {
+    pub(crate) fn permit(&self, caller: &Caller, action: Action) -> Result<Permit, ServiceError> {
         self.context.permit(caller, action, Staleness::Refused)
     }
 
-    pub(super) fn permit_stale(
+    pub(crate) fn permit_stale(
         &self,
         caller: &Caller,
         action: Action,
@@ -282,12 +308,12 @@ impl Bench {
     }
 
     /// Seals `secret` as an agent would, and escrows it as version 1 of the volume.
-    pub(super) async fn escrow(&self, secret: &[u8]) -> SignedReceipt {
+    pub(crate) async fn escrow(&self, secret: &[u8]) -> SignedReceipt {
         let permit = self.permit(&agent(), Action::Escrow { device: DEVICE }).unwrap();
         self.escrow.escrow(&permit, request(10), self.sealed(secret)).await.unwrap()
     }
 
-    pub(super) fn sealed(&self, secret: &[u8]) -> Escrow {
+    pub(crate) fn sealed(&self, secret: &[u8]) -> Escrow {
         let permit = self.permit_stale(&agent(), Action::GetEscrowKey).unwrap();
         let key = self.escrow.escrow_key(&permit).unwrap().key;
         let binding = Binding {
@@ -314,7 +340,7 @@ impl Bench {
     }
 
     /// The help desk, with a spy in front of the keyring.
-    pub(super) fn recovery(&self) -> (RecoveryService<Fake>, Arc<Spy>) {
+    pub(crate) fn recovery(&self) -> (RecoveryService<Fake>, Arc<Spy>) {
         let inner = self.sealing.opener().unwrap();
         let spy = Arc::new(Spy { inner, opened: AtomicUsize::new(0) });
         let opener: Arc<dyn Opener> = Arc::<Spy>::clone(&spy);
@@ -322,12 +348,12 @@ impl Bench {
         (RecoveryService::new(Arc::clone(&self.context), sealing), spy)
     }
 
-    pub(super) fn last_proposal(&self) -> CommandBody {
+    pub(crate) fn last_proposal(&self) -> CommandBody {
         self.fake.proposed.lock().last().unwrap().body.clone()
     }
 }
 
-pub(super) fn node(n: u64) -> NodeSpec {
+pub(crate) fn node(n: u64) -> NodeSpec {
     NodeSpec {
         id: NodeId::new(n),
         peer_address: format!("host:{n}"),
@@ -335,12 +361,12 @@ pub(super) fn node(n: u64) -> NodeSpec {
     }
 }
 
-pub(super) fn luks2_key() -> String {
+pub(crate) fn luks2_key() -> String {
     let key = RecoveryKey::generate(ProtectorKind::Luks2RecoveryKey, &mut rng());
     key.expose_secret().to_owned()
 }
 
-pub(super) fn disclosure() -> Disclose {
+pub(crate) fn disclosure() -> Disclose {
     Disclose {
         protector: PROTECTOR,
         version: KeyVersion::NONE,
@@ -350,7 +376,7 @@ pub(super) fn disclosure() -> Disclose {
     }
 }
 
-pub(super) fn other_device() -> DeviceId {
+pub(crate) fn other_device() -> DeviceId {
     DeviceId::from_bytes([0xd2; 16])
 }
 

@@ -3,5 +3,5 @@
 mod access;
 mod cluster;
 mod disclose;
-mod harness;
+pub(crate) mod harness;
 mod keys;
