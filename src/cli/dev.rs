@@ -22,8 +22,8 @@ pub(super) struct DevArgs {
     /// Directory of everything; a second start on it brings the same data back
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// What the servers log, such as info or info,holdfast::raft=debug
-    #[arg(long, default_value = "info")]
+    /// What the servers log, such as info,holdfast::raft=debug
+    #[arg(long, default_value = "info,openraft=warn")]
     server_log: String,
 }
 

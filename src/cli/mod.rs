@@ -9,7 +9,7 @@ mod bench;
 mod cluster;
 mod config;
 mod connection;
-//TMP mod demo;
+mod demo;
 mod dev;
 mod device;
 mod exit;
@@ -68,11 +68,11 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Run one server of a cluster
-//TMP     Server(Box<crate::server::ServerArgs>),
+    Server(Box<crate::server::ServerArgs>),
     /// Run a cluster of three servers on this machine, to try things out
     Dev(dev::DevArgs),
     /// Show the whole story on this machine: escrow, failover, audited disclosure, recovery
-//TMP     Demo(demo::DemoArgs),
+    Demo(demo::DemoArgs),
     /// Measure a cluster
     Bench(bench::BenchArgs),
     /// Print completions for a shell
@@ -107,7 +107,7 @@ pub fn run() -> ExitCode {
     };
     let context = Context { connection: cli.connection, printer: Printer::new(cli.output) };
     match cli.command {
-//TMP         Command::Server(args) => crate::server::run(*args),
+        Command::Server(args) => crate::server::run(*args),
         Command::Pki(command) => finish(run_pki(command, context.printer)),
         Command::Config(command) => finish(config::run(command, context.printer)),
         Command::Completions { shell } => finish(completions(shell, context.printer)),
@@ -141,12 +141,11 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
-//TMP         Command::Demo(args) => demo::run(&context, args).await,
+        Command::Demo(args) => demo::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,
-//TMP         Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
-//TMP             Err(CliError::failed("this command runs elsewhere"))
-//TMP         }
-_ => Ok(Exit::Ok),
+        Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
+            Err(CliError::failed("this command runs elsewhere"))
+        }
     }
 }
 

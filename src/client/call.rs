@@ -22,6 +22,9 @@ const BACKOFF_MOST: Duration = Duration::from_millis(250);
 /// Longest pause that a server may ask for.
 const ASKED_MOST: Duration = Duration::from_secs(2);
 
+/// A server's reason when it takes no more calls for the moment.
+const OVERLOADED: &str = "OVERLOADED";
+
 /// The servers, and which of them answered last.
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
@@ -168,6 +171,10 @@ fn classify(
                 Code::Unavailable => Err((refusal.to_string(), false, refusal.retry_after)),
                 Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
                     Err((refusal.to_string(), true, refusal.retry_after))
+                }
+                // A node that serves as much as it may names no fault of the request: another one may be free.
+                Code::ResourceExhausted if refusal.reason == OVERLOADED => {
+                    Err((refusal.to_string(), false, refusal.retry_after))
                 }
                 _ => Ok(ClientError::Refused(refusal)),
             }

@@ -239,9 +239,14 @@ impl<N: ServerNode> Server<N> {
         }
         let closing = self.close(stopping, drained, clients);
         tokio::select! {
-            why = &mut failed => Ok(Outcome::Failed(why)),
-            () = closing => Ok(Outcome::Stopped),
+            why = &mut failed => return Ok(Outcome::Failed(why)),
+            () = closing => {}
         }
+        // Whatever looks at the store now and then ends before the store does: it would take that for a fault.
+        background.shutdown().await;
+        self.node.shutdown().await;
+        tracing::info!("stopped");
+        Ok(Outcome::Stopped)
     }
 
     fn announce(&self) {
@@ -255,7 +260,7 @@ impl<N: ServerNode> Server<N> {
         );
     }
 
-    /// Down again: no new work, nothing lost of what was begun, then the files.
+    /// Down again: no new work, and nothing lost of what was begun. The files are closed after that.
     async fn close(
         &self,
         stopping: watch::Sender<bool>,
@@ -278,8 +283,6 @@ impl<N: ServerNode> Server<N> {
             tracing::warn!("calls that still run are cut off");
             clients.abort();
         }
-        self.node.shutdown().await;
-        tracing::info!("stopped");
     }
 
     fn peer_server(

@@ -196,7 +196,9 @@ impl<C: Consensus> ClusterService<C> {
         loop {
             let tried = self.context.propose(actor.clone(), request_id, body.clone()).await;
             match tried {
-                Err(ServiceError::Raft(RaftError::NoLeader | RaftError::OutcomeUnknown))
+                Err(ServiceError::Raft(
+                    RaftError::NoLeader | RaftError::OutcomeUnknown | RaftError::NotInitialised,
+                ))
                     if Instant::now() < deadline =>
                 {
                     tokio::time::sleep(RETRY_PAUSE).await;

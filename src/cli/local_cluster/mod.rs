@@ -24,13 +24,15 @@ pub(super) use files::write_json;
 pub use node::LocalNode;
 
 use super::pki::{CaKind, IssuedPaths, Pki, Subject, write_root_key};
-use crate::client::{Client, ClientOptions, ErrorKind};
+use crate::client::{Client, ClientOptions};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{ClusterId, DeviceId, NodeId, OperatorName, Role};
 use files::{Description, io};
 
 /// Name of the first administrator.
 pub const ADMINISTRATOR: &str = "admin";
+/// The servers' reason when the cluster was made before.
+const ALREADY_INITIALISED: &str = "CLUSTER_ALREADY_INITIALISED";
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
 /// Validity of local certificates, in days.
@@ -292,6 +294,17 @@ impl LocalCluster {
     /// # Errors
     /// If a node can't be started, or the cluster does not come to work in time.
     pub async fn start(&mut self) -> Result<(), LocalError> {
+        self.start_nodes().await?;
+        self.ensure_initialised().await?;
+        self.wait_healthy(START_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Starts all nodes and waits until they listen.
+    ///
+    /// # Errors
+    /// If a port is taken, or a node can't be started or ends by itself.
+    pub async fn start_nodes(&mut self) -> Result<(), LocalError> {
         let binary = self.options.binary.clone();
         for node in &self.nodes {
             ports::check(node.ports())?;
@@ -302,14 +315,17 @@ impl LocalCluster {
         for id in self.nodes.iter().map(LocalNode::id).collect::<Vec<_>>() {
             self.wait_live(id).await?;
         }
-        if !self.description.initialised {
-            self.initialise().await?;
-        }
-        self.wait_healthy(START_DEADLINE).await?;
         Ok(())
     }
 
-    async fn initialise(&mut self) -> Result<(), LocalError> {
+    /// Makes the cluster of all nodes, which run and are empty, unless it was made before.
+    ///
+    /// # Errors
+    /// If the cluster can't be made.
+    pub async fn ensure_initialised(&mut self) -> Result<(), LocalError> {
+        if self.description.initialised {
+            return Ok(());
+        }
         let signer = self.pki.signer(SystemClock.now())?;
         let nodes = self.nodes.iter().map(|node| self.spec(node.id()));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
@@ -317,11 +333,50 @@ impl LocalCluster {
         match made {
             Ok(_) => {}
             // An earlier start made it, and did not live to write that down.
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) if error.reason() == ALREADY_INITIALISED => {}
             Err(error) => return Err(error.into()),
         }
         self.description.initialised = true;
         self.save()
+    }
+
+    /// Waits until a running node has applied everything that the leader had committed when it was first asked.
+    ///
+    /// # Errors
+    /// If a node ends by itself, or it does not come true in time.
+    pub async fn wait_caught_up(&mut self, id: u64, limit: Duration) -> Result<u64, LocalError> {
+        let status = self.wait_healthy(limit).await?;
+        let goal = status.members.iter().map(|member| member.applied_index).max().unwrap_or(0);
+        let client = self.administrator()?;
+        let deadline = Instant::now().checked_add(limit);
+        loop {
+            self.check_running()?;
+            let last = match client.status(true).await {
+                Ok(status) => match member(&status, id) {
+                    Some(member) if member.applied_index >= goal => return Ok(member.applied_index),
+                    Some(member) => format!("it is at {} of {goal}", member.applied_index),
+                    None => "it is no member".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            };
+            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+                return Err(timeout(format!("node {id} catches up"), limit, last));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until all members have applied the same entry and gives their state digests, which must be equal then.
+    ///
+    /// # Errors
+    /// If digests differ at the same index, or it does not come true in time.
+    pub async fn wait_same_digest(&self, limit: Duration) -> Result<(u64, String), LocalError> {
+        let client = self.administrator()?;
+        wait_for("all members have the same state at the same log index", limit, || async {
+            let status = client.status(true).await.map_err(|error| error.to_string())?;
+            same_digest(&status)
+        })
+        .await
     }
 
     /// Waits until somebody leads and every running member answers, is unsealed, and knows of the leader.
@@ -424,15 +479,33 @@ fn timeout(what: String, waited: Duration, last: String) -> LocalError {
     LocalError::Timeout { what, waited, last }
 }
 
+fn member(status: &v1::GetStatusResponse, id: u64) -> Option<&v1::MemberStatus> {
+    status.members.iter().find(|member| member.node.as_ref().is_some_and(|n| n.node_id == id))
+}
+
+fn same_digest(status: &v1::GetStatusResponse) -> Result<(u64, String), String> {
+    let Some(first) = status.members.first() else { return Err("no members".to_owned()) };
+    for member in &status.members {
+        let id = member.node.as_ref().map_or(0, |node| node.node_id);
+        if !member.reachable {
+            return Err(format!("node {id} does not answer: {}", member.error));
+        }
+        if member.applied_index != first.applied_index {
+            return Err(format!("node {id} is at another log index"));
+        }
+        if member.state_digest.is_empty() || member.state_digest != first.state_digest {
+            return Err(format!("node {id} has another state at index {}", member.applied_index));
+        }
+    }
+    Ok((first.applied_index, hex::encode(&first.state_digest)))
+}
+
 fn unhealthy(status: &v1::GetStatusResponse, running: &[u64]) -> Option<String> {
     if status.leader_id == 0 {
         return Some("nobody leads".to_owned());
     }
     for id in running {
-        let member = status.members.iter().find(|member| {
-            member.node.as_ref().is_some_and(|node| node.node_id == *id)
-        });
-        match member {
+        match member(status, *id) {
             None => {}
             Some(member) if !member.reachable => {
                 return Some(format!("node {id} does not answer: {}", member.error));
