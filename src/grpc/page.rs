@@ -26,8 +26,9 @@ impl Default for Budget {
 impl Budget {
     /// Whether one more item fits. The first always does: one alone is far below the limit.
     pub(super) fn takes(&mut self, item: &impl Message) -> bool {
-        // Tag and length of the item in front of it.
-        let bytes = item.encoded_len().saturating_add(8);
+        let length = item.encoded_len();
+        // Tag and length stand in front of the item.
+        let bytes = length.saturating_add(prost::length_delimiter_len(length)).saturating_add(2);
         if bytes > self.left && self.taken > 0 {
             self.left = 0;
             return false;

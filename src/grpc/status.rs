@@ -3,7 +3,6 @@
 //! Exhaustive on purpose: a new error does not compile before it has its line here. No secret stands in any error.
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
@@ -23,6 +22,9 @@ pub const DOMAIN: &str = "holdfast";
 const SOON: Duration = Duration::from_millis(250);
 /// The same for what takes an operator or a while.
 const LATER: Duration = Duration::from_secs(5);
+
+#[allow(clippy::disallowed_types, reason = "the library's choice; nothing depends on its order")]
+type Metadata = std::collections::HashMap<String, String>;
 
 /// One line of the table.
 struct Line {
@@ -71,13 +73,8 @@ impl Line {
     }
 
     fn into_status(mut self) -> Status {
-        #[allow(
-            clippy::disallowed_types,
-            reason = "tonic-types asks for it; its order is not ours"
-        )]
-        let metadata: HashMap<String, String> =
-            self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        self.details.set_error_info(self.reason, DOMAIN, metadata);
+        let metadata = self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
+        self.details.set_error_info(self.reason, DOMAIN, metadata.collect::<Metadata>());
         Status::with_error_details(self.code, self.message, self.details)
     }
 }
@@ -85,14 +82,11 @@ impl Line {
 /// The status of an error. Errors that no caller can do anything about are logged here, and only here.
 pub(super) fn from_error(error: &ServiceError, now: Timestamp) -> Status {
     let line = service_line(error, now);
-    match line.code {
-        Code::Internal | Code::DataLoss => {
-            tracing::error!(reason = line.reason, error = %chain(error), "call failed");
-        }
-        code => {
-            let outcome = super::observe::code_name(code);
-            tracing::debug!(outcome, reason = line.reason, error = %chain(error), "call refused");
-        }
+    if matches!(line.code, Code::Internal | Code::DataLoss) {
+        tracing::error!(reason = line.reason, error = %chain(error), "call failed");
+    } else {
+        let outcome = super::observe::code_name(line.code);
+        tracing::debug!(outcome, reason = line.reason, error = %chain(error), "call refused");
     }
     line.into_status()
 }

@@ -10,6 +10,8 @@ mod node;
 mod process;
 mod readiness;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use node::ServerNode;
 pub use process::{ServerArgs, run};

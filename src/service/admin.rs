@@ -79,7 +79,7 @@ impl<C: Consensus> AdminService<C> {
     pub async fn grants(&self, permit: &Permit) -> Result<Vec<Grant>, ServiceError> {
         actor_of(permit, Action::ListGrants)?;
         self.context.read(false).await?;
-        self.context.scan(|view| query::grants(view)).await
+        self.context.scan(query::grants).await
     }
 
     /// A device with its volumes. Linearizable by one read barrier, and not audited: it shows no secret.

@@ -16,7 +16,7 @@ mod recovery;
 mod refusals;
 mod sealing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use admin::{AdminService, Granted};
 pub use audit::{AuditService, Filter, Head, Listing};

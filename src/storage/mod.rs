@@ -3,4 +3,7 @@
 //! Only the log and the snapshots are the truth; the view can always be rebuilt from them.
 
 pub mod layout;
+pub mod recovery;
+pub mod snapshot;
+pub mod view;
 pub mod wal;

@@ -86,7 +86,8 @@ async fn refused(port: &mut Port, config: Arc<ClientConfig>) {
     let connector = Connector::new(config, PATIENCE);
     if let Ok(mut stream) = connector.connect("127.0.0.1", port.address.port()).await {
         let mut byte = [0];
-        assert!(!matches!(stream.read(&mut byte).await, Ok(1)));
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await.unwrap();
+        assert!(!matches!(read, Ok(1)));
     }
     port.until(|now| now.handshake_failed == before.handshake_failed + 1).await;
     assert_eq!(port.counters.counts().accepted, before.accepted);

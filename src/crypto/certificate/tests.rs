@@ -92,6 +92,7 @@ fn bytes_that_are_no_certificate_are_malformed() {
     let mut longer = good.clone();
     longer.push(0);
     for bytes in [b"".to_vec(), b"garbage".to_vec(), good[..100].to_vec(), longer] {
+        assert_eq!(Leaf::read(&bytes), Err(CertificateError::Malformed));
         let verified = ca.authority().verify(&[bytes], Purpose::Client, now());
         assert_eq!(verified, Err(CertificateError::Malformed));
     }

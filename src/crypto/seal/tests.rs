@@ -94,7 +94,8 @@ fn a_sealed_key_with_any_associated_field_changed_does_not_open() {
 #[test]
 fn changed_or_cut_bytes_and_another_private_key_do_not_open() {
     let (private_key, sealed) = sealed();
-    for at in 0..sealed.ciphertext.len() {
+    let last = sealed.ciphertext.len() - 1;
+    for at in (0..last).step_by(9).chain([last]) {
         let mut bytes = sealed.ciphertext.to_vec();
         bytes[at] ^= 1;
         let changed = Sealed { ciphertext: bytes.into(), ..sealed.clone() };

@@ -171,7 +171,7 @@ impl FileNode {
             let Some(version) = choose(versions) else { continue };
             let places = content.iter_mut().skip(sector * SECTOR).take(SECTOR);
             for (to, from) in places.zip(version) {
-                *to = *from;
+                *to = from;
             }
         }
         content

@@ -26,6 +26,13 @@ impl Payload {
             Self::Command(bytes) | Self::Membership(bytes) => bytes,
         }
     }
+
+    /// Copies its bytes out of a larger buffer, so that the buffer's memory can go.
+    pub(super) fn detach(&mut self) {
+        if let Self::Command(bytes) | Self::Membership(bytes) = self {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+    }
 }
 
 /// An entry of the Raft log.

@@ -1,0 +1,319 @@
+//! Every field is checked, and every limit is exceeded by one.
+
+use bytes::Bytes;
+use holdfast_proto::v1;
+use holdfast_proto::v1::find_keys_request::Query;
+
+use crate::domain::{FieldError, KeyIdPrefix, Role, limits};
+use crate::grpc::admin::decode_grant;
+use crate::grpc::audit::decode_filter;
+use crate::grpc::cluster::{CERTIFICATE_BYTES, CHAIN_CERTIFICATES, PRIVATE_KEY_BYTES, decode_init};
+use crate::grpc::compliance::decode_report;
+use crate::grpc::decode;
+use crate::grpc::escrow::decode_escrow;
+use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
+use crate::service::{Found, MOST_NODES};
+use crate::state::FindQuery;
+
+const ID: &str = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+
+fn field<T: std::fmt::Debug>(result: Result<T, FieldError>) -> String {
+    result.unwrap_err().field.into_owned()
+}
+
+fn user(name: impl Into<String>) -> v1::User {
+    v1::User { domain: "CORP".into(), name: name.into() }
+}
+
+fn sealed(bytes: usize) -> v1::SealedKey {
+    v1::SealedKey {
+        epoch: 1,
+        encapsulated_key: Bytes::from(vec![1; 32]),
+        ciphertext: Bytes::from(vec![2; bytes]),
+    }
+}
+
+fn escrow() -> v1::EscrowRecoveryKeyRequest {
+    v1::EscrowRecoveryKeyRequest {
+        request_id: ID.into(),
+        device_id: ID.into(),
+        volume_id: ID.into(),
+        protector_id: ID.into(),
+        protector_kind: 1,
+        volume_kind: 1,
+        expected_version: 0,
+        sealed_key: Some(sealed(limits::SEALED_KEY_BYTES)),
+        sealed_key_package: Some(sealed(limits::SEALED_PACKAGE_BYTES)),
+        host_name: "h".repeat(limits::NAME_BYTES),
+        users: vec![user("u".repeat(limits::NAME_BYTES)); limits::DEVICE_USERS],
+    }
+}
+
+fn volume(n: u8) -> v1::VolumeCompliance {
+    v1::VolumeCompliance {
+        volume_id: format!("{n:02x}").repeat(16),
+        volume_kind: 1,
+        mount_point: "m".repeat(limits::NAME_BYTES),
+        status: 2,
+        reasons: (0..=16).collect(),
+        encryption_state: 3,
+        protection_on: true,
+        cipher: "c".repeat(limits::NAME_BYTES),
+        protector_types: "p".repeat(limits::NAME_BYTES),
+    }
+}
+
+fn report() -> v1::ReportComplianceRequest {
+    let name = "n".repeat(limits::NAME_BYTES);
+    v1::ReportComplianceRequest {
+        request_id: ID.into(),
+        device_id: ID.into(),
+        host_name: name.clone(),
+        operating_system: name.clone(),
+        manufacturer: name.clone(),
+        model: name,
+        users: vec![user("u"); limits::DEVICE_USERS],
+        volumes: (1..=64).map(volume).collect(),
+    }
+}
+
+fn disclose() -> v1::DiscloseKeyRequest {
+    v1::DiscloseKeyRequest {
+        request_id: ID.into(),
+        protector_id: ID.into(),
+        version: 0,
+        reason: Some(v1::Reason { code: "OTHER".into(), text: "t".repeat(limits::TEXT_BYTES) }),
+        user: Some(user("bob")),
+        ticket: "t".repeat(limits::NAME_BYTES),
+        include_key_package: false,
+    }
+}
+
+fn node(id: u64) -> v1::NodeSpec {
+    v1::NodeSpec {
+        node_id: id,
+        peer_address: "host:7402".into(),
+        client_address: "[::1]:7401".into(),
+    }
+}
+
+fn init() -> v1::InitClusterRequest {
+    v1::InitClusterRequest {
+        request_id: ID.into(),
+        nodes: (1..=9).map(node).collect(),
+        first_administrator: "alice".into(),
+        signer_chain: vec![Bytes::from(vec![0; CERTIFICATE_BYTES]); CHAIN_CERTIFICATES],
+        signer_private_key: Bytes::from(vec![0; PRIVATE_KEY_BYTES]),
+    }
+}
+
+/// What a change to a valid request makes of it.
+fn escrow_fault(change: impl FnOnce(&mut v1::EscrowRecoveryKeyRequest)) -> String {
+    let mut request = escrow();
+    change(&mut request);
+    field(decode_escrow(request))
+}
+
+#[test]
+fn an_escrow_at_all_its_limits_is_taken() {
+    assert_eq!(decode_escrow(escrow()).unwrap().1.users.len(), limits::DEVICE_USERS);
+}
+
+#[test]
+fn an_escrow_beyond_a_limit_is_refused_with_the_field() {
+    let long = || "x".repeat(limits::NAME_BYTES + 1);
+    for (expected, found) in [
+        ("host_name", escrow_fault(|r| r.host_name = long())),
+        ("users", escrow_fault(|r| r.users.push(user("u")))),
+        ("users[1].name", escrow_fault(|r| r.users[1].name = long())),
+        ("users[2].domain", escrow_fault(|r| r.users[2].domain = long())),
+        (
+            "sealed_key.ciphertext",
+            escrow_fault(|r| r.sealed_key = Some(sealed(limits::SEALED_KEY_BYTES + 1))),
+        ),
+        (
+            "sealed_key_package.ciphertext",
+            escrow_fault(|r| r.sealed_key_package = Some(sealed(limits::SEALED_PACKAGE_BYTES + 1))),
+        ),
+    ] {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn an_escrow_with_a_malformed_field_is_refused_with_the_field() {
+    for (expected, found) in [
+        ("request_id", escrow_fault(|r| r.request_id.clear())),
+        ("request_id", escrow_fault(|r| r.request_id = "0".repeat(32))),
+        ("device_id", escrow_fault(|r| r.device_id = "pc-1".into())),
+        ("volume_id", escrow_fault(|r| r.volume_id.push('0'))),
+        ("protector_id", escrow_fault(|r| r.protector_id = format!("{{{ID}}}"))),
+        ("protector_kind", escrow_fault(|r| r.protector_kind = 0)),
+        ("protector_kind", escrow_fault(|r| r.protector_kind = 3)),
+        ("volume_kind", escrow_fault(|r| r.volume_kind = 0)),
+        ("sealed_key", escrow_fault(|r| r.sealed_key = None)),
+        ("sealed_key.epoch", escrow_fault(|r| r.sealed_key.as_mut().unwrap().epoch = 0)),
+        (
+            "sealed_key.encapsulated_key",
+            escrow_fault(|r| {
+                r.sealed_key.as_mut().unwrap().encapsulated_key = Bytes::from(vec![1; 31]);
+            }),
+        ),
+        ("host_name", escrow_fault(|r| r.host_name = "a\nb".into())),
+        ("users[0].name", escrow_fault(|r| r.users[0].name.clear())),
+    ] {
+        assert_eq!(found, expected);
+    }
+}
+
+fn report_fault(change: impl FnOnce(&mut v1::ReportComplianceRequest)) -> String {
+    let mut request = report();
+    change(&mut request);
+    field(decode_report(request))
+}
+
+#[test]
+fn a_report_at_all_its_limits_is_taken() {
+    assert_eq!(decode_report(report()).unwrap().1.volumes.len(), limits::DEVICE_VOLUMES);
+}
+
+#[test]
+fn a_report_beyond_a_limit_is_refused_with_the_field() {
+    let long = || "x".repeat(limits::NAME_BYTES + 1);
+    for (expected, found) in [
+        ("volumes", report_fault(|r| r.volumes.push(volume(65)))),
+        ("users", report_fault(|r| r.users.push(user("u")))),
+        ("host_name", report_fault(|r| r.host_name = long())),
+        ("operating_system", report_fault(|r| r.operating_system = long())),
+        ("manufacturer", report_fault(|r| r.manufacturer = long())),
+        ("model", report_fault(|r| r.model = long())),
+        ("volumes[3].mount_point", report_fault(|r| r.volumes[3].mount_point = long())),
+        ("volumes[4].cipher", report_fault(|r| r.volumes[4].cipher = long())),
+        ("volumes[5].protector_types", report_fault(|r| r.volumes[5].protector_types = long())),
+        ("volumes[6].reasons", report_fault(|r| r.volumes[6].reasons.push(17))),
+        ("volumes[7].status", report_fault(|r| r.volumes[7].status = 0)),
+        ("volumes[8].encryption_state", report_fault(|r| r.volumes[8].encryption_state = 6)),
+        ("volumes[9].volume_kind", report_fault(|r| r.volumes[9].volume_kind = 0)),
+        (
+            "volumes[1].volume_id",
+            report_fault(|r| r.volumes[1].volume_id = r.volumes[0].volume_id.clone()),
+        ),
+    ] {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_search_takes_a_key_id_with_or_without_dashes() {
+    let find = |query| {
+        decode_find(v1::FindKeysRequest { request_id: ID.into(), query: Some(query) })
+            .map(|(_, query)| query)
+    };
+    let prefix: KeyIdPrefix = "8c9d0e1f".parse().unwrap();
+    assert_eq!(find(Query::KeyIdPrefix("8C9D0E1F".into())), Ok(FindQuery::Prefix(prefix)));
+    let id = FindQuery::Protector(ID.parse().unwrap());
+    assert_eq!(find(Query::KeyId(ID.replace('-', ""))), Ok(id.clone()));
+    assert_eq!(find(Query::KeyId(ID.into())), Ok(id));
+    assert_eq!(field(find(Query::KeyIdPrefix("8c9d0e1".into()))), "key_id_prefix");
+    assert_eq!(field(find(Query::KeyId("8c9d0e1f".into()))), "key_id");
+    let volume = v1::VolumeRef { device_id: ID.into(), volume_id: "x".into() };
+    assert_eq!(field(find(Query::Volume(volume))), "volume.volume_id");
+    let empty = v1::FindKeysRequest { request_id: ID.into(), query: None };
+    assert_eq!(field(decode_find(empty)), "query");
+}
+
+#[test]
+fn a_disclosure_without_a_reason_or_beyond_a_limit_is_refused() {
+    assert!(decode_disclose(disclose()).is_ok());
+    let fault = |change: fn(&mut v1::DiscloseKeyRequest)| {
+        let mut request = disclose();
+        change(&mut request);
+        field(decode_disclose(request))
+    };
+    assert_eq!(fault(|r| r.reason = None), "reason");
+    assert_eq!(fault(|r| r.reason.as_mut().unwrap().text.push('x')), "reason.text");
+    assert_eq!(fault(|r| r.reason.as_mut().unwrap().code = "BORED".into()), "reason.code");
+    assert_eq!(fault(|r| r.ticket.push('x')), "ticket");
+    assert_eq!(fault(|r| r.user = Some(user(""))), "user.name");
+    assert_eq!(fault(|r| r.protector_id = "8c9d0e1f".into()), "protector_id");
+}
+
+#[test]
+fn a_new_cluster_beyond_a_limit_is_refused() {
+    assert_eq!(decode_init(init()).unwrap().1.nodes.len(), MOST_NODES);
+    let fault = |change: fn(&mut v1::InitClusterRequest)| {
+        let mut request = init();
+        change(&mut request);
+        field(decode_init(request))
+    };
+    assert_eq!(fault(|r| r.nodes.push(node(10))), "nodes");
+    assert_eq!(fault(|r| r.nodes.clear()), "nodes");
+    assert_eq!(fault(|r| r.nodes[2].node_id = 0), "nodes[2].node_id");
+    assert_eq!(fault(|r| r.nodes[1].peer_address = "host".into()), "nodes[1].peer_address");
+    assert_eq!(fault(|r| r.nodes[0].client_address = "host:0".into()), "nodes[0].client_address");
+    assert_eq!(fault(|r| r.first_administrator = "a b".into()), "first_administrator");
+    assert_eq!(fault(|r| r.signer_chain.push(Bytes::new())), "signer_chain");
+    assert_eq!(
+        fault(|r| r.signer_chain[1] = Bytes::from(vec![0; CERTIFICATE_BYTES + 1])),
+        "signer_chain[1]"
+    );
+    assert_eq!(
+        fault(|r| r.signer_private_key = Bytes::from(vec![0; PRIVATE_KEY_BYTES + 1])),
+        "signer_private_key"
+    );
+}
+
+#[test]
+fn grants_and_pages_are_checked() {
+    assert_eq!(decode_grant(ID, "alice", 4).unwrap().2, Role::Auditor);
+    assert_eq!(field(decode_grant(ID, "alice", 0)), "role");
+    assert_eq!(field(decode_grant(ID, "", 1)), "operator");
+    assert_eq!(field(decode_grant(ID, &"o".repeat(limits::NAME_BYTES + 1), 1)), "operator");
+    assert_eq!(decode::page_size(0), Ok(100));
+    assert_eq!(decode::page_size(1000), Ok(limits::PAGE_ITEMS));
+    assert_eq!(field(decode::page_size(1001)), "page_size");
+}
+
+#[test]
+fn an_audit_filter_that_can_match_nothing_is_refused() {
+    let fault = |change: fn(&mut v1::ListRecordsRequest)| {
+        let mut request = v1::ListRecordsRequest::default();
+        change(&mut request);
+        field(decode_filter(request))
+    };
+    assert!(decode_filter(v1::ListRecordsRequest::default()).is_ok());
+    assert_eq!(fault(|r| (r.from_sequence, r.to_sequence) = (5, 4)), "to_sequence");
+    assert_eq!(fault(|r| (r.not_before_ms, r.before_ms) = (5, 5)), "before_ms");
+    assert_eq!(fault(|r| r.actor = "alice".into()), "actor");
+    assert_eq!(fault(|r| r.action = "steal".into()), "action");
+    assert_eq!(fault(|r| r.protector_id = "x".into()), "protector_id");
+}
+
+#[test]
+fn a_search_that_finds_too_much_for_a_message_says_so() {
+    let users =
+        (0..32).map(|_| crate::domain::User::new("d".repeat(256), "u".repeat(256)).unwrap());
+    let key = crate::state::KeySummary {
+        protector: ID.parse().unwrap(),
+        version: crate::domain::KeyVersion::new(1),
+        device: ID.parse().unwrap(),
+        volume: ID.parse().unwrap(),
+        protector_kind: crate::domain::ProtectorKind::Luks2RecoveryKey,
+        volume_kind: crate::domain::VolumeKind::FixedData,
+        state: crate::domain::KeyState::Active,
+        escrowed_at: crate::domain::Timestamp::from_millis(1),
+        disclosed_at: None,
+        has_package: false,
+        host_name: crate::domain::Text::default(),
+        users: users.collect(),
+    };
+    let found = Found {
+        keys: vec![key; limits::REPLY_KEYS],
+        truncated: false,
+        audit: Default::default(),
+        position: Default::default(),
+    };
+    let reply = encode_found(&found);
+    assert!(reply.truncated);
+    assert!(prost::Message::encoded_len(&reply) <= limits::MESSAGE_BYTES);
+}

@@ -1,0 +1,4 @@
+//! The wire: what is refused, with which field named, and which status each error has.
+
+mod decode;
+mod status;

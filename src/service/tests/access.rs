@@ -1,0 +1,100 @@
+//! Who may do what, and when nobody may.
+
+use std::time::Duration;
+
+use super::harness::*;
+use crate::auth::Action;
+use crate::crypto::testing::{DEVICE, operator};
+use crate::domain::{Actor, NodeId, Role};
+use crate::service::{FRESH_FOR, ServiceError};
+use crate::state::CommandBody;
+
+#[tokio::test]
+async fn each_role_may_do_its_part_and_no_more() {
+    use Role::{Administrator, AdvancedHelpDesk, Auditor, HelpDesk, ReportReader};
+    let bench = Bench::ready().await;
+    let actions = [
+        (Action::DiscloseKey, [HelpDesk, AdvancedHelpDesk].as_slice()),
+        (Action::FindKeys, &[HelpDesk, AdvancedHelpDesk]),
+        (Action::Grant, &[Administrator]),
+        (Action::RemoveNode, &[Administrator]),
+        (Action::GetDevice, &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator]),
+        (Action::Escrow { device: DEVICE }, &[]),
+    ];
+    for (n, role) in (50..).zip(Role::ALL) {
+        bench.grant(n, role.as_str(), role).await;
+        let caller = caller(operator(role.as_str()));
+        for (action, roles) in actions {
+            let may = bench.permit(&caller, action).is_ok();
+            assert_eq!(may, roles.contains(&role), "{role} {action:?}");
+        }
+    }
+    // The auditor reads the chain and no keys.
+    let auditor = caller(operator(Auditor.as_str()));
+    assert!(bench.permit(&auditor, Action::ReadAudit).is_ok());
+}
+
+#[tokio::test]
+async fn a_role_that_is_taken_away_counts_no_more() {
+    let bench = Bench::ready().await;
+    bench.grant(50, "bob", Role::HelpDesk).await;
+    let bob = caller(operator("bob"));
+    assert!(bench.permit(&bob, Action::FindKeys).is_ok());
+    let permit = bench.permit(&alice(), Action::Revoke).unwrap();
+    let name = "bob".parse().unwrap();
+    bench.admin.revoke(&permit, request(51), name, Role::HelpDesk).await.unwrap();
+    assert!(matches!(bench.permit(&bob, Action::FindKeys), Err(ServiceError::Denied(_))));
+}
+
+#[tokio::test]
+async fn a_stale_permit_is_no_permit() {
+    let bench = Bench::ready().await;
+    *bench.fake.age.lock() = FRESH_FOR;
+    assert!(bench.permit(&alice(), Action::DiscloseKey).is_ok());
+    *bench.fake.age.lock() = FRESH_FOR + Duration::from_millis(1);
+    for (caller, action) in [
+        (alice(), Action::DiscloseKey),
+        (alice(), Action::FindKeys),
+        (alice(), Action::Grant),
+        (agent(), Action::Escrow { device: DEVICE }),
+    ] {
+        let refused = bench.permit(&caller, action);
+        assert!(matches!(refused, Err(ServiceError::NoQuorumContact { .. })), "{action:?}");
+    }
+    // A read that is marked as stale itself is served.
+    assert!(bench.permit_stale(&alice(), Action::GetDevice).is_ok());
+}
+
+#[tokio::test]
+async fn before_there_is_a_cluster_only_its_making_is_permitted() {
+    let bench = Bench::empty(true);
+    for action in [Action::GetStatus, Action::FindKeys, Action::Grant] {
+        let refused = bench.permit_stale(&alice(), action);
+        assert!(matches!(refused, Err(ServiceError::NotInitialised)), "{action:?}");
+    }
+    assert!(bench.permit_stale(&alice(), Action::InitCluster).is_ok());
+    assert!(bench.permit_stale(&agent(), Action::InitCluster).is_err());
+}
+
+#[tokio::test]
+async fn refusals_become_one_record_with_counts() {
+    let bench = Bench::ready().await;
+    let mallory = caller(operator("mallory"));
+    for _ in 0..7 {
+        assert!(bench.permit(&mallory, Action::DiscloseKey).is_err());
+    }
+    assert_eq!(bench.context.counters().refusals(), 7);
+    *bench.fake.log.lock() = Log::NoLeader;
+    assert!(bench.context.flush_refusals().await.is_err());
+    *bench.fake.log.lock() = Log::Commits;
+    bench.context.flush_refusals().await.unwrap();
+    let command = bench.fake.proposed.lock().last().unwrap().clone();
+    assert_eq!(command.actor, Actor::Node(NodeId::new(1)));
+    let CommandBody::Refusals(counts) = command.body else { panic!("no refusals") };
+    assert_eq!(counts.len(), 1);
+    assert_eq!((counts[0].count, &counts[0].actor), (7, mallory.actor()));
+    assert_eq!(counts[0].reason.as_str(), "ROLE_MISSING");
+    let proposals = bench.fake.proposed.lock().len();
+    bench.context.flush_refusals().await.unwrap();
+    assert_eq!(bench.fake.proposed.lock().len(), proposals, "nothing is recorded twice");
+}

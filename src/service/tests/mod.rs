@@ -1,0 +1,7 @@
+//! Use cases over the real state machine, with a log that commits, stalls or fails on demand.
+
+mod access;
+mod cluster;
+mod disclose;
+pub(crate) mod harness;
+mod keys;

@@ -1,0 +1,281 @@
+//! What the view, its writer and its exports share, and the writer's work itself.
+//!
+//! Locks are taken in this order: `drain`, `overlays`, `control`; `engine` and `exports` alone or after `drain`. Neither
+//! `overlays` nor `control` is ever held across I/O.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::engine::{Engine, EngineError, EngineWrite};
+use super::frozen::Export;
+use super::home::Home;
+use super::overlay::{Changes, Overlay, Overlays};
+use super::record::{engine_key, seal, unseal};
+use super::{ViewOptions, pack, redo};
+use crate::state::{StoreError, Table};
+
+/// Engine writes made between two looks at the exports.
+const CHUNK: usize = 256;
+
+/// The parts of a view.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) options: ViewOptions,
+    /// Where it is on disk; `None` for a view in memory.
+    pub(super) home: Option<Mutex<Home>>,
+    /// `None` once closed.
+    pub(super) engine: RwLock<Option<Box<dyn Engine>>>,
+    pub(super) overlays: RwLock<Overlays>,
+    pub(super) control: Mutex<Control>,
+    /// The writer waits here.
+    pub(super) wake: Condvar,
+    /// Commits and flushes wait here.
+    pub(super) progress: Condvar,
+    pub(super) exports: Mutex<Vec<Arc<Export>>>,
+    /// Held by whoever writes to the engine, or replaces it.
+    pub(super) drain: Mutex<()>,
+}
+
+/// Numbers that the writer and the committers agree by.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    /// Memory that all overlays take.
+    pub(super) bytes: usize,
+    /// Memory that the active overlay takes.
+    pub(super) active_bytes: usize,
+    /// When the active overlay got its first change.
+    pub(super) active_since: Option<Instant>,
+    /// Whether frozen overlays wait.
+    pub(super) frozen: bool,
+    /// Commits so far.
+    pub(super) commits: u64,
+    /// Commits that are in the engine, flushed.
+    pub(super) flushed: u64,
+    /// Commits that somebody waits for.
+    pub(super) wanted: u64,
+    /// Why nothing works any more.
+    pub(super) failure: Option<String>,
+    pub(super) stopping: bool,
+    /// Tests hold the writer back by it.
+    pub(super) held: bool,
+}
+
+impl Control {
+    /// Refuses if the view has failed.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match &self.failure {
+            Some(failure) => Err(StoreError::Engine(format!("the view has stopped: {failure}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn due_in(&self, options: &ViewOptions, now: Instant) -> Option<Duration> {
+        if self.held || self.failure.is_some() {
+            return None;
+        }
+        let urgent = self.frozen
+            || self.active_bytes >= options.flush_bytes
+            || self.bytes > options.overlay_bytes;
+        if urgent || self.wanted > self.flushed {
+            return Some(Duration::ZERO);
+        }
+        let since = self.active_since?;
+        Some(options.overlay_age.saturating_sub(now.saturating_duration_since(since)))
+    }
+}
+
+impl Inner {
+    /// The engine in its slot.
+    pub(super) fn opened(slot: Option<&dyn Engine>) -> Result<&dyn Engine, StoreError> {
+        slot.ok_or_else(|| StoreError::Engine("the view is closed".to_owned()))
+    }
+
+    /// Runs the writer until the view stops or fails.
+    pub(super) fn run_writer(&self) {
+        loop {
+            {
+                let mut control = self.control.lock();
+                loop {
+                    if control.stopping || control.failure.is_some() {
+                        return;
+                    }
+                    match control.due_in(&self.options, Instant::now()) {
+                        Some(Duration::ZERO) => break,
+                        Some(rest) => {
+                            let _timed_out = self.wake.wait_for(&mut control, rest);
+                        }
+                        None => self.wake.wait(&mut control),
+                    }
+                }
+            }
+            if let Err(error) = self.write_out() {
+                tracing::error!(%error, "the view can't be written any more");
+                return;
+            }
+        }
+    }
+
+    /// Brings all commits so far to the engine and flushes it. A failure poisons the view.
+    pub(super) fn write_out(&self) -> Result<(), StoreError> {
+        let _drain = self.drain.lock();
+        self.control.lock().check()?;
+        let commits = self.freeze_locked(&mut self.overlays.write());
+        loop {
+            let oldest = self.overlays.read().frozen.front().cloned();
+            let Some(overlay) = oldest else { break };
+            if let Err(error) = self.write_overlay(&overlay) {
+                self.poison(&error);
+                return Err(error);
+            }
+            let more = {
+                let mut overlays = self.overlays.write();
+                overlays.frozen.pop_front();
+                !overlays.frozen.is_empty()
+            };
+            let mut control = self.control.lock();
+            control.bytes = control.bytes.saturating_sub(overlay.bytes());
+            control.flushed = overlay.commits;
+            control.frozen = more;
+            self.progress.notify_all();
+        }
+        // A commit without changes leaves no overlay behind.
+        let mut control = self.control.lock();
+        control.flushed = control.flushed.max(commits);
+        self.progress.notify_all();
+        Ok(())
+    }
+
+    /// Freezes the active overlay, and says how many commits are frozen or written by now.
+    pub(super) fn freeze_locked(&self, overlays: &mut Overlays) -> u64 {
+        let mut control = self.control.lock();
+        overlays.freeze(control.commits);
+        control.active_bytes = 0;
+        control.active_since = None;
+        control.frozen = !overlays.frozen.is_empty();
+        control.commits
+    }
+
+    /// Makes everything fail from now on.
+    pub(super) fn poison(&self, error: &StoreError) {
+        let mut control = self.control.lock();
+        control.failure.get_or_insert_with(|| error.to_string());
+        self.progress.notify_all();
+        self.wake.notify_all();
+    }
+
+    fn write_overlay(&self, overlay: &Overlay) -> Result<(), StoreError> {
+        let slot = self.engine.read();
+        let engine = Self::opened(slot.as_deref())?;
+        let writes = engine_writes(engine, overlay)?;
+        let redo = self.home.as_ref().map(|home| home.lock().redo_path());
+        if let Some(path) = &redo {
+            redo::write(path, &writes).map_err(|error| {
+                StoreError::Engine(format!("the view's redo file can't be written: {error}"))
+            })?;
+        }
+        for chunk in writes.chunks(CHUNK) {
+            let exports = self.exports.lock().clone();
+            for export in exports {
+                export.before_write(engine, overlay.epoch, chunk)?;
+            }
+            engine.apply(chunk)?;
+        }
+        engine.flush()?;
+        if let Some(path) = &redo {
+            redo::remove(path).map_err(|error| {
+                StoreError::Engine(format!("the view's redo file can't be removed: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What brings an overlay to the engine: sorted, the records about the state itself last.
+pub(super) fn engine_writes(
+    engine: &dyn Engine,
+    overlay: &Overlay,
+) -> Result<Vec<EngineWrite>, StoreError> {
+    let mut writes = Vec::new();
+    for (table, changes) in overlay.tables() {
+        if table.is_sequential() {
+            pack_changes(engine, *table, changes, &mut writes)?;
+        } else if *table != Table::Meta {
+            writes.extend(changes.iter().map(|(key, value)| plain(*table, key, value.as_ref())));
+        }
+    }
+    if let Some(changes) = overlay.tables().get(&Table::Meta) {
+        writes.extend(changes.iter().map(|(key, value)| plain(Table::Meta, key, value.as_ref())));
+    }
+    Ok(writes)
+}
+
+/// The engine write of an unpacked record.
+pub(super) fn plain(table: Table, key: &[u8], value: Option<&Bytes>) -> EngineWrite {
+    let key = engine_key(table, key);
+    let value = value.map(|value| seal(&key, value));
+    (key, value)
+}
+
+/// The engine write of a block; one without records is removed.
+pub(super) fn packed(
+    table: Table,
+    start: u64,
+    block: &pack::Block,
+) -> Result<EngineWrite, StoreError> {
+    let key = pack::block_key(table, start);
+    let value = if block.is_empty() { None } else { Some(seal(&key, &pack::encode(block)?)) };
+    Ok((key, value))
+}
+
+fn pack_changes(
+    engine: &dyn Engine,
+    table: Table,
+    changes: &Changes,
+    writes: &mut Vec<EngineWrite>,
+) -> Result<(), StoreError> {
+    let mut open: Option<(u64, pack::Block)> = None;
+    for (key, value) in changes {
+        let number = sequential(table, key)?;
+        let start = pack::block_start(number);
+        if open.as_ref().is_none_or(|(opened, _)| *opened != start) {
+            if let Some((start, block)) = open.take() {
+                writes.push(packed(table, start, &block)?);
+            }
+            open = Some((start, stored_block(engine, table, start)?));
+        }
+        if let Some((_, block)) = &mut open {
+            match value {
+                Some(value) => block.insert(number, value.clone()),
+                None => block.remove(&number),
+            };
+        }
+    }
+    if let Some((start, block)) = open {
+        writes.push(packed(table, start, &block)?);
+    }
+    Ok(())
+}
+
+/// The number that a key of a sequential table stands for.
+pub(super) fn sequential(table: Table, key: &[u8]) -> Result<u64, StoreError> {
+    pack::sequence(key).ok_or_else(|| StoreError::Corrupt {
+        table,
+        what: "a sequential table's key must have eight bytes".to_owned(),
+    })
+}
+
+/// The block that holds `number`, as the engine has it.
+pub(super) fn stored_block(
+    engine: &dyn Engine,
+    table: Table,
+    number: u64,
+) -> Result<pack::Block, StoreError> {
+    let key = pack::block_key(table, number);
+    match engine.get(&key).map_err(|EngineError(what)| StoreError::Engine(what))? {
+        Some(stored) => pack::decode(table, pack::block_start(number), unseal(&key, &stored)?),
+        None => Ok(pack::Block::new()),
+    }
+}
