@@ -1,1 +1,12 @@
-//! (see lib.rs)
+//! Who asks, and what they may do: certificate -> [`Caller`] -> [`Permit`].
+//!
+//! A [`Permit`] is the proof that a caller may do one action, given the grants that this node has applied. It is no
+//! promise: the state machine checks the same again when it applies the command, since grants may have changed by then.
+//!
+//! This module reads no clock, holds no grants and writes no audit record.
+
+mod identity;
+mod permit;
+
+pub use identity::{Authorities, Caller, IdentityError, identify, identify_once};
+pub use permit::{Action, Denied, Permit, authorize};

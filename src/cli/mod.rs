@@ -1,1 +1,196 @@
-//! (see lib.rs)
+//! The command line: operator and help-desk commands over [`crate::client`], the server's own commands, and `dev`,
+//! `demo` and `bench`, which run whole clusters of real processes.
+//!
+//! A command returns what it found or why it failed; one printer writes it, one place turns failures into exit codes.
+//! Nothing here talks to a server but through the client, and no secret comes from or goes to an argument list.
+
+mod audit;
+mod bench;
+mod cluster;
+mod config;
+mod connection;
+//TMP mod demo;
+mod dev;
+mod device;
+mod exit;
+mod grant;
+mod key;
+pub mod local_cluster;
+mod output;
+pub mod pki;
+mod report;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::clock::{Clock as _, SystemClock};
+
+pub use connection::ConnectionArgs;
+pub use exit::{CliError, Exit, exit_of};
+pub use output::{Format, Printer, Sheet, Show};
+
+/// A consensus-backed store for disk-encryption recovery keys
+#[derive(Debug, clap::Parser)]
+#[command(name = "holdfast", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// How results are printed
+    #[arg(id = "output-format", short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Find, disclose and escrow recovery keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Read and verify the audit chain
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Make, show and change the cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Show devices, and report as one
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Show and change who may do what
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
+    /// Make the certificate authorities, certificates and the root key
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
+    /// Check or show a server's configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Run one server of a cluster
+//TMP     Server(Box<crate::server::ServerArgs>),
+    /// Run a cluster of three servers on this machine, to try things out
+    Dev(dev::DevArgs),
+    /// Show the whole story on this machine: escrow, failover, audited disclosure, recovery
+//TMP     Demo(demo::DemoArgs),
+    /// Measure a cluster
+    Bench(bench::BenchArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a command needs besides its own arguments.
+struct Context {
+    connection: ConnectionArgs,
+    printer: Printer,
+}
+
+/// How a command ended: well, or partly.
+type Done = Result<Exit, CliError>;
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; for the rest clap's code is 2, which is ours for usage.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            return match error.print() {
+                Ok(()) => code.into(),
+                Err(_) => Exit::Failed.into(),
+            };
+        }
+    };
+    let context = Context { connection: cli.connection, printer: Printer::new(cli.output) };
+    match cli.command {
+//TMP         Command::Server(args) => crate::server::run(*args),
+        Command::Pki(command) => finish(run_pki(command, context.printer)),
+        Command::Config(command) => finish(config::run(command, context.printer)),
+        Command::Completions { shell } => finish(completions(shell, context.printer)),
+        command => finish(run_async(context, command)),
+    }
+}
+
+fn finish(done: Done) -> ExitCode {
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            Printer::default().progress(format!("error: {error}"));
+            error.exit().into()
+        }
+    }
+}
+
+fn run_async(context: Context, command: Command) -> Done {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("starting the runtime: {error}")))?;
+    runtime.block_on(dispatch(context, command))
+}
+
+async fn dispatch(context: Context, command: Command) -> Done {
+    match command {
+        Command::Key(command) => key::run(&context, command).await,
+        Command::Audit(command) => audit::run(&context, command).await,
+        Command::Cluster(command) => cluster::run(&context, command).await,
+        Command::Device(command) => device::run(&context, command).await,
+        Command::Grant(command) => grant::run(&context, command).await,
+        Command::Dev(args) => dev::run(&context, args).await,
+//TMP         Command::Demo(args) => demo::run(&context, args).await,
+        Command::Bench(args) => bench::run(&context, args).await,
+//TMP         Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
+//TMP             Err(CliError::failed("this command runs elsewhere"))
+//TMP         }
+_ => Ok(Exit::Ok),
+    }
+}
+
+fn run_pki(command: pki::PkiCommand, printer: Printer) -> Done {
+    let mut text = Vec::new();
+    pki::run(command, SystemClock.now(), &mut text)?;
+    printer.raw(&text)?;
+    Ok(Exit::Ok)
+}
+
+fn completions(shell: clap_complete::Shell, printer: Printer) -> Done {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);
+    printer.raw(&script)?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_no_conflicting_arguments() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_output_format_is_taken_after_subcommands_and_their_arguments() {
+        for line in [
+            "holdfast -o json key find 1854c11f",
+            "holdfast key -o json find 1854c11f",
+            "holdfast key find 1854c11f -o json",
+            "holdfast key find 1854c11f --output=json",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.output, Format::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_key_is_never_taken_from_the_argument_list() {
+        let command = Cli::command();
+        let key = command.find_subcommand("key").unwrap();
+        let escrow = key.find_subcommand("escrow").unwrap();
+        assert!(escrow.get_positionals().next().is_none());
+    }
+}

@@ -12,6 +12,7 @@ mod key;
 pub mod limits;
 mod people;
 mod reason;
+mod recovery_key;
 
 pub use actor::{Actor, SpiffeError};
 pub use audit::{
@@ -27,3 +28,4 @@ pub use ids::{
 pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
 pub use people::{OperatorName, Role, Text, User};
 pub use reason::{REASONS, Reason, ReasonCode};
+pub use recovery_key::{FormatError, GroupFault, RecoveryKey};

@@ -1,1 +1,26 @@
-//! (see lib.rs)
+//! The public API over gRPC: decode, call the service, encode.
+//!
+//! No rule lives here. `status` is the one error table; `observe` wraps every call.
+
+mod admin;
+mod audit;
+mod cluster;
+mod compliance;
+mod decode;
+mod encode;
+mod escrow;
+mod gate;
+mod observe;
+mod page;
+mod peer;
+mod recovery;
+mod routes;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::encode_member;
+pub use observe::{Observe, Observed, RpcMetrics};
+pub use peer::PeerApi;
+pub use routes::{Services, method_names, public_descriptors, routes};
+pub use status::DOMAIN;

@@ -1,1 +1,26 @@
-//! (see lib.rs)
+//! Consensus: the only layer that knows openraft.
+//!
+//! It orders commands and says when they are durable on a majority; it never looks into one.
+
+mod api;
+mod barrier;
+mod forward;
+mod link;
+mod log_store;
+mod machine;
+mod membership;
+mod network;
+mod node;
+pub mod peer;
+mod peers;
+mod status;
+mod types;
+mod watch;
+mod wire;
+
+pub use api::{
+    ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics,
+    NodeOptions, PeerTls, RaftError, RaftTimes, Refusal, StorageSizes,
+};
+pub use node::{Node, StartError};
+pub use peers::Identity;

@@ -1,1 +1,31 @@
-//! (see lib.rs)
+//! Use cases, free of any transport.
+//!
+//! Each needs a [`crate::auth::Permit`], mints time, proposes, and turns the outcome into an answer. Nothing here knows a
+//! wire format, and no plaintext of a key is kept or logged.
+
+mod admin;
+mod audit;
+mod cluster;
+mod compliance;
+mod consensus;
+mod context;
+mod error;
+mod escrow;
+mod node;
+mod recovery;
+mod refusals;
+mod sealing;
+#[cfg(test)]
+mod tests;
+
+pub use admin::{AdminService, Granted};
+pub use audit::{AuditService, Filter, Head, Listing};
+pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, Status};
+pub use compliance::{ComplianceService, Reported};
+pub use consensus::Consensus;
+pub use context::{Context, Counters, Deadlines, FRESH_FOR, ReadPoint, Staleness};
+pub use error::ServiceError;
+pub use escrow::{EscrowService, SignedEscrowKey, SignedReceipt};
+pub use recovery::{Disclosure, Found, RecoveryService};
+pub use refusals::{MOST_KINDS, Refusals};
+pub use sealing::{Change, Opener, Sealing, refresh_sealing};

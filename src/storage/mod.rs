@@ -1,1 +1,6 @@
-//! (see lib.rs)
+//! What a node keeps on disk: the write-ahead log, the view, snapshots and the data directory.
+//!
+//! Only the log and the snapshots are the truth; the view can always be rebuilt from them.
+
+pub mod layout;
+pub mod wal;

@@ -1,0 +1,150 @@
+//! From a certificate to a caller.
+//!
+//! The URI in a certificate says what its holder claims to be; the CA says whether it may claim that. So a chain has to
+//! end at exactly the CA of its kind: the agent CA makes no operators.
+
+use std::sync::Arc;
+
+use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
+use crate::domain::{Actor, ClusterId, SpiffeError, Timestamp};
+use crate::tls::PeerCertificates;
+
+/// The CAs of the three kinds of actors.
+#[derive(Debug, Clone)]
+pub struct Authorities {
+    node: Authority,
+    agent: Authority,
+    operator: Authority,
+}
+
+impl Authorities {
+    /// Three CAs that have no key in common.
+    ///
+    /// # Errors
+    /// [`IdentityError::SharedCa`] if two of them do.
+    pub fn new(
+        node: Authority,
+        agent: Authority,
+        operator: Authority,
+    ) -> Result<Self, IdentityError> {
+        if node.overlaps(&agent) || node.overlaps(&operator) || agent.overlaps(&operator) {
+            return Err(IdentityError::SharedCa);
+        }
+        Ok(Self { node, agent, operator })
+    }
+
+    /// The CA of nodes.
+    pub const fn node(&self) -> &Authority {
+        &self.node
+    }
+
+    /// The CA of agents.
+    pub const fn agent(&self) -> &Authority {
+        &self.agent
+    }
+
+    /// The CA of operators.
+    pub const fn operator(&self) -> &Authority {
+        &self.operator
+    }
+
+    const fn of(&self, actor: &Actor) -> &Authority {
+        match actor {
+            Actor::Node(_) => &self.node,
+            Actor::Agent(_) => &self.agent,
+            Actor::Operator(_) => &self.operator,
+        }
+    }
+}
+
+/// Why nobody is known to be at the other end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// No certificate, or one that is not valid for its kind.
+    #[error("{0}")]
+    Certificate(#[from] CertificateError),
+    /// Its URI is not one of ours.
+    #[error("{0}")]
+    Name(#[from] SpiffeError),
+    /// Two CAs are the same, so that kinds can't be told apart.
+    #[error("the CAs of nodes, agents and operators must be different")]
+    SharedCa,
+    /// The certificate was valid when the connection was made and is not any more.
+    #[error("the certificate has expired")]
+    Expired,
+}
+
+/// A proven caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    actor: Actor,
+    not_after: Timestamp,
+    serial: String,
+}
+
+impl Caller {
+    /// A caller that was proven by other means than a certificate, as in a simulation. The server uses [`identify`] only.
+    pub fn proven(actor: Actor, not_after: Timestamp, serial: impl Into<String>) -> Self {
+        Self { actor, not_after, serial: serial.into() }
+    }
+
+    /// Who.
+    pub const fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// Until when the certificate is valid.
+    pub const fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// Serial number of the certificate, in hexadecimal digits.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// Checks that the certificate is still valid; for each request, since a connection may outlive its certificate.
+    ///
+    /// # Errors
+    /// [`IdentityError::Expired`].
+    pub fn check_valid(&self, now: Timestamp) -> Result<(), IdentityError> {
+        if now <= self.not_after { Ok(()) } else { Err(IdentityError::Expired) }
+    }
+}
+
+/// Tells who is at the other end of a connection.
+///
+/// # Errors
+/// If the chain does not prove it.
+pub fn identify(
+    peer: &PeerCertificates,
+    authorities: &Authorities,
+    cluster: ClusterId,
+    now: Timestamp,
+) -> Result<Caller, IdentityError> {
+    let first = peer.chain().first().ok_or(CertificateError::Missing)?;
+    // The claim is read first, since it decides which CA has to vouch for it.
+    let claimed = Actor::from_spiffe_uri(&Leaf::read(first)?.uri, cluster)?;
+    let leaf = authorities.of(&claimed).verify(peer.chain(), Purpose::Client, now)?;
+    Ok(Caller { actor: claimed, not_after: leaf.not_after, serial: leaf.serial })
+}
+
+/// As [`identify`], once for a connection: later calls repeat the answer, and check that the certificate is still valid.
+///
+/// # Errors
+/// As [`identify`], or [`IdentityError::Expired`].
+pub fn identify_once(
+    peer: &PeerCertificates,
+    authorities: &Authorities,
+    cluster: ClusterId,
+    now: Timestamp,
+) -> Result<Arc<Caller>, IdentityError> {
+    let fresh = || identify(peer, authorities, cluster, now).map(Arc::new);
+    // The memo is this function's alone; should anybody else have used it, nothing is remembered and all is still checked.
+    let caller = peer.memo(fresh).unwrap_or_else(fresh)?;
+    caller.check_valid(now)?;
+    Ok(caller)
+}
+
+#[cfg(test)]
+mod tests;

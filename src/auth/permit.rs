@@ -1,0 +1,195 @@
+//! What a caller may do: one table of roles and actions.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::domain::{Actor, DeviceId, Role};
+
+use super::Caller;
+
+/// What is asked; one for each RPC of the public API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `EscrowService.GetEscrowKey`.
+    GetEscrowKey,
+    /// `EscrowService.EscrowRecoveryKey`.
+    Escrow {
+        /// The device that the request names.
+        device: DeviceId,
+    },
+    /// `ComplianceService.ReportCompliance`.
+    ReportCompliance {
+        /// The device that the request names.
+        device: DeviceId,
+    },
+    /// `RecoveryService.FindKeys`.
+    FindKeys,
+    /// `RecoveryService.DiscloseKey`.
+    DiscloseKey,
+    /// `RecoveryService.ListReasons`.
+    ListReasons,
+    /// `AuditService.ListRecords` and `AuditService.GetHead`.
+    ReadAudit,
+    /// `AdminService.GrantRole`.
+    Grant,
+    /// `AdminService.RevokeRole`.
+    Revoke,
+    /// `AdminService.ListGrants`.
+    ListGrants,
+    /// `AdminService.GetDevice`.
+    GetDevice,
+    /// `AdminService.ListDevices`.
+    ListDevices,
+    /// `ClusterService.InitCluster`.
+    InitCluster,
+    /// `ClusterService.GetStatus`.
+    GetStatus,
+    /// `ClusterService.AddLearner`.
+    AddLearner,
+    /// `ClusterService.PromoteNode`.
+    PromoteNode,
+    /// `ClusterService.RemoveNode`.
+    RemoveNode,
+    /// `ClusterService.TransferLeadership`.
+    TransferLeadership,
+}
+
+/// Who may do an action.
+enum Rule {
+    /// Any agent.
+    AnyAgent,
+    /// The agent of this device.
+    AgentOf(DeviceId),
+    /// Any operator, granted anything or not.
+    AnyOperator,
+    /// An operator with at least one grant, whatever it is.
+    AnyRole,
+    /// An operator with one of these roles.
+    Roles(&'static [Role]),
+}
+
+impl Action {
+    /// Its name, as refusals and their audit records show it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::GetEscrowKey => "GetEscrowKey",
+            Self::Escrow { .. } => "EscrowRecoveryKey",
+            Self::ReportCompliance { .. } => "ReportCompliance",
+            Self::FindKeys => "FindKeys",
+            Self::DiscloseKey => "DiscloseKey",
+            Self::ListReasons => "ListReasons",
+            Self::ReadAudit => "ReadAudit",
+            Self::Grant => "GrantRole",
+            Self::Revoke => "RevokeRole",
+            Self::ListGrants => "ListGrants",
+            Self::GetDevice => "GetDevice",
+            Self::ListDevices => "ListDevices",
+            Self::InitCluster => "InitCluster",
+            Self::GetStatus => "GetStatus",
+            Self::AddLearner => "AddLearner",
+            Self::PromoteNode => "PromoteNode",
+            Self::RemoveNode => "RemoveNode",
+            Self::TransferLeadership => "TransferLeadership",
+        }
+    }
+
+    /// The table.
+    const fn rule(&self) -> Rule {
+        use Role::{Administrator, AdvancedHelpDesk, Auditor, HelpDesk, ReportReader};
+        match self {
+            Self::GetEscrowKey => Rule::AnyAgent,
+            Self::Escrow { device } | Self::ReportCompliance { device } => Rule::AgentOf(*device),
+            Self::FindKeys | Self::DiscloseKey => Rule::Roles(&[HelpDesk, AdvancedHelpDesk]),
+            Self::ReadAudit => Rule::Roles(&[Auditor]),
+            Self::ListGrants => Rule::Roles(&[Administrator, Auditor]),
+            Self::GetDevice | Self::ListDevices => {
+                Rule::Roles(&[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator])
+            }
+            Self::Grant
+            | Self::Revoke
+            | Self::AddLearner
+            | Self::PromoteNode
+            | Self::RemoveNode
+            | Self::TransferLeadership => Rule::Roles(&[Administrator]),
+            Self::ListReasons | Self::GetStatus => Rule::AnyRole,
+            // There are no grants yet; that it happens once only is for the state machine to see.
+            Self::InitCluster => Rule::AnyOperator,
+        }
+    }
+}
+
+/// Why a caller may not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Denied {
+    /// Why, in UPPER_SNAKE: `NOT_AN_AGENT`, `NOT_AN_OPERATOR`, `FOREIGN_DEVICE` or `ROLE_MISSING`.
+    pub reason: &'static str,
+    /// Why, for a person.
+    pub message: String,
+}
+
+/// The proof that a caller may do one action. Only [`authorize`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    actor: Actor,
+    action: Action,
+}
+
+impl Permit {
+    /// Who may.
+    pub const fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// What.
+    pub const fn action(&self) -> Action {
+        self.action
+    }
+}
+
+/// Decides whether a caller may do an action, given the roles that it is granted. Whether its certificate is still valid
+/// is checked before, by [`Caller::check_valid`].
+///
+/// # Errors
+/// [`Denied`] says why not.
+pub fn authorize(
+    caller: &Caller,
+    action: Action,
+    roles: &BTreeSet<Role>,
+) -> Result<Permit, Denied> {
+    let actor = caller.actor();
+    let denied = |reason, what: &dyn fmt::Display| Denied {
+        reason,
+        message: format!("{actor} may not call {}: {what}", action.name()),
+    };
+    let missing = |what: &dyn fmt::Display| Err(denied("ROLE_MISSING", what));
+    match (action.rule(), actor) {
+        (Rule::AnyAgent, Actor::Agent(_)) | (Rule::AnyOperator, Actor::Operator(_)) => Ok(()),
+        (Rule::AgentOf(device), Actor::Agent(own)) if device == *own => Ok(()),
+        (Rule::AgentOf(_), Actor::Agent(_)) => {
+            Err(denied("FOREIGN_DEVICE", &"the device is not its own"))
+        }
+        (Rule::AnyRole, Actor::Operator(_)) if roles.is_empty() => {
+            missing(&"it is granted no role")
+        }
+        (Rule::AnyRole, Actor::Operator(_)) => Ok(()),
+        (Rule::Roles(any), Actor::Operator(_)) => {
+            let named = any.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
+            if any.iter().any(|role| roles.contains(role)) {
+                Ok(())
+            } else {
+                missing(&format_args!("it takes the role {named}"))
+            }
+        }
+        (Rule::AnyAgent | Rule::AgentOf(_), Actor::Node(_) | Actor::Operator(_)) => {
+            Err(denied("NOT_AN_AGENT", &"only agents may"))
+        }
+        (Rule::AnyOperator | Rule::AnyRole | Rule::Roles(_), Actor::Node(_) | Actor::Agent(_)) => {
+            Err(denied("NOT_AN_OPERATOR", &"only operators may"))
+        }
+    }
+    .map(|()| Permit { actor: actor.clone(), action })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use super::*;
+use crate::domain::{NodeId, Timestamp};
+
+const DEVICE: DeviceId = DeviceId::from_bytes([1; 16]);
+const OTHER: DeviceId = DeviceId::from_bytes([2; 16]);
+const ACTIONS: [Action; 18] = [
+    Action::GetEscrowKey,
+    Action::Escrow { device: DEVICE },
+    Action::ReportCompliance { device: DEVICE },
+    Action::FindKeys,
+    Action::DiscloseKey,
+    Action::ListReasons,
+    Action::ReadAudit,
+    Action::Grant,
+    Action::Revoke,
+    Action::ListGrants,
+    Action::GetDevice,
+    Action::ListDevices,
+    Action::InitCluster,
+    Action::GetStatus,
+    Action::AddLearner,
+    Action::PromoteNode,
+    Action::RemoveNode,
+    Action::TransferLeadership,
+];
+
+fn caller(actor: Actor) -> Caller {
+    Caller::proven(actor, Timestamp::from_millis(u64::MAX), "01")
+}
+
+fn alice() -> Caller {
+    caller(Actor::Operator("alice".parse().unwrap()))
+}
+
+/// What a caller may do, by name.
+fn allowed(caller: &Caller, roles: &[Role]) -> Vec<&'static str> {
+    let roles = roles.iter().copied().collect();
+    let may = |action: &&Action| authorize(caller, **action, &roles).is_ok();
+    ACTIONS.iter().filter(may).map(Action::name).collect()
+}
+
+#[test]
+fn each_role_may_do_its_own_and_nothing_else() {
+    let common = ["ListReasons", "GetStatus"];
+    let expect = |roles: &[Role], own: &[&str]| {
+        let mut expected: Vec<&str> = own.iter().chain(&common).copied().collect();
+        expected.push("InitCluster");
+        let mut found = allowed(&alice(), roles);
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{roles:?}");
+    };
+    let help_desk = ["FindKeys", "DiscloseKey", "GetDevice", "ListDevices"];
+    expect(&[Role::HelpDesk], &help_desk);
+    expect(&[Role::AdvancedHelpDesk], &help_desk);
+    expect(&[Role::ReportReader], &["GetDevice", "ListDevices"]);
+    expect(&[Role::Auditor], &["ReadAudit", "ListGrants"]);
+    let administrator = [
+        "GrantRole",
+        "RevokeRole",
+        "ListGrants",
+        "GetDevice",
+        "ListDevices",
+        "AddLearner",
+        "PromoteNode",
+        "RemoveNode",
+        "TransferLeadership",
+    ];
+    expect(&[Role::Administrator], &administrator);
+    expect(
+        &[Role::Auditor, Role::ReportReader],
+        &["ReadAudit", "ListGrants", "GetDevice", "ListDevices"],
+    );
+}
+
+#[test]
+fn an_operator_without_a_grant_may_only_make_a_cluster() {
+    assert_eq!(allowed(&alice(), &[]), ["InitCluster"]);
+    let denied = authorize(&alice(), Action::GetStatus, &BTreeSet::new()).unwrap_err();
+    assert_eq!(denied.reason, "ROLE_MISSING");
+}
+
+#[test]
+fn an_agent_acts_for_its_own_device_only_whatever_is_granted() {
+    let expected = ["GetEscrowKey", "EscrowRecoveryKey", "ReportCompliance"];
+    let agent = caller(Actor::Agent(DEVICE));
+    assert_eq!(allowed(&agent, &[]), expected);
+    assert_eq!(allowed(&agent, &Role::ALL), expected, "roles are for operators");
+    for action in [Action::Escrow { device: OTHER }, Action::ReportCompliance { device: OTHER }] {
+        let denied = authorize(&agent, action, &BTreeSet::new()).unwrap_err();
+        assert_eq!(denied.reason, "FOREIGN_DEVICE");
+    }
+}
+
+#[test]
+fn a_node_may_do_nothing_on_the_client_port() {
+    let node = caller(Actor::Node(NodeId::new(1)));
+    assert_eq!(allowed(&node, &Role::ALL), [""; 0]);
+}
+
+#[test]
+fn a_refusal_says_who_what_and_why() {
+    let roles = BTreeSet::from([Role::ReportReader]);
+    let denied = authorize(&alice(), Action::DiscloseKey, &roles).unwrap_err();
+    assert_eq!(denied.reason, "ROLE_MISSING");
+    assert_eq!(
+        denied.to_string(),
+        "operator/alice may not call DiscloseKey: it takes the role help-desk or advanced-help-desk"
+    );
+    let agent = caller(Actor::Agent(DEVICE));
+    let denied = authorize(&agent, Action::DiscloseKey, &roles).unwrap_err();
+    assert_eq!(denied.reason, "NOT_AN_OPERATOR");
+    let denied = authorize(&alice(), Action::Escrow { device: DEVICE }, &roles).unwrap_err();
+    assert_eq!(denied.reason, "NOT_AN_AGENT");
+}
+
+#[test]
+fn a_permit_names_what_it_permits() {
+    let roles = BTreeSet::from([Role::Auditor]);
+    let permit = authorize(&alice(), Action::ReadAudit, &roles).unwrap();
+    assert_eq!((permit.actor(), permit.action()), (alice().actor(), Action::ReadAudit));
+}

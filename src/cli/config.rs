@@ -1,0 +1,39 @@
+//! `holdfast config`: checks or shows a server's configuration.
+
+use super::exit::{CliError, Exit};
+use super::output::{Format, Printer};
+use super::Done;
+use crate::server::config::{Config, Sources};
+
+/// What to do with the configuration.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check it and say what is wrong with it
+    Check(Box<Sources>),
+    /// Print what is in effect: flags over environment over file over defaults. Secrets are named by path only
+    Show(Box<Sources>),
+}
+
+pub(super) fn run(command: ConfigCommand, printer: Printer) -> Done {
+    match command {
+        ConfigCommand::Check(sources) => {
+            load(*sources)?;
+            printer.progress("the configuration is valid");
+        }
+        ConfigCommand::Show(sources) => {
+            let config = load(*sources)?;
+            let text = match printer.format() {
+                Format::Table => config.to_toml().map_err(|error| error.to_string()),
+                Format::Json => serde_json::to_string_pretty(&config)
+                    .map(|json| format!("{json}\n"))
+                    .map_err(|error| error.to_string()),
+            };
+            printer.raw(text.map_err(CliError::failed)?.as_bytes())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn load(sources: Sources) -> Result<Config, CliError> {
+    sources.load().map_err(|error| CliError::usage(error.to_string()))
+}

@@ -1,0 +1,58 @@
+//! Flags by which a command reaches a cluster, and the client that they make.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::exit::CliError;
+use crate::client::{Client, ClientOptions};
+
+/// Where the servers are and who is calling. Flags win over the environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectionArgs {
+    /// Servers as host:port, several separated by commas; another one is asked when one doesn't answer
+    #[arg(id = "client-addr", long = "addr", env = "HOLDFAST_ADDR", global = true, value_name = "HOST:PORT,...")]
+    pub addr: Option<String>,
+    /// CA that the servers' certificates, the escrow key and receipts must chain to (PEM)
+    #[arg(id = "client-cacert", long = "cacert", env = "HOLDFAST_CACERT", global = true, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// The caller's certificate (PEM)
+    #[arg(id = "client-cert", long = "cert", env = "HOLDFAST_CERT", global = true, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// The caller's private key (PEM)
+    #[arg(id = "client-key", long = "key", env = "HOLDFAST_KEY", global = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Seconds that a call is tried over all servers
+    #[arg(id = "client-timeout", long = "timeout", env = "HOLDFAST_TIMEOUT", global = true, value_name = "SECONDS", default_value_t = 15)]
+    pub timeout: u64,
+}
+
+impl ConnectionArgs {
+    /// What a client needs.
+    ///
+    /// # Errors
+    /// If a flag is missing or not well-formed.
+    pub fn options(&self) -> Result<ClientOptions, CliError> {
+        let addr = self.addr.as_deref().ok_or_else(|| missing("--addr", "HOLDFAST_ADDR"))?;
+        let ca = self.cacert.clone().ok_or_else(|| missing("--cacert", "HOLDFAST_CACERT"))?;
+        let deadline = Duration::from_secs(self.timeout.clamp(1, 3600));
+        let options = ClientOptions::new(addr, ca)?.with_deadline(deadline);
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(options.with_identity(cert, key)),
+            (None, Some(_)) => Err(missing("--cert", "HOLDFAST_CERT")),
+            (_, None) => Err(missing("--key", "HOLDFAST_KEY")),
+        }
+    }
+
+    /// A client.
+    ///
+    /// # Errors
+    /// If a flag is missing, or a file can't be read.
+    pub fn client(&self) -> Result<Client, CliError> {
+        Ok(Client::open(self.options()?)?)
+    }
+}
+
+fn missing(flag: &str, variable: &str) -> CliError {
+    CliError::usage(format!("give {flag} or set {variable}; `holdfast dev` prints all four for a try"))
+}

@@ -1,0 +1,71 @@
+//! `holdfast device`: devices, their volumes, and reporting as one of them.
+
+use super::exit::{CliError, Exit};
+use super::views::{DeviceAnswerView, DeviceView, DevicesView};
+use super::{Context, Done, report};
+use crate::domain::DeviceId;
+
+/// Devices on one page of a listing.
+const PAGE: u32 = 1000;
+
+/// What to do with devices.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum DeviceCommand {
+    /// Show a device and its volumes, without secrets
+    Show {
+        /// The device
+        device: DeviceId,
+        /// Take what the called node has, without asking the cluster
+        #[arg(long)]
+        stale: bool,
+    },
+    /// List all devices in the order of their ids
+    List {
+        /// At most so many; 0 for all
+        #[arg(long, default_value_t = 0)]
+        limit: usize,
+        /// Take what the called node has, without asking the cluster
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Report the compliance of a device's volumes, as its agent does
+    Report(report::ReportArgs),
+}
+
+pub(super) async fn run(context: &Context, command: DeviceCommand) -> Done {
+    match command {
+        DeviceCommand::Show { device, stale } => {
+            let answer = context.connection.client()?.device(device, stale).await?;
+            let device = answer
+                .device
+                .ok_or_else(|| CliError::failed("the server's answer holds no device"))?;
+            context.printer.print(&DeviceAnswerView {
+                device: device.into(),
+                applied_index: answer.applied_index,
+                age_ms: answer.age_ms,
+            })?;
+            Ok(Exit::Ok)
+        }
+        DeviceCommand::List { limit, stale } => list(context, limit, stale).await,
+        DeviceCommand::Report(args) => report::run(context, args).await,
+    }
+}
+
+async fn list(context: &Context, limit: usize, stale: bool) -> Done {
+    let client = context.connection.client()?;
+    let mut devices: Vec<DeviceView> = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = client.devices(PAGE, &token, stale).await?;
+        devices.extend(page.devices.into_iter().map(DeviceView::from));
+        token = page.next_page_token;
+        if token.is_empty() || (limit > 0 && devices.len() >= limit) {
+            break;
+        }
+    }
+    if limit > 0 {
+        devices.truncate(limit);
+    }
+    context.printer.print(&DevicesView { devices })?;
+    Ok(Exit::Ok)
+}

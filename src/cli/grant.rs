@@ -1,0 +1,46 @@
+//! `holdfast grant`: who may do what.
+
+use super::exit::Exit;
+use super::views::{ChangedView, GrantsView};
+use super::{Context, Done};
+use crate::domain::{OperatorName, Role};
+
+/// What to do with grants.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum GrantCommand {
+    /// Grant a role to an operator
+    Add(GrantArgs),
+    /// Take a role away from an operator
+    Remove(GrantArgs),
+    /// List all grants
+    List,
+}
+
+/// An operator and a role.
+#[derive(Debug, clap::Args)]
+pub(super) struct GrantArgs {
+    /// Operator's name, as in the certificate
+    operator: OperatorName,
+    /// help-desk, advanced-help-desk, report-reader, auditor or administrator
+    role: Role,
+}
+
+pub(super) async fn run(context: &Context, command: GrantCommand) -> Done {
+    let client = context.connection.client()?;
+    match command {
+        GrantCommand::Add(GrantArgs { operator, role }) => {
+            let changed = client.grant(&operator, role).await?;
+            let what = format!("{operator} has the role {role}");
+            context.printer.print(&ChangedView { what, changed })?;
+        }
+        GrantCommand::Remove(GrantArgs { operator, role }) => {
+            let changed = client.revoke(&operator, role).await?;
+            let what = format!("{operator} doesn't have the role {role}");
+            context.printer.print(&ChangedView { what, changed })?;
+        }
+        GrantCommand::List => {
+            context.printer.print(&GrantsView::from(client.grants().await?))?;
+        }
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,112 @@
+//! Grants, devices and compliance reports.
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::admin_service_client::AdminServiceClient;
+use holdfast_proto::v1::compliance_service_client::ComplianceServiceClient;
+
+use super::error::ClientError;
+use super::wire;
+use super::{Client, new_request_id};
+use crate::domain::{DeviceId, OperatorName, Role};
+
+impl Client {
+    /// Grants a role. Answers whether it was new.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, or no server answers.
+    pub async fn grant(&self, operator: &OperatorName, role: Role) -> Result<bool, ClientError> {
+        let message = v1::GrantRoleRequest {
+            request_id: new_request_id(),
+            operator: operator.to_string(),
+            role: wire::role(role).into(),
+        };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                AdminServiceClient::new(channel).grant_role(request).await
+            })
+            .await?;
+        Ok(answer.changed)
+    }
+
+    /// Takes a role away. Answers whether there was one.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, the grant is the last administrator's, or no server answers.
+    pub async fn revoke(&self, operator: &OperatorName, role: Role) -> Result<bool, ClientError> {
+        let message = v1::RevokeRoleRequest {
+            request_id: new_request_id(),
+            operator: operator.to_string(),
+            role: wire::role(role).into(),
+        };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                AdminServiceClient::new(channel).revoke_role(request).await
+            })
+            .await?;
+        Ok(answer.changed)
+    }
+
+    /// All grants.
+    ///
+    /// # Errors
+    /// If the caller may not read them, or no server answers.
+    pub async fn grants(&self) -> Result<Vec<v1::Grant>, ClientError> {
+        let answer = self
+            .call(&v1::ListGrantsRequest {}, |channel, request| async move {
+                AdminServiceClient::new(channel).list_grants(request).await
+            })
+            .await?;
+        Ok(answer.grants)
+    }
+
+    /// A device and its volumes. `stale` serves what the called node has, without asking the cluster.
+    ///
+    /// # Errors
+    /// If there is no such device, the caller may not read it, or no server answers.
+    pub async fn device(
+        &self,
+        device: DeviceId,
+        stale: bool,
+    ) -> Result<v1::GetDeviceResponse, ClientError> {
+        let message = v1::GetDeviceRequest { device_id: device.to_string(), stale };
+        self.call(&message, |channel, request| async move {
+            AdminServiceClient::new(channel).get_device(request).await
+        })
+        .await
+    }
+
+    /// A page of devices. `page_token` is empty for the first page.
+    ///
+    /// # Errors
+    /// If the caller may not read them, or no server answers.
+    pub async fn devices(
+        &self,
+        page_size: u32,
+        page_token: &str,
+        stale: bool,
+    ) -> Result<v1::ListDevicesResponse, ClientError> {
+        let message =
+            v1::ListDevicesRequest { page_size, page_token: page_token.to_owned(), stale };
+        self.call(&message, |channel, request| async move {
+            AdminServiceClient::new(channel).list_devices(request).await
+        })
+        .await
+    }
+
+    /// Replaces the calling device's compliance report. A request id is made if the message has none.
+    ///
+    /// # Errors
+    /// If a field is not well-formed, the device is not the caller's, or no server answers.
+    pub async fn report_compliance(
+        &self,
+        mut report: v1::ReportComplianceRequest,
+    ) -> Result<v1::ReportComplianceResponse, ClientError> {
+        if report.request_id.is_empty() {
+            report.request_id = new_request_id();
+        }
+        self.call(&report, |channel, request| async move {
+            ComplianceServiceClient::new(channel).report_compliance(request).await
+        })
+        .await
+    }
+}

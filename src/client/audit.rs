@@ -1,0 +1,146 @@
+//! Reading the audit chain.
+//!
+//! A listing survives the loss of the server that it came from: it goes on at the next record from another one. The
+//! chain is verified by [`super::chain`], from the bytes that were hashed, not from what a server says about them.
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::audit_service_client::AuditServiceClient;
+use tonic::Streaming;
+
+use super::Client;
+use super::call::stream_error;
+use super::error::ClientError;
+
+/// How often a listing that broke is opened again without a single new record.
+const BARREN_REOPENS: u32 = 5;
+
+/// Which records to list; what is `None` or empty matches all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditFilter {
+    /// First number; 0 for the first record.
+    pub from: u64,
+    /// Last number; 0 for the newest at the time of the call.
+    pub to: u64,
+    /// Only this actor, such as `operator/alice`.
+    pub actor: String,
+    /// Only this action, such as `disclose`.
+    pub action: String,
+    /// Only this device (UUID).
+    pub device: String,
+    /// Only this key id.
+    pub protector: String,
+    /// Only records at or after this time, in milliseconds since the Unix epoch; 0 for no bound.
+    pub not_before_ms: u64,
+    /// Only records before this time, in milliseconds since the Unix epoch; 0 for no bound.
+    pub before_ms: u64,
+    /// Serve what the called node has, without asking the cluster.
+    pub stale: bool,
+}
+
+/// A listing under way.
+pub struct AuditListing {
+    client: Client,
+    request: v1::ListRecordsRequest,
+    stream: Option<Streaming<v1::ListRecordsResponse>>,
+    head: Option<v1::AuditHead>,
+    barren: u32,
+}
+
+impl std::fmt::Debug for AuditListing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditListing").field("next", &self.request.from_sequence).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Lists records in the order of their numbers. Nothing is asked before the first [`AuditListing::next`].
+    pub fn audit_records(&self, filter: &AuditFilter) -> AuditListing {
+        let request = v1::ListRecordsRequest {
+            from_sequence: filter.from.max(1),
+            to_sequence: filter.to,
+            actor: filter.actor.clone(),
+            action: filter.action.clone(),
+            device_id: filter.device.clone(),
+            protector_id: filter.protector.clone(),
+            not_before_ms: filter.not_before_ms,
+            before_ms: filter.before_ms,
+            stale: filter.stale,
+        };
+        AuditListing { client: self.clone(), request, stream: None, head: None, barren: 0 }
+    }
+
+    /// Number and hash of the newest record.
+    ///
+    /// # Errors
+    /// If the caller is no auditor, or no server answers.
+    pub async fn audit_head(&self, stale: bool) -> Result<v1::GetHeadResponse, ClientError> {
+        self.call(&v1::GetHeadRequest { stale }, |channel, request| async move {
+            AuditServiceClient::new(channel).get_head(request).await
+        })
+        .await
+    }
+}
+
+impl AuditListing {
+    /// Head of the chain when the listing began; `None` before the first records.
+    pub const fn head(&self) -> Option<&v1::AuditHead> {
+        self.head.as_ref()
+    }
+
+    /// The next records; `None` after the last.
+    ///
+    /// # Errors
+    /// If the caller is no auditor, or no server goes on with it.
+    pub async fn next(&mut self) -> Result<Option<Vec<v1::AuditRecord>>, ClientError> {
+        loop {
+            let mut stream = match self.stream.take() {
+                Some(stream) => stream,
+                None => self.open().await?,
+            };
+            match stream.message().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(page)) => {
+                    self.took(&page);
+                    self.stream = Some(stream);
+                    if !page.records.is_empty() {
+                        return Ok(Some(page.records));
+                    }
+                }
+                Err(status) => self.broke(&status)?,
+            }
+        }
+    }
+
+    /// Remembers where to go on, and up to where: a listing that is opened again must not grow.
+    fn took(&mut self, page: &v1::ListRecordsResponse) {
+        if let Some(last) = page.records.last() {
+            self.request.from_sequence = last.sequence.saturating_add(1);
+            self.barren = 0;
+        }
+        if self.head.is_none()
+            && let Some(head) = page.head.clone()
+        {
+            if self.request.to_sequence == 0 {
+                self.request.to_sequence = head.sequence;
+            }
+            self.head = Some(head);
+        }
+    }
+
+    fn broke(&mut self, status: &tonic::Status) -> Result<(), ClientError> {
+        let Some(endpoint) = self.client.pool().preferred() else {
+            return Err(ClientError::Answer("there is no endpoint to call".to_owned()));
+        };
+        let (error, again) = stream_error(status, endpoint);
+        self.barren = self.barren.saturating_add(1);
+        if again && self.barren <= BARREN_REOPENS { Ok(()) } else { Err(error) }
+    }
+
+    async fn open(&self) -> Result<Streaming<v1::ListRecordsResponse>, ClientError> {
+        self.client
+            .call_stream(&self.request, |channel, request| async move {
+                AuditServiceClient::new(channel).list_records(request).await
+            })
+            .await
+    }
+}

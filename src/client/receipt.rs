@@ -1,0 +1,100 @@
+//! Receipts: the proof that a majority has a sealed key on disk.
+
+use holdfast_proto::v1;
+
+use super::error::ClientError;
+use crate::crypto::{ReceiptFacts, StatementVerifier};
+use crate::domain::{
+    ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId,
+};
+
+/// What a receipt must say to be the one for an escrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) cluster: ClusterId,
+    pub(super) device: DeviceId,
+    pub(super) volume: VolumeId,
+    pub(super) protector: ProtectorId,
+    pub(super) version: KeyVersion,
+    pub(super) sealed_digest: [u8; 32],
+}
+
+/// A receipt that was checked: it is for what was sent, and a node of the cluster signed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// What was stored, where and when.
+    pub facts: ReceiptFacts,
+    /// The node that signed.
+    pub node: NodeId,
+    /// The receipt as it came, to be kept as evidence.
+    pub message: v1::Receipt,
+}
+
+impl Receipt {
+    /// Checks a receipt against what was sent, then its signature and chain.
+    pub(super) fn check(
+        message: v1::Receipt,
+        expected: &Expected,
+        verifier: &StatementVerifier,
+        now: Timestamp,
+    ) -> Result<Self, ClientError> {
+        let facts = facts(&message)?;
+        let cluster: ClusterId = field(message.cluster_id.parse())?;
+        let stated = Expected {
+            cluster,
+            device: facts.device,
+            volume: facts.volume,
+            protector: facts.protector,
+            version: facts.version,
+            sealed_digest: facts.sealed_digest,
+        };
+        if let Some(what) = difference(&stated, expected) {
+            return Err(ClientError::Receipt(format!("it is for another {what}")));
+        }
+        let node = NodeId::new(message.node_id);
+        verifier
+            .receipt(&facts, node, &message.signer_chain, &message.signature, now)
+            .map_err(|error| ClientError::Receipt(error.to_string()))?;
+        Ok(Self { cluster, facts, node, message })
+    }
+}
+
+fn difference(stated: &Expected, expected: &Expected) -> Option<&'static str> {
+    let checks = [
+        (stated.cluster == expected.cluster, "cluster"),
+        (stated.device == expected.device, "device"),
+        (stated.volume == expected.volume, "volume"),
+        (stated.protector == expected.protector, "key id"),
+        (stated.version == expected.version, "version"),
+        (stated.sealed_digest == expected.sealed_digest, "sealed key"),
+    ];
+    checks.into_iter().find(|(same, _)| !same).map(|(_, what)| what)
+}
+
+fn facts(message: &v1::Receipt) -> Result<ReceiptFacts, ClientError> {
+    let missing = |name: &str| ClientError::Receipt(format!("{name} is missing"));
+    let position = message.position.as_ref().ok_or_else(|| missing("position"))?;
+    let head = message.audit_head.as_ref().ok_or_else(|| missing("audit_head"))?;
+    Ok(ReceiptFacts {
+        device: field(message.device_id.parse())?,
+        volume: field(message.volume_id.parse())?,
+        protector: field(message.protector_id.parse())?,
+        version: KeyVersion::new(message.version),
+        sealed_digest: digest(&message.sealed_digest, "sealed_digest")?,
+        term: position.term,
+        index: position.index,
+        audit_sequence: head.sequence,
+        audit_hash: digest(&head.hash, "audit_head.hash")?,
+        escrowed_at: Timestamp::from_millis(message.escrowed_at_ms),
+    })
+}
+
+fn field<T>(parsed: Result<T, crate::domain::FieldError>) -> Result<T, ClientError> {
+    parsed.map_err(|error| ClientError::Receipt(error.to_string()))
+}
+
+fn digest(bytes: &[u8], name: &str) -> Result<[u8; 32], ClientError> {
+    bytes.try_into().map_err(|_| ClientError::Receipt(format!("{name} has not 32 bytes")))
+}

@@ -1,0 +1,68 @@
+//! Between the vocabulary and the messages on the wire.
+
+use holdfast_proto::v1;
+
+use super::error::ClientError;
+use crate::domain::{FieldError, ProtectorKind, Role, User, VolumeKind};
+
+/// A kind of protector on the wire.
+pub const fn protector_kind(kind: ProtectorKind) -> v1::ProtectorKind {
+    match kind {
+        ProtectorKind::BitLockerRecoveryPassword => v1::ProtectorKind::BitlockerRecoveryPassword,
+        ProtectorKind::Luks2RecoveryKey => v1::ProtectorKind::Luks2RecoveryKey,
+    }
+}
+
+/// A kind of volume on the wire.
+pub const fn volume_kind(kind: VolumeKind) -> v1::VolumeKind {
+    match kind {
+        VolumeKind::OperatingSystem => v1::VolumeKind::OperatingSystem,
+        VolumeKind::FixedData => v1::VolumeKind::FixedData,
+        VolumeKind::RemovableData => v1::VolumeKind::RemovableData,
+    }
+}
+
+/// A role on the wire.
+pub const fn role(role: Role) -> v1::Role {
+    match role {
+        Role::HelpDesk => v1::Role::HelpDesk,
+        Role::AdvancedHelpDesk => v1::Role::AdvancedHelpDesk,
+        Role::ReportReader => v1::Role::ReportReader,
+        Role::Auditor => v1::Role::Auditor,
+        Role::Administrator => v1::Role::Administrator,
+    }
+}
+
+/// A user on the wire.
+pub fn user(user: &User) -> v1::User {
+    v1::User { domain: user.domain().to_owned(), name: user.name().to_owned() }
+}
+
+/// A user from `domain\name`, `name@domain` or `name`.
+///
+/// # Errors
+/// If the name is empty or too long.
+pub fn parse_user(text: &str) -> Result<User, FieldError> {
+    if let Some((domain, name)) = text.split_once('\\') {
+        return User::new(domain, name);
+    }
+    match text.split_once('@') {
+        Some((name, domain)) => User::new(domain, name),
+        None => User::new("", text),
+    }
+}
+
+/// A part of an answer that must be there.
+pub(super) fn present<T>(part: Option<T>, name: &'static str) -> Result<T, ClientError> {
+    part.ok_or_else(|| ClientError::Answer(format!("{name} is missing")))
+}
+
+/// A field of an answer that must be well-formed.
+pub(super) fn well_formed<T>(field: Result<T, FieldError>) -> Result<T, ClientError> {
+    field.map_err(|error| ClientError::Answer(error.to_string()))
+}
+
+/// A digest or a hash of an answer.
+pub(super) fn bytes32(bytes: &[u8], name: &'static str) -> Result<[u8; 32], ClientError> {
+    bytes.try_into().map_err(|_| ClientError::Answer(format!("{name} has not 32 bytes")))
+}

@@ -1,0 +1,208 @@
+//! Openraft's state machine over ours: applies committed entries to the view and makes snapshots of it.
+//!
+//! Keeps I2: nothing is applied before the log holds it on this node's own disk.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::SnapshotOf;
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::types::{Entry, LogId, Response, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
+use super::wire::{decode_stored_membership, encode_stored_membership};
+use crate::fs::Fs;
+use crate::state::{self, Heads, Machine};
+use crate::storage::snapshot::{SnapshotFile, Snapshots};
+use crate::storage::view::View;
+use crate::storage::wal::Wal;
+
+/// Most entries that are applied in one commit. Bounds the time that one step keeps a thread.
+const APPLY_BATCH: usize = 256;
+
+/// What readers of the applied state share with the task that applies.
+pub(crate) struct AppliedState {
+    /// The state itself.
+    pub(crate) view: Arc<View>,
+    heads: RwLock<Heads>,
+    index: watch::Sender<Option<u64>>,
+}
+
+impl AppliedState {
+    pub(crate) fn new(view: Arc<View>, heads: Heads) -> Self {
+        let index = watch::Sender::new(heads.position.map(|position| position.index));
+        Self { view, heads: RwLock::new(heads), index }
+    }
+
+    /// The facts of the state, all of one moment.
+    pub(crate) fn heads(&self) -> Heads {
+        self.heads.read().clone()
+    }
+
+    /// The last applied index.
+    pub(crate) fn index(&self) -> Option<u64> {
+        *self.index.borrow()
+    }
+
+    /// Tells when the applied index changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<u64>> {
+        self.index.subscribe()
+    }
+
+    fn publish(&self, heads: &Heads) {
+        let index = heads.position.map(|position| position.index);
+        *self.heads.write() = heads.clone();
+        self.index.send_replace(index);
+    }
+}
+
+/// Applies entries, one batch after another.
+pub(crate) struct StateMachine<F: Fs> {
+    machine: Machine<View>,
+    applied: Arc<AppliedState>,
+    snapshots: Arc<Snapshots<F>>,
+    durable: watch::Receiver<Option<u64>>,
+}
+
+impl<F: Fs> StateMachine<F> {
+    pub(crate) fn open(
+        view: Arc<View>, snapshots: Arc<Snapshots<F>>, wal: &Wal<F>,
+    ) -> Result<(Self, Arc<AppliedState>), state::StoreError> {
+        let machine = Machine::open(view.clone())?;
+        let applied = Arc::new(AppliedState::new(view, machine.heads().clone()));
+        let durable = wal.subscribe_durable();
+        Ok((Self { machine, applied: applied.clone(), snapshots, durable }, applied))
+    }
+
+    async fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let Some((last, _)) = batch.last() else { return Ok(()) };
+        let last = last.log_id.index;
+        // I2: openraft may ask for entries that a majority holds and this node's disk does not yet.
+        self.durable
+            .wait_for(|durable| durable.is_some_and(|durable| durable >= last))
+            .await
+            .map_err(|_| io::Error::other("the log has stopped"))?;
+        self.make_room().await?;
+        let mut responders = Vec::with_capacity(batch.len());
+        let entries: Vec<_> = batch
+            .into_iter()
+            .map(|(entry, responder)| {
+                let at = position(&entry.log_id);
+                responders.push(responder);
+                (at, state_entry(entry))
+            })
+            .collect();
+        let mut outcomes = self.machine.apply(entries).map_err(io::Error::other)?.into_iter();
+        self.applied.publish(self.machine.heads());
+        for responder in responders {
+            let outcome = outcomes.next();
+            if let Some(responder) = responder {
+                responder.send(Response(outcome));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits, off the async threads, while too much is applied and not yet in the engine (I3).
+    async fn make_room(&self) -> io::Result<()> {
+        if self.applied.view.has_room() {
+            return Ok(());
+        }
+        let view = self.applied.view.clone();
+        tokio::task::spawn_blocking(move || view.wait_for_room())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)
+    }
+}
+
+fn state_entry(entry: Entry) -> state::Entry {
+    match entry.payload {
+        EntryPayload::Blank => state::Entry::Blank,
+        EntryPayload::Normal(command) => state::Entry::Command(command.0),
+        EntryPayload::Membership(membership) => {
+            let stored = StoredMembership::new(Some(entry.log_id), membership);
+            state::Entry::Membership(encode_stored_membership(&stored))
+        }
+    }
+}
+
+fn raft_meta(last: Option<state::Position>, membership: &[u8]) -> io::Result<SnapshotMeta> {
+    let last_membership = decode_stored_membership(membership).map_err(io::Error::other)?;
+    Ok(SnapshotMeta { last_log_id: last.map(log_id), last_membership })
+}
+
+impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
+    type SnapshotData = SnapshotFile<F>;
+    type SnapshotBuilder = SnapshotBuilder<F>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let heads = self.machine.heads();
+        let membership = decode_stored_membership(&heads.membership).map_err(io::Error::other)?;
+        Ok((heads.position.map(log_id), membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(first) = entries.try_next().await? {
+            let mut batch = vec![first];
+            while batch.len() < APPLY_BATCH {
+                match entries.next().now_or_never().flatten() {
+                    Some(entry) => batch.push(entry?),
+                    None => break,
+                }
+            }
+            self.apply_batch(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<F> {
+        SnapshotBuilder { view: self.applied.view.clone(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotFile<F>) -> Result<(), io::Error> {
+        let (view, snapshots) = (self.applied.view.clone(), self.snapshots.clone());
+        tokio::task::spawn_blocking(move || snapshots.install(&snapshot, &view))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        self.machine = Machine::open(self.applied.view.clone()).map_err(io::Error::other)?;
+        self.applied.publish(self.machine.heads());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotFile<F>>>, io::Error> {
+        let Some(file) = self.snapshots.current() else { return Ok(None) };
+        let meta = raft_meta(file.meta().last, &file.meta().membership)?;
+        Ok(Some(openraft::storage::Snapshot { meta, snapshot: file }))
+    }
+}
+
+/// Makes a snapshot while writes go on.
+pub(crate) struct SnapshotBuilder<F: Fs> {
+    view: Arc<View>,
+    snapshots: Arc<Snapshots<F>>,
+}
+
+impl<F: Fs> RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder<F> {
+    type SnapshotData = SnapshotFile<F>;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotFile<F>>, io::Error> {
+        let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
+        let file = tokio::task::spawn_blocking(move || snapshots.build(&view))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        let meta = raft_meta(file.meta().last, &file.meta().membership)?;
+        tracing::info!(index = meta.last_log_id.map(|id| id.index), bytes = file.bytes(), "snapshot taken");
+        Ok(openraft::storage::Snapshot { meta, snapshot: file })
+    }
+}

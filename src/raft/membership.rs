@@ -1,0 +1,222 @@
+//! Changes of the membership. Only the leader makes them; a follower hands them on over the peer port.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_proto::peer::v1 as pb;
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver as _;
+
+use super::api::{Member, RaftError};
+use super::link::LeaderLink;
+use super::peers::Lane;
+use super::types::{LogId, position};
+use super::wire::{log_id_from_wire, log_id_to_wire, member_from_wire, member_to_wire};
+use crate::domain::NodeId;
+use crate::fs::Fs;
+use crate::state::Position;
+
+/// A learner within this many entries of the leader's last one counts as caught up.
+const CAUGHT_UP_ENTRIES: u64 = 1000;
+/// How long a change may take: a learner may have to fetch a snapshot's worth of log first.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a new leader may take to appear after a transfer.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A change of the membership, or of who leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Adds a member without a vote.
+    AddLearner(Member),
+    /// Gives a learner a vote.
+    Promote(NodeId),
+    /// Removes a member.
+    Remove(NodeId),
+    /// Hands leadership on.
+    Transfer(Option<NodeId>),
+}
+
+/// What a change led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// The entry; none for a transfer.
+    pub(crate) position: Option<Position>,
+    /// Who leads now.
+    pub(crate) leader: Option<NodeId>,
+}
+
+pub(crate) fn change_to_wire(change: &Change) -> pb::MembershipRequest {
+    use pb::membership_request::Change as Wire;
+    let change = match change {
+        Change::AddLearner(member) => Wire::AddLearner(member_to_wire(member)),
+        Change::Promote(id) => Wire::Promote(id.get()),
+        Change::Remove(id) => Wire::Remove(id.get()),
+        Change::Transfer(to) => Wire::TransferTo(to.map_or(0, NodeId::get)),
+    };
+    pb::MembershipRequest { change: Some(change) }
+}
+
+pub(crate) fn change_from_wire(request: pb::MembershipRequest) -> Result<Change, RaftError> {
+    use pb::membership_request::Change as Wire;
+    let bad = |error: &dyn std::fmt::Display| RaftError::Membership(error.to_string());
+    Ok(match request.change.ok_or_else(|| bad(&"no change is given"))? {
+        Wire::AddLearner(member) => Change::AddLearner(member_from_wire(member).map_err(|error| bad(&error))?),
+        Wire::Promote(id) => Change::Promote(NodeId::new(id)),
+        Wire::Remove(id) => Change::Remove(NodeId::new(id)),
+        Wire::TransferTo(0) => Change::Transfer(None),
+        Wire::TransferTo(id) => Change::Transfer(Some(NodeId::new(id))),
+    })
+}
+
+pub(crate) fn changed_to_wire(changed: Changed) -> pb::MembershipResponse {
+    pb::MembershipResponse {
+        log_id: changed.position.map(|at| log_id_to_wire(&super::types::log_id(at))),
+        leader_id: changed.leader.map_or(0, NodeId::get),
+    }
+}
+
+impl<F: Fs> LeaderLink<F> {
+    /// Makes a change here, or has the leader make it.
+    pub(crate) async fn change(&self, change: Change) -> Result<Changed, RaftError> {
+        let leader = self.leader().ok_or(RaftError::NoLeader)?;
+        if leader.id == self.id() {
+            return self.change_here(change).await;
+        }
+        let mut client = self.peers.client(&leader, Lane::Control)?;
+        let mut request = tonic::Request::new(change_to_wire(&change));
+        request.set_timeout(CHANGE_DEADLINE);
+        match client.membership(request).await {
+            Ok(response) => {
+                let response = response.into_inner();
+                Ok(Changed {
+                    position: response.log_id.map(|id| position(&log_id_from_wire(id))),
+                    leader: Some(response.leader_id).filter(|id| *id != 0).map(NodeId::new),
+                })
+            }
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                Err(RaftError::Membership(status.message().to_owned()))
+            }
+            Err(_) => Err(RaftError::OutcomeUnknown),
+        }
+    }
+
+    /// Makes a change as the leader.
+    pub(crate) async fn change_here(&self, change: Change) -> Result<Changed, RaftError> {
+        let work = async {
+            match change {
+                Change::AddLearner(member) => self.add_learner(member).await,
+                Change::Promote(id) => self.promote(id).await,
+                Change::Remove(id) => self.remove(id).await,
+                Change::Transfer(to) => return self.transfer(to).await,
+            }
+            .map(|id| Changed { position: Some(position(&id)), leader: Some(self.id()) })
+        };
+        tokio::time::timeout(CHANGE_DEADLINE, work).await.unwrap_or(Err(RaftError::OutcomeUnknown))
+    }
+
+    async fn add_learner(&self, member: Member) -> Result<LogId, RaftError> {
+        let metrics = self.raft.metrics();
+        let known = metrics.borrow_watched().membership_config.get_node(&member.id.get()).cloned();
+        if let Some(known) = known {
+            let what = format!("node {} is a member already, at {}", known.id, known.peer_address);
+            return Err(RaftError::Membership(what));
+        }
+        let id = member.id.get();
+        self.raft.add_learner(id, member, false).await.map(|response| response.log_id).map_err(refused)
+    }
+
+    async fn promote(&self, id: NodeId) -> Result<LogId, RaftError> {
+        let metrics = self.raft.metrics();
+        let behind = {
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            if membership.voter_ids().any(|voter| voter == id.get()) {
+                return Err(RaftError::Membership(format!("node {id} has a vote already")));
+            }
+            if membership.get_node(&id.get()).is_none() {
+                return Err(RaftError::Membership(format!("node {id} is no member; add it first")));
+            }
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.get()).cloned()).flatten();
+            let last = metrics.last_log_index.unwrap_or(0);
+            last.saturating_sub(matched.map_or(0, |matched| matched.index))
+        };
+        if behind > CAUGHT_UP_ENTRIES {
+            let what = format!("node {id} is {behind} entries behind; promote it when it has caught up");
+            return Err(RaftError::Membership(what));
+        }
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.get()]));
+        self.raft.change_membership(change, false).await.map(|response| response.log_id).map_err(refused)
+    }
+
+    async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {
+        let metrics = self.raft.metrics();
+        let (is_voter, voters) = {
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            if membership.get_node(&id.get()).is_none() {
+                return Err(RaftError::Membership(format!("node {id} is no member")));
+            }
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            (voters.contains(&id.get()), voters.len())
+        };
+        if is_voter && voters == 1 {
+            return Err(RaftError::Membership("the last voter can't be removed".into()));
+        }
+        let ids = BTreeSet::from([id.get()]);
+        let change = if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+        self.raft.change_membership(change, false).await.map(|response| response.log_id).map_err(refused)
+    }
+
+    /// Hands leadership to `to`, or to the voter that is furthest ahead.
+    async fn transfer(&self, to: Option<NodeId>) -> Result<Changed, RaftError> {
+        let target = self.transfer_target(to)?;
+        self.raft.trigger().transfer_leader(target).await.map_err(stopped)?;
+        let mut news = self.raft.server_metrics();
+        let own = self.id().get();
+        let taken = async {
+            loop {
+                let leader = news.borrow_and_update().current_leader;
+                if let Some(leader) = leader.filter(|leader| *leader != own) {
+                    return Ok(NodeId::new(leader));
+                }
+                news.changed().await.map_err(|error| RaftError::Stopped(error.to_string()))?;
+            }
+        };
+        let leader = tokio::time::timeout(TRANSFER_DEADLINE, taken)
+            .await
+            .map_err(|_| RaftError::Membership(format!("node {target} did not take over")))??;
+        Ok(Changed { position: None, leader: Some(leader) })
+    }
+
+    fn transfer_target(&self, to: Option<NodeId>) -> Result<u64, RaftError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let own = self.id().get();
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().filter(|id| *id != own).collect();
+        if let Some(to) = to {
+            let known = voters.contains(&to.get());
+            return if known {
+                Ok(to.get())
+            } else {
+                Err(RaftError::Membership(format!("node {to} is not another voter")))
+            };
+        }
+        let replication = metrics.replication.iter().flatten();
+        let ahead = replication.filter(|(id, _)| voters.contains(*id)).max_by_key(|(_, matched)| matched.map(|m| m.index));
+        ahead.map(|(id, _)| *id).ok_or_else(|| RaftError::Membership("there is no other voter".into()))
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> RaftError {
+    RaftError::Stopped(error.to_string())
+}
+
+fn refused(
+    error: openraft::errors::RaftError<super::types::TypeConfig, openraft::errors::ClientWriteError<super::types::TypeConfig>>,
+) -> RaftError {
+    match error {
+        openraft::errors::RaftError::Fatal(fatal) => stopped(fatal),
+        openraft::errors::RaftError::APIError(openraft::errors::ClientWriteError::ForwardToLeader(_)) => RaftError::NoLeader,
+        openraft::errors::RaftError::APIError(error) => RaftError::Membership(error.to_string()),
+    }
+}

@@ -1,0 +1,277 @@
+//! Openraft's network over gRPC between nodes.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use holdfast_proto::peer::v1 as pb;
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::SnapshotOf;
+use tonic::{Request, Status};
+
+use super::api::Member;
+use super::peers::{Lane, PeerClient, Peers};
+use super::types::{TypeConfig, Vote, position};
+use super::wire::{
+    WireError, append_result_from_wire, append_to_wire, log_id_to_wire, snapshot_header_to_wire, vote_from_wire,
+    vote_request_to_wire, vote_response_from_wire, vote_to_wire,
+};
+use crate::fs::Fs;
+use crate::storage::snapshot::SnapshotFile;
+
+/// How long a follower may take to answer a replicated batch before its stream is given up and opened again.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of a snapshot file in one message.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Snapshot chunks that may be read ahead of the network.
+const CHUNKS_AHEAD: usize = 4;
+
+type BoxStream<'a, T> = futures::stream::BoxStream<'a, T>;
+
+/// Makes openraft's connections.
+pub(crate) struct Network<F> {
+    peers: Arc<Peers>,
+    _fs: std::marker::PhantomData<fn() -> F>,
+}
+
+impl<F: Fs> Network<F> {
+    pub(crate) fn new(peers: Arc<Peers>) -> Self {
+        Self { peers, _fs: std::marker::PhantomData }
+    }
+
+    fn connection(&self, node: &Member, lane: Lane) -> Connection<F> {
+        Connection { peers: self.peers.clone(), member: node.clone(), lane, _fs: std::marker::PhantomData }
+    }
+}
+
+impl<F: Fs> RaftNetworkFactory<TypeConfig> for Network<F> {
+    type Network = Connection<F>;
+
+    async fn new_client(&mut self, _target: u64, node: &Member) -> Connection<F> {
+        self.connection(node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, _target: u64, node: &Member) -> Connection<F> {
+        self.connection(node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, _target: u64, node: &Member) -> Connection<F> {
+        self.connection(node, Lane::Bulk)
+    }
+}
+
+/// One connection to one member, for one purpose.
+pub(crate) struct Connection<F> {
+    peers: Arc<Peers>,
+    member: Member,
+    lane: Lane,
+    _fs: std::marker::PhantomData<fn() -> F>,
+}
+
+/// An answer that never came, or says that nothing can be done: openraft backs off.
+fn unreachable(error: impl std::error::Error + 'static) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}
+
+fn failed(status: &Status) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(status))
+}
+
+fn text(message: impl Into<String>) -> std::io::Error {
+    std::io::Error::other(message.into())
+}
+
+impl<F: Fs> Connection<F> {
+    fn client(&self) -> Result<PeerClient, RPCError<TypeConfig>> {
+        // Votes must not queue behind a batch of entries.
+        let lane = if self.lane == Lane::Log { Lane::Log } else { self.lane };
+        self.peers.client(&self.member, lane).map_err(unreachable)
+    }
+
+    fn control(&self) -> Result<PeerClient, RPCError<TypeConfig>> {
+        self.peers.client(&self.member, Lane::Control).map_err(unreachable)
+    }
+
+    /// Within the time that openraft allows, or unreachable.
+    async fn within<T>(
+        option: &RPCOption, call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RPCError<TypeConfig>> {
+        match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(unreachable(status)),
+            Err(elapsed) => Err(unreachable(elapsed)),
+        }
+    }
+
+    async fn open_append<'s, S>(
+        &'s mut self, input: S,
+    ) -> Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let mut client = self.client()?;
+        let in_flight = Arc::new(AtomicU64::new(0));
+        let term = Arc::new(AtomicU64::new(0));
+        let mut input = input;
+        let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+        term.store(first.vote.leader_id.term, Ordering::Relaxed);
+        if self.lane == Lane::Log {
+            let greeting = self.peers.greet(&self.member, first.vote.leader_id.term).await;
+            greeting.map_err(|message| unreachable(text(message)))?;
+        }
+        let sent = in_flight.clone();
+        let requests = futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            append_to_wire(request)
+        });
+        let answers = client.append(requests).await.map_err(unreachable)?.into_inner();
+        let (peers, member) = (self.peers.clone(), self.member.id);
+        let answers = futures::stream::unfold(Some(answers), move |state| {
+            let (peers, in_flight, term) = (peers.clone(), in_flight.clone(), term.clone());
+            async move {
+                let mut answers = state?;
+                let result = next_answer(&mut answers, &in_flight).await?;
+                if let Ok(Ok(Some(id))) = &result {
+                    peers.note_acknowledged(member, term.load(Ordering::Relaxed), position(id));
+                }
+                let more = matches!(result, Ok(Ok(_)));
+                Some((result, more.then_some(answers)))
+            }
+        });
+        Ok(answers.boxed())
+    }
+}
+
+/// The next answer of a follower. While nothing is under way it may be silent for ever; else it has a deadline.
+async fn next_answer(
+    answers: &mut tonic::Streaming<pb::AppendResponse>, in_flight: &AtomicU64,
+) -> Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
+    let answer = loop {
+        match tokio::time::timeout(APPEND_TIMEOUT, answers.message()).await {
+            Ok(answer) => break answer,
+            Err(_) if in_flight.load(Ordering::Relaxed) == 0 => {}
+            Err(elapsed) => return Some(Err(RPCError::Network(NetworkError::new(&elapsed)))),
+        }
+    };
+    match answer {
+        Ok(Some(response)) => {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+            Some(append_result_from_wire(response).map_err(|error: WireError| unreachable(error)))
+        }
+        Ok(None) => None,
+        Err(status) => Some(Err(failed(&status))),
+    }
+}
+
+impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
+    type SnapshotData = SnapshotFile<F>;
+
+    async fn append_entries(
+        &mut self, request: AppendEntriesRequest<TypeConfig>, option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.control()?;
+        let once = futures::stream::once(std::future::ready(append_to_wire(request)));
+        let call = async move {
+            let mut answers = client.append(once).await?.into_inner();
+            answers.message().await?.map(tonic::Response::new).ok_or_else(|| Status::unavailable("no answer"))
+        };
+        let result = append_result_from_wire(Self::within(&option, call).await?).map_err(unreachable)?;
+        Ok(result.into())
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self, input: S, _option: RPCOption,
+    ) -> futures::future::BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        self.open_append(input).boxed()
+    }
+
+    async fn vote(
+        &mut self, request: VoteRequest<TypeConfig>, option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.control()?;
+        let response = Self::within(&option, client.vote(vote_request_to_wire(&request))).await?;
+        vote_response_from_wire(response).map_err(unreachable)
+    }
+
+    async fn pre_vote(
+        &mut self, request: VoteRequest<TypeConfig>, option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.control()?;
+        let response = Self::within(&option, client.pre_vote(vote_request_to_wire(&request))).await?;
+        vote_response_from_wire(response).map_err(unreachable)
+    }
+
+    async fn full_snapshot(
+        &mut self, vote: Vote, snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static, _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut client = self.client().map_err(StreamingError::from)?;
+        let file = snapshot.snapshot;
+        let header = snapshot_header_to_wire(&vote, &snapshot.meta, file.bytes());
+        let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+        let reader = tokio::task::spawn_blocking(move || send_chunks(&file, header, &sender));
+        let call = client.install_snapshot(tokio_stream::wrappers::ReceiverStream::new(chunks));
+        let response = tokio::select! {
+            closed = cancel => return Err(closed.into()),
+            response = call => response,
+        };
+        // A reader that failed has cut the stream short, so the call failed too; its error says more.
+        if let Ok(Err(error)) = reader.await {
+            return Err(StreamingError::Unreachable(Unreachable::new(&error)));
+        }
+        let response = response.map_err(|status| StreamingError::Network(NetworkError::new(&status)))?;
+        let vote = vote_from_wire(response.into_inner().vote)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self, request: TransferLeaderRequest<TypeConfig>, option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.control()?;
+        let wire = pb::TransferLeaderRequest {
+            from: Some(vote_to_wire(request.from_leader())),
+            to: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(log_id_to_wire),
+        };
+        let response = Self::within(&option, client.transfer_leader(Request::new(wire))).await?;
+        if response.accepted { Ok(Ok(())) } else { Err(unreachable(text(response.refusal))) }
+    }
+}
+
+/// Reads a snapshot file and hands its pieces to the network.
+fn send_chunks<F: Fs>(
+    file: &SnapshotFile<F>, header: pb::SnapshotHeader, sender: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
+) -> std::io::Result<()> {
+    let size = file.bytes();
+    let mut header = Some(header);
+    let mut offset = 0u64;
+    loop {
+        let length = CHUNK_BYTES.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(CHUNK_BYTES));
+        let data = file.read_chunk(offset, length)?;
+        let next = offset.saturating_add(data.len() as u64);
+        let chunk = pb::SnapshotChunk { header: header.take(), offset, data: Bytes::from(data), done: next >= size };
+        let done = chunk.done;
+        // The receiver is gone when the call was cancelled; then nothing is left to do.
+        if sender.blocking_send(chunk).is_err() || done {
+            return Ok(());
+        }
+        offset = next;
+    }
+}

@@ -1,0 +1,458 @@
+//! A running node: opens its data directory, takes part in the consensus, and answers the layers above.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::api::{
+    ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics, NodeOptions, RaftError,
+    Refusal, RaftTimes,
+};
+use super::barrier::Barrier;
+use super::link::LeaderLink;
+use super::log_store::LogStore;
+use super::machine::{AppliedState, StateMachine};
+use super::membership::Change;
+use super::network::Network;
+use super::peers::{Identity, Peers};
+use crate::domain::NodeId;
+use crate::fs::{Fs, StdFs};
+use crate::state::{Applied, Command, Position, codec};
+use crate::storage::layout::{DataDir, ExpectedIdentity, LayoutError};
+use crate::storage::recovery;
+use crate::storage::snapshot::{SnapshotError, Snapshots};
+use crate::storage::view::{View, ViewOptions};
+use crate::storage::wal::{Space, Wal, WalError, WalOptions};
+
+/// Entries that stay in the log behind a snapshot, so that a follower that was briefly away needs no snapshot.
+const KEEP_ENTRIES: u64 = 10_000;
+/// Most entries in one replication request.
+const PAYLOAD_ENTRIES: u64 = 512;
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is not usable.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The log is not usable.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The snapshots are not usable.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The view can be neither opened nor rebuilt.
+    #[error(transparent)]
+    Recovery(#[from] recovery::RecoveryError),
+    /// The state can't be read.
+    #[error(transparent)]
+    State(#[from] crate::state::StoreError),
+    /// The certificates for the peer port are not usable.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    /// I7: the node was a member and its log is gone.
+    #[error(
+        "node {0} was a member of the cluster, but its log is gone. It must not come back under this id: \
+         it may have acknowledged entries that it no longer has. Remove it from the cluster, and add it again with an \
+         empty data directory under a new id (docs/operations.md, \"Replace a node\")"
+    )]
+    LogLost(NodeId),
+    /// Raft's times contradict each other.
+    #[error("raft: {0}")]
+    Times(String),
+    /// Openraft did not start.
+    #[error("the consensus did not start: {0}")]
+    Raft(String),
+}
+
+pub(crate) struct Inner<F: Fs> {
+    pub(crate) identity: Identity,
+    pub(crate) options: NodeOptions,
+    pub(crate) link: Arc<LeaderLink<F>>,
+    pub(crate) snapshots: Arc<Snapshots<F>>,
+    pub(crate) applied: Arc<AppliedState>,
+    pub(crate) data_dir: DataDir<F>,
+    pub(crate) joined: AtomicBool,
+    pub(crate) failed: watch::Sender<Option<String>>,
+    pub(crate) elections: AtomicU64,
+    pub(crate) draining: AtomicBool,
+    barrier: Barrier,
+    unsealed: AtomicBool,
+    started: Instant,
+    heard_ms: AtomicU64,
+}
+
+/// A node of the cluster. Cheap to clone.
+pub struct Node<F: Fs = StdFs>(pub(crate) Arc<Inner<F>>);
+
+impl<F: Fs> Clone for Node<F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// A size in memory; no machine has more than it can address.
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "holdfast".into(),
+        heartbeat_interval: ms(times.heartbeat),
+        election_timeout_min: ms(times.election_min),
+        election_timeout_max: ms(times.election_max),
+        install_snapshot_timeout: ms(times.snapshot_chunk),
+        max_payload_entries: PAYLOAD_ENTRIES,
+        // Snapshots are taken by size of the log, see `watch.rs`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| StartError::Times(error.to_string()))
+}
+
+impl<F: Fs> Node<F> {
+    /// Opens the data directory and starts to take part. A node with an empty directory waits to be made part of a
+    /// cluster.
+    ///
+    /// # Errors
+    /// If the data directory, the log, the snapshots or the certificates are not usable. Nothing is repaired silently.
+    pub async fn start(fs: F, options: NodeOptions) -> Result<Self, StartError> {
+        let expected = ExpectedIdentity { cluster: options.cluster, node: options.id };
+        let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
+        let incarnation = data_dir.identity().incarnation;
+        let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
+        let sizes = &options.sizes;
+        let wal_options = WalOptions {
+            segment_bytes: sizes.wal_segment_bytes,
+            cache_bytes: in_memory(sizes.wal_cache_bytes),
+            ..WalOptions::default()
+        };
+        let wal = Wal::open(fs.clone(), &data_dir.wal(), wal_options)?;
+        let joined = data_dir.joined()?;
+        let empty = wal.vote().is_none() && wal.last().is_none();
+        if joined && empty {
+            return Err(StartError::LogLost(options.id));
+        }
+        let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
+        let view_options = ViewOptions {
+            overlay_bytes: in_memory(sizes.overlay_bytes),
+            overlay_age: sizes.overlay_age,
+            cache_bytes: sizes.view_cache_bytes,
+            ..ViewOptions::default()
+        };
+        let bounds = recovery::LogBounds { purged: wal.purged(), last: wal.last(), committed: wal.committed() };
+        let view = Arc::new(recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?);
+        let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
+        let peers = Arc::new(Peers::new(identity, &options.tls)?);
+        let network = Network::<F>::new(peers.clone());
+        let config = raft_config(&options.times)?;
+        let raft = Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let link = Arc::new(LeaderLink::new(raft, peers, wal));
+        let barrier = Barrier::start({
+            let link = link.clone();
+            move || {
+                let link = link.clone();
+                async move { link.read_index().await }
+            }
+        });
+        let node = Self(Arc::new(Inner {
+            identity,
+            options,
+            link,
+            snapshots,
+            applied,
+            data_dir,
+            joined: AtomicBool::new(joined),
+            failed: watch::Sender::new(None),
+            elections: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            barrier,
+            unsealed: AtomicBool::new(false),
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+        }));
+        if !empty {
+            node.mark_joined()?;
+        }
+        super::watch::start(&node);
+        Ok(node)
+    }
+
+    /// Who this node is towards the others.
+    pub fn identity(&self) -> Identity {
+        self.0.identity
+    }
+
+    /// Turns to the reason when the node has failed for good; the process must stop then.
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.0.failed.subscribe()
+    }
+
+    /// Notes on disk, once, that the node takes part (I7), before it first votes or acknowledges anything.
+    pub(crate) fn mark_joined(&self) -> Result<(), LayoutError> {
+        if !self.0.joined.load(Ordering::Acquire) {
+            self.0.data_dir.mark_joined()?;
+            self.0.joined.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Notes that a leader was heard from.
+    pub(crate) fn note_leader_heard(&self) {
+        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.heard_ms.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// Proposes a command on any node, forwarding it to the leader at most once a try, and answers when it is committed
+    /// and applied where it was proposed. Does not wait for the local apply.
+    ///
+    /// # Errors
+    /// [`RaftError::OutcomeUnknown`] if it may still commit; any other error if nothing was proposed.
+    pub async fn propose(&self, command: Command) -> Result<Applied, RaftError> {
+        self.check_running()?;
+        self.0.link.propose(codec::encode_command(&command)).await
+    }
+
+    fn check_running(&self) -> Result<(), RaftError> {
+        if let Some(why) = self.0.failed.borrow().as_ref() {
+            return Err(RaftError::Stopped(why.clone()));
+        }
+        if self.0.draining.load(Ordering::Relaxed) { Err(RaftError::Refused(Refusal::Draining)) } else { Ok(()) }
+    }
+
+    /// Waits until the local state has applied `index`.
+    ///
+    /// # Errors
+    /// [`RaftError::NoLeader`] if that takes longer than `deadline`.
+    pub async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), RaftError> {
+        let mut applied = self.0.applied.subscribe();
+        let reached = applied.wait_for(|applied| applied.is_some_and(|applied| applied >= index));
+        match tokio::time::timeout(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(RaftError::Stopped("nothing is applied any more".into())),
+            Err(_) => Err(RaftError::NoLeader),
+        }
+    }
+
+    /// Makes the next local read linearizable (ReadIndex); returns the local applied index.
+    ///
+    /// # Errors
+    /// If no quorum answers.
+    pub async fn read_barrier(&self) -> Result<u64, RaftError> {
+        let read = self.0.barrier.read_index().await?;
+        self.wait_applied(read.index, super::link::READ_DEADLINE).await?;
+        Ok(self.0.applied.index().unwrap_or(0))
+    }
+
+    /// The applied state.
+    pub fn view(&self) -> &View {
+        &self.0.applied.view
+    }
+
+    /// How recent the applied state is known to be.
+    pub fn freshness(&self) -> Freshness {
+        let applied_index = self.0.applied.index().unwrap_or(0);
+        let metrics = self.0.link.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.current_leader == Some(self.0.identity.id.get());
+        let age = if leads {
+            metrics.last_quorum_acked.as_ref().map_or(Duration::MAX, |at| openraft::Instant::elapsed(&**at))
+        } else {
+            match self.0.heard_ms.load(Ordering::Relaxed) {
+                0 => Duration::MAX,
+                heard => self.0.started.elapsed().saturating_sub(Duration::from_millis(heard)),
+            }
+        };
+        Freshness { applied_index, age }
+    }
+
+    /// Whether the node is, or was, a member of a cluster.
+    pub fn initialized(&self) -> bool {
+        self.0.link.initialized()
+    }
+
+    /// The cluster as this node sees it; with `all`, every other member is asked too.
+    pub async fn statuses(&self, all: bool) -> ClusterView {
+        let (leader, members) = {
+            let metrics = self.0.link.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+            let members: Vec<(Member, bool)> =
+                membership.nodes().map(|(id, member)| (member.clone(), voters.contains(id))).collect();
+            (metrics.current_leader.map(NodeId::new), members)
+        };
+        let asked = members.into_iter().map(|(member, voter)| async move {
+            let answer = if member.id == self.0.identity.id {
+                Ok(self.report())
+            } else if all {
+                super::status::ask(&self.0.link.peers, &member).await
+            } else {
+                Err("not asked".to_owned())
+            };
+            MemberStatus { member, voter, answer }
+        });
+        ClusterView { leader, members: futures::future::join_all(asked).await }
+    }
+
+    /// What this node says of itself.
+    pub(crate) fn report(&self) -> MemberReport {
+        let heads = self.0.applied.heads();
+        let metrics = self.0.link.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        MemberReport {
+            role: match metrics.state {
+                openraft::ServerState::Leader => MemberRole::Leader,
+                openraft::ServerState::Candidate => MemberRole::Candidate,
+                openraft::ServerState::Learner => MemberRole::Learner,
+                _ => MemberRole::Follower,
+            },
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: heads.position.map_or(0, |position| position.index),
+            snapshot_index: metrics.snapshot.as_ref().map_or(0, |id| id.index),
+            unsealed: self.0.unsealed.load(Ordering::Relaxed),
+            state_digest: heads.state_digest(),
+            record_count: heads.records,
+            audit: heads.audit,
+            log_bytes: self.0.link.wal.disk_bytes(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Greets a running node at its peer address, this one included.
+    ///
+    /// # Errors
+    /// [`RaftError::Membership`] with the cause, if it can't be reached or is another node.
+    pub async fn hello(&self, node: NodeId, peer_address: &str) -> Result<Hello, RaftError> {
+        if node == self.0.identity.id {
+            return Ok(self.own_hello());
+        }
+        self.0.link.peers.hello(node, peer_address).await
+    }
+
+    pub(crate) fn own_hello(&self) -> Hello {
+        Hello {
+            id: self.0.identity.id,
+            incarnation: self.0.identity.incarnation,
+            last_log: self.0.link.wal.last(),
+        }
+    }
+
+    /// Makes a cluster of empty nodes.
+    ///
+    /// # Errors
+    /// If the node has been in a cluster before.
+    pub async fn initialize(&self, members: Vec<Member>) -> Result<(), RaftError> {
+        self.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))?;
+        let members: std::collections::BTreeMap<u64, Member> =
+            members.into_iter().map(|member| (member.id.get(), member)).collect();
+        self.0.link.raft.initialize(members).await.map_err(|error| RaftError::Membership(error.to_string()))
+    }
+
+    async fn change(&self, change: Change) -> Result<Position, RaftError> {
+        self.check_running()?;
+        self.0.link.change(change).await?.position.ok_or(RaftError::OutcomeUnknown)
+    }
+
+    /// Adds a member without a vote; returns the entry.
+    ///
+    /// # Errors
+    /// If the change is not possible or its outcome is not known.
+    pub async fn add_learner(&self, member: Member) -> Result<Position, RaftError> {
+        self.change(Change::AddLearner(member)).await
+    }
+
+    /// Gives a learner a vote, once it has caught up; returns the entry.
+    ///
+    /// # Errors
+    /// If the change is not possible or its outcome is not known.
+    pub async fn promote(&self, node: NodeId) -> Result<Position, RaftError> {
+        self.change(Change::Promote(node)).await
+    }
+
+    /// Removes a member for ever; returns the entry.
+    ///
+    /// # Errors
+    /// If the change is not possible or its outcome is not known.
+    pub async fn remove(&self, node: NodeId) -> Result<Position, RaftError> {
+        self.change(Change::Remove(node)).await
+    }
+
+    /// Hands leadership to `to`, or to the voter that is furthest ahead; returns who leads then.
+    ///
+    /// # Errors
+    /// If there is nobody to hand it to, or nobody took it.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RaftError> {
+        self.0.link.change(Change::Transfer(to)).await?.leader.ok_or(RaftError::OutcomeUnknown)
+    }
+
+    /// Tells the other members, in status reports, whether this node can open keys.
+    pub fn set_unsealed(&self, unsealed: bool) {
+        self.0.unsealed.store(unsealed, Ordering::Relaxed);
+    }
+
+    /// Numbers for the metrics.
+    pub fn metrics(&self) -> NodeMetrics {
+        let metrics = self.0.link.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let wal = &self.0.link.wal;
+        let applied = self.0.applied.index().unwrap_or(0);
+        let durable = self.view().durable_position().ok().flatten().map_or(0, |position| position.index);
+        NodeMetrics {
+            term: metrics.current_term,
+            leader: metrics.current_leader.unwrap_or(0),
+            is_leader: metrics.current_leader == Some(self.0.identity.id.get()),
+            committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
+            applied_index: applied,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            elections: self.0.elections.load(Ordering::Relaxed),
+            wal_fsyncs: wal.fsyncs(),
+            wal_written_bytes: wal.written_bytes(),
+            wal_disk_bytes: wal.disk_bytes(),
+            overlay_bytes: self.view().overlay_bytes(),
+            view_lag_entries: applied.saturating_sub(durable),
+            snapshot_age_ms: None,
+            disk_low: wal.space() == Space::Low,
+        }
+    }
+
+    /// Hands leadership on if the node leads, and takes no proposals any more.
+    pub async fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        let leads = self.0.link.leader().is_some_and(|leader| leader.id == self.0.identity.id);
+        if leads && let Err(error) = self.0.link.change_here(Change::Transfer(None)).await {
+            tracing::warn!(%error, "leadership could not be handed on");
+        }
+    }
+
+    /// Stops taking part, and brings what is applied to disk, so that the next start is quick.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.0.link.raft.shutdown().await {
+            tracing::error!(%error, "the consensus did not stop in order");
+        }
+        let (view, wal) = (self.0.applied.view.clone(), self.0.link.wal.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            let closed = view.close_clean();
+            wal.close();
+            closed
+        })
+        .await;
+        match closed {
+            Ok(Ok(())) => tracing::info!("the data directory is closed"),
+            Ok(Err(error)) => tracing::error!(%error, "the view could not be closed; it will be checked at the next start"),
+            Err(error) => tracing::error!(%error, "the data directory could not be closed"),
+        }
+    }
+}

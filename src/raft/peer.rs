@@ -1,0 +1,271 @@
+//! What the peer port may do with a node: the receiving half of the conversation between nodes.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use holdfast_proto::peer::v1 as pb;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::TransferLeaderRequest;
+use openraft::type_config::alias::SnapshotOf;
+use tonic::{Status, Streaming};
+
+pub use super::peers::{CLUSTER, FROM_INCARNATION, FROM_NODE, PEER_MESSAGE_BYTES, TO_INCARNATION, TO_NODE};
+
+use super::api::{Hello, RaftError, Refusal};
+use super::membership::{change_from_wire, changed_to_wire};
+use super::node::Node;
+use super::types::{TypeConfig, Vote};
+use super::wire::{
+    append_from_wire, append_result_to_wire, log_id_from_wire, snapshot_header_from_wire, vote_from_wire,
+    vote_request_from_wire, vote_response_to_wire, vote_to_wire,
+};
+use crate::domain::{ClusterId, Incarnation, NodeId};
+use crate::fs::Fs;
+use crate::state::{Applied, Position};
+use crate::storage::snapshot::SnapshotFile;
+use crate::storage::wal::Space;
+
+/// Who sent a call, and whom it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender {
+    /// The cluster that it speaks of.
+    pub cluster: ClusterId,
+    /// The node, as its certificate proves.
+    pub id: NodeId,
+    /// The life of its data directory, as it says.
+    pub incarnation: Incarnation,
+    /// The node that it means to reach.
+    pub to: NodeId,
+    /// The life of that node's data directory; unknown only before the node is a member.
+    pub to_incarnation: Option<Incarnation>,
+}
+
+/// Why a call between nodes is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerRefusal {
+    /// Another cluster.
+    #[error("the call is for cluster {0}")]
+    OtherCluster(ClusterId),
+    /// Another node.
+    #[error("the call is for node {0}")]
+    OtherNode(NodeId),
+    /// Another life of this node's data directory.
+    #[error("the call is for an earlier incarnation of this node; the node lost its data and must be replaced")]
+    OtherIncarnation,
+    /// The membership knows the sender by another incarnation.
+    #[error("node {0} has another incarnation than the membership says; it lost its data and must be replaced")]
+    SenderIncarnation(NodeId),
+}
+
+/// The receiving half of a node.
+pub struct PeerHandle<F: Fs>(Node<F>);
+
+impl<F: Fs> Clone for PeerHandle<F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<F: Fs> PeerHandle<F> {
+    /// Of `node`.
+    pub fn new(node: &Node<F>) -> Self {
+        Self(node.clone())
+    }
+
+    /// The cluster that the node belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.0.identity().cluster
+    }
+
+    /// Checks that a call is meant for this node and comes from whom the membership knows (I7).
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, sender: &Sender) -> Result<(), PeerRefusal> {
+        let own = self.0.identity();
+        if sender.cluster != own.cluster {
+            return Err(PeerRefusal::OtherCluster(sender.cluster));
+        }
+        if sender.to != own.id {
+            return Err(PeerRefusal::OtherNode(sender.to));
+        }
+        if sender.to_incarnation.is_some_and(|meant| meant != own.incarnation) {
+            return Err(PeerRefusal::OtherIncarnation);
+        }
+        let metrics = self.0.0.link.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        match metrics.membership_config.get_node(&sender.id.get()) {
+            Some(member) if member.incarnation != sender.incarnation => {
+                Err(PeerRefusal::SenderIncarnation(sender.id))
+            }
+            // A sender that this node does not know yet may be a new leader, ahead of this node's membership.
+            _ => Ok(()),
+        }
+    }
+
+    /// Who this node is.
+    pub fn hello(&self) -> Hello {
+        self.0.own_hello()
+    }
+
+    fn may_take_part(&self) -> Result<(), RaftError> {
+        self.0.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))
+    }
+
+    /// Takes a stream of replicated batches and answers each in order once it is on disk.
+    ///
+    /// # Errors
+    /// If the node can't note that it takes part.
+    pub fn append(
+        &self, requests: Streaming<pb::AppendRequest>,
+    ) -> Result<impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static, RaftError> {
+        self.may_take_part()?;
+        let (sender, faults) = tokio::sync::mpsc::channel(1);
+        let node = self.0.clone();
+        // Stops at the first batch that can't be read or taken; what came before is answered.
+        let decoded = futures::stream::unfold(Some((requests, sender)), move |state| {
+            let node = node.clone();
+            async move {
+                let (mut requests, sender) = state?;
+                let result = match requests.message().await {
+                    Ok(Some(request)) => accept(&node, request),
+                    Ok(None) => return None,
+                    Err(status) => Err(status),
+                };
+                match result {
+                    Ok(request) => Some((request, Some((requests, sender)))),
+                    Err(status) => {
+                        drop(sender.send(status).await);
+                        None
+                    }
+                }
+            }
+        });
+        let answers = self.0.0.link.raft.stream_append(decoded).map(|answer| match answer {
+            Ok(result) => Ok(append_result_to_wire(result)),
+            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+        });
+        let fault = tokio_stream::wrappers::ReceiverStream::new(faults).map(Err);
+        Ok(answers.chain(fault))
+    }
+
+    /// Answers a candidate.
+    ///
+    /// # Errors
+    /// If the request is malformed or the node has stopped.
+    pub async fn vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, RaftError> {
+        self.may_take_part()?;
+        let request = vote_request_from_wire(request).map_err(stopped)?;
+        self.0.0.link.raft.vote(request).await.map(|response| vote_response_to_wire(&response)).map_err(stopped)
+    }
+
+    /// Says whether a vote would be granted.
+    ///
+    /// # Errors
+    /// If the request is malformed or the node has stopped.
+    pub async fn pre_vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, RaftError> {
+        let request = vote_request_from_wire(request).map_err(stopped)?;
+        self.0.0.link.raft.pre_vote(request).await.map(|response| vote_response_to_wire(&response)).map_err(stopped)
+    }
+
+    /// Takes a snapshot file, verifies it, and installs it.
+    ///
+    /// # Errors
+    /// If it is malformed, fails its checks, or the node can't store it.
+    pub async fn install_snapshot(
+        &self, mut chunks: Streaming<pb::SnapshotChunk>,
+    ) -> Result<pb::InstallSnapshotResponse, Status> {
+        let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
+        self.may_take_part().map_err(|error| unavailable(&error))?;
+        let malformed = |what: &str| Status::invalid_argument(what.to_owned());
+        let first = chunks.message().await?.ok_or_else(|| malformed("the snapshot is empty"))?;
+        let header = first.header.clone().ok_or_else(|| malformed("the first chunk has no header"))?;
+        let (vote, meta) = snapshot_header_from_wire(header).map_err(|error| malformed(error.0))?;
+        let mut receiver = self.0.0.snapshots.receiver().map_err(|error| unavailable(&error))?;
+        let mut next = Some(first);
+        loop {
+            let Some(chunk) = next else { return Err(malformed("the snapshot ends early")) };
+            let done = chunk.done;
+            receiver = tokio::task::spawn_blocking(move || {
+                receiver.write_chunk(chunk.offset, &chunk.data).map(|()| receiver)
+            })
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|error| unavailable(&error))?;
+            if done {
+                break;
+            }
+            next = chunks.message().await?;
+        }
+        let file = tokio::task::spawn_blocking(move || receiver.finish())
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|error| Status::data_loss(error.to_string()))?;
+        let snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>> = openraft::storage::Snapshot { meta, snapshot: file };
+        let vote: Vote = vote;
+        let response = self.0.0.link.raft.install_full_snapshot(vote, snapshot).await;
+        let response = response.map_err(|error| unavailable(&error))?;
+        Ok(pb::InstallSnapshotResponse { vote: Some(vote_to_wire(&response.vote)) })
+    }
+
+    /// Stands for election at once, because the leader asks for it.
+    ///
+    /// # Errors
+    /// If the request is malformed or the node has stopped.
+    pub async fn transfer_leader(
+        &self, request: pb::TransferLeaderRequest,
+    ) -> Result<pb::TransferLeaderResponse, RaftError> {
+        let from = vote_from_wire(request.from).map_err(stopped)?;
+        let request = TransferLeaderRequest::new(from, request.to, request.last_log_id.map(log_id_from_wire));
+        let answer = self.0.0.link.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        let refusal = answer.err().map(|error| error.to_string());
+        Ok(pb::TransferLeaderResponse { accepted: refusal.is_none(), refusal: refusal.unwrap_or_default() })
+    }
+
+    /// Proposes a command that a follower forwarded, or says why not.
+    ///
+    /// # Errors
+    /// The reason, as it goes back to the follower.
+    pub async fn propose_forwarded(&self, command: Bytes) -> Result<Applied, pb::ForwardError> {
+        self.0.0.link.propose_forwarded(command).await
+    }
+
+    /// The read index, if this node leads.
+    pub async fn read_index(&self) -> Option<Position> {
+        self.0.0.link.read_index_for_peer().await
+    }
+
+    /// What this node says of itself.
+    pub fn status(&self) -> Bytes {
+        super::status::write(&self.0.report())
+    }
+
+    /// Changes the membership, if this node leads.
+    ///
+    /// # Errors
+    /// If the change is malformed or can't be made.
+    pub async fn change_membership(&self, request: pb::MembershipRequest) -> Result<pb::MembershipResponse, RaftError> {
+        let change = change_from_wire(request)?;
+        if !self.0.0.link.raft.is_leader() {
+            return Err(RaftError::NoLeader);
+        }
+        self.0.0.link.change_here(change).await.map(changed_to_wire)
+    }
+}
+
+/// Reads one batch, and refuses it while the disk is full (I9): openraft itself takes a failed append for the end.
+fn accept<F: Fs>(
+    node: &Node<F>, request: pb::AppendRequest,
+) -> Result<openraft::raft::AppendEntriesRequest<TypeConfig>, Status> {
+    let carries_commands =
+        request.entries.iter().any(|entry| matches!(entry.payload, Some(pb::entry::Payload::Command(_))));
+    if carries_commands && node.0.link.wal.space() == Space::Low {
+        return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
+    }
+    let request = append_from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    node.note_leader_heard();
+    Ok(request)
+}
+
+fn stopped(error: impl std::fmt::Display) -> RaftError {
+    RaftError::Stopped(error.to_string())
+}

@@ -1,0 +1,213 @@
+//! Connections to the other nodes, and who must be at their end.
+//!
+//! Every call says which cluster, node and incarnation sends it and which it means to reach; the receiver checks all of
+//! it against its certificate, its own identity and the membership (I7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::peer::v1 as pb;
+use holdfast_proto::peer::v1::peer_service_client::PeerServiceClient;
+use parking_lot::Mutex;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::api::{Hello, Member, PeerTls, RaftError};
+use super::wire::log_id_to_wire;
+use super::types::log_id;
+use crate::crypto::Authority;
+use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
+use crate::state::Position;
+use crate::tls::{self, TlsError};
+
+/// Metadata of every call between nodes: the cluster (UUID).
+pub const CLUSTER: &str = "holdfast-cluster";
+/// Metadata of every call between nodes: the sender's node id.
+pub const FROM_NODE: &str = "holdfast-from-node";
+/// Metadata of every call between nodes: the life of the sender's data directory (UUID).
+pub const FROM_INCARNATION: &str = "holdfast-from-incarnation";
+/// Metadata of every call between nodes: the node that is meant.
+pub const TO_NODE: &str = "holdfast-to-node";
+/// Metadata of calls to members: the life of the data directory that is meant (UUID).
+pub const TO_INCARNATION: &str = "holdfast-to-incarnation";
+
+/// Largest message between nodes: a batch of entries of [`super::log_store`]'s step size, or one entry of the largest
+/// request, and room for the framing.
+pub const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// What a connection is for. Each purpose has its own, so that a snapshot never delays a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Replication of the log.
+    Log,
+    /// Heartbeats, votes, status.
+    Control,
+    /// Snapshots.
+    Bulk,
+    /// Forwarded commands and read indexes.
+    Forward,
+}
+
+pub(crate) type PeerClient = PeerServiceClient<InterceptedService<Channel, Stamp>>;
+
+/// Stamps each call with who sends it and whom it is for.
+#[derive(Clone)]
+pub(crate) struct Stamp {
+    values: Arc<[(&'static str, MetadataValue<Ascii>)]>,
+}
+
+impl Interceptor for Stamp {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (key, value) in self.values.iter() {
+            request.metadata_mut().insert(*key, value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Who this node is towards the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub id: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+}
+
+/// Connections to the other nodes.
+pub(crate) struct Peers {
+    identity: Identity,
+    authority: Authority,
+    certificate: tls::Identity,
+    channels: Mutex<BTreeMap<(NodeId, String, Lane), Channel>>,
+    acknowledged: Mutex<BTreeMap<NodeId, (u64, Position)>>,
+}
+
+impl Peers {
+    pub(crate) fn new(identity: Identity, files: &PeerTls) -> Result<Self, TlsError> {
+        let authority = Authority::from_pem_file("tls.node_ca", &files.node_ca)?;
+        let certificate = tls::Identity::load(&files.cert, &files.key)?;
+        certificate.expect(identity.cluster, &Actor::Node(identity.id))?;
+        Ok(Self {
+            identity,
+            authority,
+            certificate,
+            channels: Mutex::new(BTreeMap::new()),
+            acknowledged: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// A client of a member. Connects when it is first used, and again after each failure.
+    pub(crate) fn client(&self, member: &Member, lane: Lane) -> Result<PeerClient, RaftError> {
+        self.client_at(member.id, &member.peer_address, Some(member.incarnation), lane)
+    }
+
+    fn client_at(
+        &self, to: NodeId, address: &str, incarnation: Option<Incarnation>, lane: Lane,
+    ) -> Result<PeerClient, RaftError> {
+        let mut values = vec![
+            (CLUSTER, self.identity.cluster.to_string()),
+            (FROM_NODE, self.identity.id.to_string()),
+            (FROM_INCARNATION, self.identity.incarnation.to_string()),
+            (TO_NODE, to.to_string()),
+        ];
+        values.extend(incarnation.map(|incarnation| (TO_INCARNATION, incarnation.to_string())));
+        let values: Result<Vec<_>, _> =
+            values.into_iter().map(|(key, value)| MetadataValue::try_from(value).map(|value| (key, value))).collect();
+        let values = values.map_err(|_| RaftError::Membership("an id is no metadata value".into()))?;
+        let stamp = Stamp { values: values.into() };
+        let client = PeerServiceClient::with_interceptor(self.channel(to, address, lane)?, stamp);
+        Ok(client.max_decoding_message_size(PEER_MESSAGE_BYTES).max_encoding_message_size(PEER_MESSAGE_BYTES))
+    }
+
+    fn channel(&self, to: NodeId, address: &str, lane: Lane) -> Result<Channel, RaftError> {
+        let key = (to, address.to_owned(), lane);
+        if let Some(channel) = self.channels.lock().get(&key) {
+            return Ok(channel.clone());
+        }
+        // The connector makes the TLS connection; the scheme only names the authority.
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| RaftError::Membership(format!("peer address {address}: {error}")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(PEER_MESSAGE_BYTES as u32)
+            .initial_connection_window_size(PEER_MESSAGE_BYTES as u32);
+        let config = tls::peer_client_config(&self.authority, &self.certificate, self.identity.cluster, to)
+            .map_err(|error| RaftError::Stopped(error.to_string()))?;
+        let connector = tls::Connector::new(config, CONNECT_TIMEOUT);
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        self.channels.lock().insert(key, channel.clone());
+        Ok(channel)
+    }
+
+    /// Notes that `member` has everything up to `position` on its disk, as its leader of `term` saw.
+    pub(crate) fn note_acknowledged(&self, member: NodeId, term: u64, position: Position) {
+        let mut acknowledged = self.acknowledged.lock();
+        let entry = acknowledged.entry(member).or_insert((term, position));
+        if entry.0 != term || entry.1 < position {
+            *entry = (term, position);
+        }
+    }
+
+    /// Greets a member: refuses it if its log ends below what this leader saw it acknowledge in `term` (I7).
+    pub(crate) async fn greet(&self, member: &Member, term: u64) -> Result<(), String> {
+        let seen = self.acknowledged.lock().get(&member.id).filter(|(t, _)| *t == term).map(|(_, p)| *p);
+        let client = self.client(member, Lane::Control).map_err(|error| error.to_string())?;
+        let hello = self.greet_with(client, member.id, seen).await.map_err(|error| error.to_string())?;
+        let lost = seen.filter(|seen| hello.last_log.is_none_or(|last| last.index < seen.index));
+        match lost {
+            None => Ok(()),
+            Some(seen) => {
+                tracing::error!(
+                    node = member.id.get(), acknowledged = seen.index, last = hello.last_log.map(|last| last.index),
+                    "a member lost entries that it had acknowledged; replace it under a new id"
+                );
+                Err(format!("node {} lost entries that it had acknowledged", member.id))
+            }
+        }
+    }
+
+    /// Greets a running node that may not be a member yet.
+    pub(crate) async fn hello(&self, to: NodeId, address: &str) -> Result<Hello, RaftError> {
+        let client = self.client_at(to, address, None, Lane::Control)?;
+        self.greet_with(client, to, None)
+            .await
+            .map_err(|status| RaftError::Membership(format!("node {to} at {address}: {}", status.message())))
+    }
+
+    async fn greet_with(
+        &self, mut client: PeerClient, to: NodeId, seen: Option<Position>,
+    ) -> Result<Hello, Status> {
+        let request = pb::HelloRequest {
+            cluster_id: bytes::Bytes::copy_from_slice(self.identity.cluster.as_bytes()),
+            node_id: self.identity.id.get(),
+            incarnation: bytes::Bytes::copy_from_slice(self.identity.incarnation.as_bytes()),
+            to_node_id: to.get(),
+            acknowledged: seen.map(|seen| log_id_to_wire(&log_id(seen))),
+        };
+        let mut request = Request::new(request);
+        request.set_timeout(CONNECT_TIMEOUT);
+        let hello = client.hello(request).await?.into_inner();
+        if hello.node_id != to.get() {
+            return Err(Status::failed_precondition(format!("node {} answers there", hello.node_id)));
+        }
+        let incarnation = Incarnation::from_slice(&hello.incarnation)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let last_log = hello.last_log.map(|id| Position { term: id.term, index: id.index });
+        Ok(Hello { id: to, incarnation, last_log })
+    }
+}

@@ -1,0 +1,45 @@
+//! What a server does by itself, now and then: unlocking the keyring, and recording refusals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::service::{Change, Context, Sealing, refresh_sealing};
+
+use super::node::ServerNode;
+
+/// How often the replicated keyring is looked at, and a root key that did not fit is tried again.
+const KEYRING: Duration = Duration::from_millis(250);
+/// How often refusals are recorded.
+const REFUSALS: Duration = Duration::from_secs(60);
+
+/// Unlocks the replicated keyring when it appears or changes; for ever.
+pub(super) async fn keep_unsealed<N: ServerNode>(context: Arc<Context<N>>, sealing: Arc<Sealing>) {
+    let mut tick = tokio::time::interval(KEYRING);
+    loop {
+        tick.tick().await;
+        match refresh_sealing(&context, &sealing) {
+            Ok(Change::None) => {}
+            Ok(Change::Unsealed) => tracing::info!("the keyring is unlocked: keys can be opened"),
+            Ok(Change::Sealed(why)) => tracing::warn!(why, "the keyring can't be unlocked"),
+            Err(error) => {
+                tracing::error!(%error, "the keyring can't be read");
+                if let crate::service::ServiceError::Store(fault) = &error {
+                    context.report_fault(fault);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Records refusals once a minute; for ever.
+pub(super) async fn record_refusals<N: ServerNode>(context: Arc<Context<N>>) {
+    let mut tick = tokio::time::interval(REFUSALS);
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        if let Err(error) = context.flush_refusals().await {
+            tracing::warn!(%error, "refusals are not recorded yet; they are kept");
+        }
+    }
+}

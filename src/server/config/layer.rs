@@ -1,0 +1,172 @@
+//! One layer of configuration: a file, or flags with their environment variables. Every key may be missing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::telemetry::LogFormat;
+
+macro_rules! layer {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }
+        $(nested { $($nested:ident: $nested_type:ty,)* })?) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: Option<$type>,)*
+            $($(
+                #[allow(missing_docs, reason = "the type says it")]
+                #[command(flatten)]
+                pub $nested: $nested_type,
+            )*)?
+        }
+
+        impl $name {
+            /// Fills what is missing from `lower`.
+            #[must_use]
+            pub fn over(self, lower: Self) -> Self {
+                Self {
+                    $($field: self.$field.or(lower.$field),)*
+                    $($($nested: self.$nested.over(lower.$nested),)*)?
+                }
+            }
+        }
+    };
+}
+
+layer! {
+    /// All keys of the configuration.
+    Layer {
+        /// Id of this node, from 1; never used again after the node was removed.
+        #[arg(long, env = "HOLDFAST_NODE_ID")]
+        node_id: u64,
+        /// The cluster, as `pki init` printed it (UUID).
+        #[arg(long, env = "HOLDFAST_CLUSTER_ID")]
+        cluster_id: String,
+        /// Directory of the node's data; created if missing.
+        #[arg(long, env = "HOLDFAST_DATA_DIR")]
+        data_dir: PathBuf,
+        /// IP address and port for agents and operators.
+        #[arg(long, env = "HOLDFAST_CLIENT_LISTEN")]
+        client_listen: SocketAddr,
+        /// IP address and port for the other nodes.
+        #[arg(long, env = "HOLDFAST_PEER_LISTEN")]
+        peer_listen: SocketAddr,
+        /// IP address and port for metrics and health; no TLS, so keep it internal.
+        #[arg(long, env = "HOLDFAST_HTTP_LISTEN")]
+        http_listen: SocketAddr,
+        /// host:port that clients reach this node at.
+        #[arg(long, env = "HOLDFAST_CLIENT_ADDRESS")]
+        client_address: String,
+        /// host:port that other nodes reach this node at.
+        #[arg(long, env = "HOLDFAST_PEER_ADDRESS")]
+        peer_address: String,
+        /// File with the root key, for a node that may open keys by itself after a restart.
+        #[arg(long, env = "HOLDFAST_AUTO_UNSEAL_KEY_FILE")]
+        auto_unseal_key_file: PathBuf,
+    }
+    nested {
+        tls: TlsLayer,
+        log: LogLayer,
+        raft: RaftLayer,
+        storage: StorageLayer,
+        limits: LimitsLayer,
+    }
+}
+
+layer! {
+    /// Certificates, all PEM files.
+    TlsLayer {
+        /// CA of the nodes.
+        #[arg(id = "tls-node-ca", long = "tls-node-ca", env = "HOLDFAST_TLS_NODE_CA")]
+        node_ca: PathBuf,
+        /// CA of the agents.
+        #[arg(id = "tls-agent-ca", long = "tls-agent-ca", env = "HOLDFAST_TLS_AGENT_CA")]
+        agent_ca: PathBuf,
+        /// CA of the operators.
+        #[arg(id = "tls-operator-ca", long = "tls-operator-ca", env = "HOLDFAST_TLS_OPERATOR_CA")]
+        operator_ca: PathBuf,
+        /// This node's certificate and its issuers.
+        #[arg(id = "tls-cert", long = "tls-cert", env = "HOLDFAST_TLS_CERT")]
+        cert: PathBuf,
+        /// This node's private key.
+        #[arg(id = "tls-key", long = "tls-key", env = "HOLDFAST_TLS_KEY")]
+        key: PathBuf,
+    }
+}
+
+layer! {
+    /// Logs.
+    LogLayer {
+        /// text or json.
+        #[arg(id = "log-format", long = "log-format", env = "HOLDFAST_LOG_FORMAT")]
+        format: LogFormat,
+        /// Level such as info, or a filter such as info,holdfast::raft=debug.
+        #[arg(id = "log-level", long = "log-level", env = "HOLDFAST_LOG_LEVEL")]
+        level: String,
+    }
+}
+
+layer! {
+    /// Raft's times.
+    RaftLayer {
+        /// How often a leader says that it is there, in milliseconds.
+        #[arg(id = "raft-heartbeat-ms", long = "raft-heartbeat-ms", env = "HOLDFAST_RAFT_HEARTBEAT_MS")]
+        heartbeat_ms: u64,
+        /// Shortest silence before a follower stands, in milliseconds.
+        #[arg(id = "raft-election-min-ms", long = "raft-election-min-ms", env = "HOLDFAST_RAFT_ELECTION_MIN_MS")]
+        election_min_ms: u64,
+        /// Longest silence before a follower stands, in milliseconds.
+        #[arg(id = "raft-election-max-ms", long = "raft-election-max-ms", env = "HOLDFAST_RAFT_ELECTION_MAX_MS")]
+        election_max_ms: u64,
+        /// How long one chunk of a snapshot may take, in milliseconds.
+        #[arg(id = "raft-snapshot-chunk-ms", long = "raft-snapshot-chunk-ms", env = "HOLDFAST_RAFT_SNAPSHOT_CHUNK_MS")]
+        snapshot_chunk_ms: u64,
+        /// How long a write may take before its outcome counts as unknown, in milliseconds.
+        #[arg(id = "raft-propose-ms", long = "raft-propose-ms", env = "HOLDFAST_RAFT_PROPOSE_MS")]
+        propose_ms: u64,
+    }
+}
+
+layer! {
+    /// Sizes on disk and in memory.
+    StorageLayer {
+        /// Bytes of one log segment.
+        #[arg(id = "storage-wal-segment-bytes", long = "storage-wal-segment-bytes", env = "HOLDFAST_STORAGE_WAL_SEGMENT_BYTES")]
+        wal_segment_bytes: u64,
+        /// Bytes of recent log entries kept in memory.
+        #[arg(id = "storage-wal-cache-bytes", long = "storage-wal-cache-bytes", env = "HOLDFAST_STORAGE_WAL_CACHE_BYTES")]
+        wal_cache_bytes: u64,
+        /// Most bytes that are applied and not yet in the engine.
+        #[arg(id = "storage-overlay-bytes", long = "storage-overlay-bytes", env = "HOLDFAST_STORAGE_OVERLAY_BYTES")]
+        overlay_bytes: u64,
+        /// Longest time that something is applied and not yet in the engine, in milliseconds.
+        #[arg(id = "storage-overlay-age-ms", long = "storage-overlay-age-ms", env = "HOLDFAST_STORAGE_OVERLAY_AGE_MS")]
+        overlay_age_ms: u64,
+        /// Bytes of the engine's page cache.
+        #[arg(id = "storage-view-cache-bytes", long = "storage-view-cache-bytes", env = "HOLDFAST_STORAGE_VIEW_CACHE_BYTES")]
+        view_cache_bytes: u64,
+        /// Least bytes of log before a snapshot is taken.
+        #[arg(id = "storage-snapshot-floor-bytes", long = "storage-snapshot-floor-bytes", env = "HOLDFAST_STORAGE_SNAPSHOT_FLOOR_BYTES")]
+        snapshot_floor_bytes: u64,
+    }
+}
+
+layer! {
+    /// Bounds on what is served at once.
+    LimitsLayer {
+        /// Most connections of the client port.
+        #[arg(id = "limits-max-connections", long = "limits-max-connections", env = "HOLDFAST_LIMITS_MAX_CONNECTIONS")]
+        max_connections: usize,
+        /// Most requests that are served at the same time.
+        #[arg(id = "limits-max-requests", long = "limits-max-requests", env = "HOLDFAST_LIMITS_MAX_REQUESTS")]
+        max_requests: usize,
+        /// How long a TLS handshake may take, in milliseconds.
+        #[arg(id = "limits-handshake-ms", long = "limits-handshake-ms", env = "HOLDFAST_LIMITS_HANDSHAKE_MS")]
+        handshake_ms: u64,
+        /// How long requests may still run after a shutdown began, in milliseconds.
+        #[arg(id = "limits-drain-ms", long = "limits-drain-ms", env = "HOLDFAST_LIMITS_DRAIN_MS")]
+        drain_ms: u64,
+    }
+}

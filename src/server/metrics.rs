@@ -1,0 +1,150 @@
+//! Numbers for Prometheus, as OpenMetrics text. No label names a device, a person or a key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::grpc::RpcMetrics;
+use crate::service::{Context, Sealing};
+use crate::tls::ConnectionCounters;
+
+use super::node::ServerNode;
+
+/// Where the numbers come from.
+pub(super) struct Sources<N> {
+    pub(super) context: Arc<Context<N>>,
+    pub(super) sealing: Arc<Sealing>,
+    pub(super) client_port: Arc<ConnectionCounters>,
+    pub(super) peer_port: Arc<ConnectionCounters>,
+}
+
+/// All numbers of a server.
+pub(super) fn registry<N: ServerNode>(sources: Sources<N>, rpc: &RpcMetrics) -> Registry {
+    let mut registry = Registry::with_prefix("holdfast");
+    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "The program", build);
+    rpc.register(&mut registry);
+    registry.register_collector(Box::new(sources));
+    registry
+}
+
+impl<N> fmt::Debug for Sources<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+/// Writes metrics one by one.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        let encoder = self.0.encode_descriptor(
+            name,
+            help,
+            None,
+            prometheus_client::encoding::EncodeMetric::metric_type(&counter),
+        )?;
+        counter.encode(encoder)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.seconds(name, help, value as f64)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        let encoder = self.0.encode_descriptor(
+            name,
+            help,
+            None,
+            prometheus_client::encoding::EncodeMetric::metric_type(&gauge),
+        )?;
+        gauge.encode(encoder)
+    }
+}
+
+impl<N: ServerNode> Sources<N> {
+    fn raft(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let node = self.context.consensus().metrics();
+        let fresh = self.context.consensus().freshness();
+        out.gauge("raft_term", "Current term", node.term)?;
+        out.gauge("raft_leader", "Id of the leader, 0 if none is known", node.leader)?;
+        out.gauge("raft_is_leader", "Whether this node leads", node.is_leader.into())?;
+        out.gauge("raft_committed_index", "Last committed entry known", node.committed_index)?;
+        out.gauge("raft_applied_index", "Last applied entry", node.applied_index)?;
+        out.gauge("raft_last_log_index", "Last entry in the log", node.last_log_index)?;
+        out.counter("raft_elections", "Elections that this node stood in", node.elections)?;
+        out.seconds(
+            "quorum_age_seconds",
+            "Time since the last proof of a quorum; infinite if there was none",
+            if fresh.age == std::time::Duration::MAX {
+                f64::INFINITY
+            } else {
+                fresh.age.as_secs_f64()
+            },
+        )
+    }
+
+    fn storage(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let node = self.context.consensus().metrics();
+        out.counter("wal_fsyncs", "Times that the log was brought to disk", node.wal_fsyncs)?;
+        out.counter("wal_written_bytes", "Bytes written to the log", node.wal_written_bytes)?;
+        out.gauge("wal_disk_bytes", "Bytes of the log on disk", node.wal_disk_bytes)?;
+        out.gauge("view_overlay_bytes", "Applied bytes not yet in the engine", node.overlay_bytes)?;
+        out.gauge(
+            "view_lag_entries",
+            "Applied entries not yet in the engine",
+            node.view_lag_entries,
+        )?;
+        if let Some(age) = node.snapshot_age_ms {
+            let seconds = age as f64 / 1000.0;
+            out.seconds("snapshot_age_seconds", "Age of the newest snapshot", seconds)?;
+        }
+        out.gauge("disk_low", "Whether writes are refused for want of room", node.disk_low.into())
+    }
+
+    fn service(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let counters = self.context.counters();
+        out.counter("disclosures", "Keys that this node opened", counters.disclosures())?;
+        out.counter("refusals", "Calls refused for want of a right", counters.refusals())?;
+        let unsealed = self.sealing.sealed_because().is_none();
+        out.gauge("unsealed", "Whether this node can open keys", unsealed.into())
+    }
+
+    fn ports(&self, out: &mut Writer<'_>) -> fmt::Result {
+        for (port, counters) in [("client", &self.client_port), ("peer", &self.peer_port)] {
+            let counts = counters.counts();
+            let name = |what: &str| format!("{port}_{what}");
+            out.counter(&name("connections"), "TLS handshakes that succeeded", counts.accepted)?;
+            out.counter(
+                &name("tls_handshake_failures"),
+                "TLS handshakes that failed or took too long",
+                counts.handshake_failed.saturating_add(counts.handshake_timed_out),
+            )?;
+            out.counter(
+                &name("connections_refused"),
+                "Connections closed because there were too many",
+                counts.refused,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl<N: ServerNode> Collector for Sources<N> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(encoder);
+        self.raft(&mut out)?;
+        self.storage(&mut out)?;
+        self.service(&mut out)?;
+        self.ports(&mut out)
+    }
+}

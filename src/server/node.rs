@@ -1,0 +1,21 @@
+//! What the composition root needs of a node, beyond what use cases need.
+
+use std::future::Future;
+
+use crate::raft::NodeMetrics;
+use crate::service::Consensus;
+
+/// A running node.
+pub trait ServerNode: Consensus {
+    /// Its numbers.
+    fn metrics(&self) -> NodeMetrics;
+
+    /// Waits until the node has failed for good by a local fault (disk, corruption); returns the cause for a person.
+    fn failed(&self) -> impl Future<Output = String> + Send;
+
+    /// Takes no proposals any more, and hands leadership on if it leads.
+    fn drain(&self) -> impl Future<Output = ()> + Send;
+
+    /// Stops taking part and closes its files.
+    fn shutdown(&self) -> impl Future<Output = ()> + Send;
+}

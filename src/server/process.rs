@@ -1,0 +1,128 @@
+//! The server as a process: arguments, logs, signals, panics and the exit code.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::telemetry;
+
+use super::build::build_node;
+use super::config::{Config, Sources};
+use super::serve::{Credentials, Listeners, Outcome, Server};
+
+/// Exit code for arguments and configuration.
+const USAGE: u8 = 2;
+/// Exit code for a server that could not start.
+const NOT_STARTED: u8 = 1;
+/// Exit code for a server that could not go on (`EX_SOFTWARE` of sysexits.h).
+const FAILED: u8 = 70;
+
+/// Runs one server of a cluster.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ServerArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// Stop when standard input ends, so that a server does not outlive whoever started it.
+    #[arg(long, hide = true)]
+    pub exit_with_stdin: bool,
+}
+
+/// Runs a server until it is told to stop or fails. Exit code 0 means stopped in order, 2 a bad configuration, 1 that it
+/// could not start, 70 that it could not go on.
+pub fn run(args: ServerArgs) -> ExitCode {
+    let config = match args.sources.load() {
+        Ok(config) => config,
+        Err(error) => return complain(&error, USAGE),
+    };
+    if let Err(error) = telemetry::init(config.log.format, &config.log.level) {
+        return complain(&error, USAGE);
+    }
+    abort_on_panic();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, NOT_STARTED),
+    };
+    let ended = runtime.block_on(serve(config, args.exit_with_stdin));
+    // Nothing is waited for: in order, everything is closed by now; after a fault, nothing may go on.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Outcome::Stopped) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed(why)) => {
+            tracing::error!(why, "the node can't go on; the process ends at once");
+            ExitCode::from(FAILED)
+        }
+        Err(error) => {
+            tracing::error!(error = chain(error.as_ref()), "the server can't start");
+            ExitCode::from(NOT_STARTED)
+        }
+    }
+}
+
+async fn serve(config: Config, with_stdin: bool) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let credentials = Credentials::load(&config)?;
+    let listeners = Listeners::bind(&config).await?;
+    let stop = stop_signal(with_stdin)?;
+    let built =
+        build_node(&config, Arc::clone(&credentials.authorities), Arc::clone(&clock)).await?;
+    Ok(Server::new(config, built, credentials, clock).serve(listeners, stop).await?)
+}
+
+/// Done at SIGTERM or SIGINT, or when standard input ends.
+fn stop_signal(with_stdin: bool) -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("SIGINT"),
+            () = end_of_stdin(), if with_stdin => tracing::info!("standard input has ended"),
+        }
+    })
+}
+
+/// Reads standard input to its end, on a thread of its own: such a read can't be given up.
+async fn end_of_stdin() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+        drop(ended);
+    });
+    // It is never sent to: that it is dropped is the signal.
+    drop::<Result<(), _>>(end.await);
+}
+
+/// A panic ends the process: a server with a dead task in it must not look alive.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let message = info.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, message, "panic; the process ends at once");
+        std::process::abort();
+    }));
+}
+
+fn complain(error: &dyn Error, code: u8) -> ExitCode {
+    // Nothing is left to try if standard error is closed.
+    drop(writeln!(std::io::stderr().lock(), "error: {}", chain(error)));
+    ExitCode::from(code)
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! Administration: grants and devices.
+
+use std::sync::Arc;
+
+use crate::auth::{Action, Permit};
+use crate::domain::{DeviceId, OperatorName, RequestId, Role};
+use crate::state::{Accepted, CommandBody, Device, Grant, Position, query};
+
+use super::context::{ReadPoint, actor_of};
+use super::{Consensus, Context, ServiceError};
+
+/// A grant or a revocation is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// Whether it changed anything.
+    pub changed: bool,
+    /// Entry that did it.
+    pub position: Position,
+}
+
+/// Use cases of administrators and report readers.
+pub struct AdminService<C> {
+    context: Arc<Context<C>>,
+}
+
+impl<C: Consensus> AdminService<C> {
+    /// Over the shared context.
+    pub fn new(context: Arc<Context<C>>) -> Self {
+        Self { context }
+    }
+
+    /// Grants a role.
+    ///
+    /// # Errors
+    /// If it was refused, or nobody knows whether it was done.
+    pub async fn grant(
+        &self,
+        permit: &Permit,
+        request_id: RequestId,
+        operator: OperatorName,
+        role: Role,
+    ) -> Result<Granted, ServiceError> {
+        actor_of(permit, Action::Grant)?;
+        self.change(permit, request_id, CommandBody::Grant { operator, role }).await
+    }
+
+    /// Takes a role away.
+    ///
+    /// # Errors
+    /// If it was refused, or nobody knows whether it was done.
+    pub async fn revoke(
+        &self,
+        permit: &Permit,
+        request_id: RequestId,
+        operator: OperatorName,
+        role: Role,
+    ) -> Result<Granted, ServiceError> {
+        actor_of(permit, Action::Revoke)?;
+        self.change(permit, request_id, CommandBody::Revoke { operator, role }).await
+    }
+
+    async fn change(
+        &self,
+        permit: &Permit,
+        request_id: RequestId,
+        body: CommandBody,
+    ) -> Result<Granted, ServiceError> {
+        let answer = self.context.propose(permit.actor().clone(), request_id, body).await?;
+        let Accepted::Granted { changed } = answer.accepted else {
+            return Err(ServiceError::Unexpected("a grant has another answer"));
+        };
+        Ok(Granted { changed, position: answer.position })
+    }
+
+    /// All grants, in the order of their operators' names.
+    ///
+    /// # Errors
+    /// If no quorum answers.
+    pub async fn grants(&self, permit: &Permit) -> Result<Vec<Grant>, ServiceError> {
+        actor_of(permit, Action::ListGrants)?;
+        self.context.read(false).await?;
+        self.context.scan(|view| query::grants(view)).await
+    }
+
+    /// A device with its volumes. Linearizable by one read barrier, and not audited: it shows no secret.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoSuchDevice`], or if no quorum answers, unless `stale`.
+    pub async fn device(
+        &self,
+        permit: &Permit,
+        device: DeviceId,
+        stale: bool,
+    ) -> Result<(Device, ReadPoint), ServiceError> {
+        actor_of(permit, Action::GetDevice)?;
+        let read = self.context.read(stale).await?;
+        let found = query::device(self.context.consensus().view(), device)?;
+        Ok((found.ok_or(ServiceError::NoSuchDevice)?, read))
+    }
+
+    /// At most `limit` devices in the order of their ids, from `from` on.
+    ///
+    /// # Errors
+    /// If no quorum answers, unless `stale`.
+    pub async fn devices(
+        &self,
+        permit: &Permit,
+        from: Option<DeviceId>,
+        limit: usize,
+        stale: bool,
+    ) -> Result<(Vec<Device>, ReadPoint), ServiceError> {
+        actor_of(permit, Action::ListDevices)?;
+        let read = self.context.read(stale).await?;
+        let devices = self.context.scan(move |view| query::devices(view, from, limit)).await?;
+        Ok((devices, read))
+    }
+}

@@ -1,0 +1,156 @@
+//! Audit: reading the chain of records.
+//!
+//! A linearizable listing is itself recorded, once; a stale one can't be, since there may be no quorum to record it.
+
+use std::sync::Arc;
+
+use crate::auth::{Action, Permit};
+use crate::domain::{
+    Actor, AuditAction, AuditRecord, DeviceId, ProtectorId, Text, Timestamp, limits,
+};
+use crate::state::{Accepted, AuditPosition, CommandBody, query};
+
+use super::context::{ReadPoint, actor_of, new_request_id};
+use super::{Consensus, Context, ServiceError};
+
+/// Which records to list; all that are set must match.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// First number; 0 for the first record.
+    pub from: u64,
+    /// Last number; 0 for the newest when the listing begins.
+    pub to: u64,
+    /// Only this actor.
+    pub actor: Option<Actor>,
+    /// Only this action.
+    pub action: Option<AuditAction>,
+    /// Only this device.
+    pub device: Option<DeviceId>,
+    /// Only this key id.
+    pub protector: Option<ProtectorId>,
+    /// Only at or after this time.
+    pub not_before: Option<Timestamp>,
+    /// Only before this time.
+    pub before: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether a record is wanted, its number apart.
+    pub fn matches(&self, record: &AuditRecord) -> bool {
+        let wanted = |set: bool, equal: bool| !set || equal;
+        wanted(self.actor.is_some(), record.actor == self.actor)
+            && wanted(self.action.is_some(), Some(record.action) == self.action)
+            && wanted(self.device.is_some(), record.device == self.device)
+            && wanted(self.protector.is_some(), record.protector == self.protector)
+            && self.not_before.is_none_or(|bound| record.time >= bound)
+            && self.before.is_none_or(|bound| record.time < bound)
+    }
+
+    /// What was asked for, in words, as the record of the listing has it.
+    fn describe(&self) -> Text {
+        let mut parts = Vec::new();
+        let mut add = |name: &str, value: Option<String>| {
+            parts.extend(value.map(|value| format!("{name} {value}")));
+        };
+        add("from", (self.from > 0).then(|| self.from.to_string()));
+        add("to", (self.to > 0).then(|| self.to.to_string()));
+        add("actor", self.actor.as_ref().map(ToString::to_string));
+        add("action", self.action.map(|action| action.to_string()));
+        add("device", self.device.map(|device| device.to_string()));
+        add("key", self.protector.map(|protector| protector.to_string()));
+        add("not before", self.not_before.map(|time| time.to_string()));
+        add("before", self.before.map(|time| time.to_string()));
+        let text = if parts.is_empty() { "all".to_owned() } else { parts.join(", ") };
+        // Every part is bounded: all of them together stay far below the limit.
+        Text::free("detail", text).unwrap_or_default()
+    }
+}
+
+/// Head of the chain, and where it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Number and hash of the newest record.
+    pub audit: AuditPosition,
+    /// Where it was read.
+    pub read: ReadPoint,
+}
+
+/// A listing that has begun. Records never change, so it stays right while the chain grows.
+pub struct Listing<C> {
+    context: Arc<Context<C>>,
+    filter: Filter,
+    next: u64,
+    last: u64,
+    /// Head of the chain when it began, and where that was read.
+    pub head: Head,
+}
+
+/// Use cases of auditors.
+pub struct AuditService<C> {
+    context: Arc<Context<C>>,
+}
+
+impl<C: Consensus> AuditService<C> {
+    /// Over the shared context.
+    pub fn new(context: Arc<Context<C>>) -> Self {
+        Self { context }
+    }
+
+    /// Head of the chain.
+    ///
+    /// # Errors
+    /// If no quorum answers, unless `stale`.
+    pub async fn head(&self, permit: &Permit, stale: bool) -> Result<Head, ServiceError> {
+        actor_of(permit, Action::ReadAudit)?;
+        let read = self.context.read(stale).await?;
+        Ok(Head { audit: self.context.heads()?.audit, read })
+    }
+
+    /// Begins a listing, and records that, unless it is `stale`.
+    ///
+    /// # Errors
+    /// If no quorum answers or records it, unless `stale`.
+    pub async fn list(
+        &self,
+        permit: &Permit,
+        filter: Filter,
+        stale: bool,
+    ) -> Result<Listing<C>, ServiceError> {
+        let actor = actor_of(permit, Action::ReadAudit)?;
+        let read = self.context.read(stale).await?;
+        let head = Head { audit: self.context.heads()?.audit, read };
+        if !stale {
+            let body = CommandBody::AuditRead { detail: filter.describe() };
+            let answer = self.context.propose(actor, new_request_id(), body).await?;
+            let Accepted::Recorded = answer.accepted else {
+                return Err(ServiceError::Unexpected("a listing's record has another answer"));
+            };
+        }
+        let newest = head.audit.sequence;
+        let last = if filter.to == 0 { newest } else { filter.to.min(newest) };
+        let next = filter.from.max(1);
+        Ok(Listing { context: Arc::clone(&self.context), filter, next, last, head })
+    }
+}
+
+impl<C: Consensus> Listing<C> {
+    /// The next records that match, at most a page of them and possibly none; `None` at the end.
+    ///
+    /// # Errors
+    /// If the local store fails.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<AuditRecord>>, ServiceError> {
+        if self.next > self.last {
+            return Ok(None);
+        }
+        let (from, to) = (self.next, self.last);
+        let page = self
+            .context
+            .scan(move |view| query::audit_records(view, from, to, limits::PAGE_ITEMS))
+            .await?;
+        let Some(newest) = page.last() else {
+            return Err(ServiceError::Integrity(format!("audit record {from} is missing")));
+        };
+        self.next = newest.sequence.saturating_add(1);
+        Ok(Some(page.into_iter().filter(|record| self.filter.matches(record)).collect()))
+    }
+}

@@ -1,0 +1,305 @@
+//! What all use cases share: the consensus, the clock, deadlines, and the reading of a state that is recent enough.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::auth::{Action, Caller, Permit, authorize};
+use crate::clock::SharedClock;
+use crate::domain::{Actor, ClusterId, NodeId, RequestId, Timestamp};
+use crate::raft::RaftError;
+use crate::state::{
+    Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
+};
+
+use super::{Consensus, Refusals, ServiceError};
+
+/// A node without proof of a quorum for longer than this refuses everything but stale reads: its grants may be old.
+pub const FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// How long use cases wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For a proposal, all in all; then its outcome counts as unknown.
+    pub propose: Duration,
+    /// For a linearizable read to be possible.
+    pub read: Duration,
+    /// For the local state to reach an entry that is committed.
+    pub apply: Duration,
+    /// For a change of members: a learner may first have to catch up.
+    pub membership: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let five = Duration::from_secs(5);
+        Self { propose: five, read: five, apply: five, membership: Duration::from_secs(30) }
+    }
+}
+
+/// Numbers that use cases count, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    disclosures: AtomicU64,
+    refusals: AtomicU64,
+}
+
+impl Counters {
+    /// Keys that were opened since the start.
+    pub fn disclosures(&self) -> u64 {
+        self.disclosures.load(Ordering::Relaxed)
+    }
+
+    /// Refusals for want of a grant since the start.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn disclosed(&self) {
+        self.disclosures.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What all use cases share.
+pub struct Context<C> {
+    consensus: Arc<C>,
+    clock: SharedClock,
+    cluster: ClusterId,
+    node: NodeId,
+    deadlines: Deadlines,
+    refusals: Refusals,
+    counters: Counters,
+    fault: watch::Sender<Option<String>>,
+}
+
+/// A state to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadPoint {
+    /// Log index that the local state had applied, at least.
+    pub applied_index: u64,
+    /// For a stale read: time since the node last had proof of a quorum. Zero for a linearizable one.
+    pub age: Duration,
+}
+
+/// An accepted command's answer, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) position: Position,
+    pub(super) audit: AuditPosition,
+    pub(super) accepted: Accepted,
+}
+
+impl<C: Consensus> Context<C> {
+    /// For a node of a cluster.
+    pub fn new(
+        consensus: Arc<C>,
+        clock: SharedClock,
+        cluster: ClusterId,
+        node: NodeId,
+        deadlines: Deadlines,
+    ) -> Self {
+        let refusals = Refusals::new(Actor::Node(node));
+        Self {
+            consensus,
+            clock,
+            cluster,
+            node,
+            deadlines,
+            refusals,
+            counters: Counters::default(),
+            fault: watch::Sender::new(None),
+        }
+    }
+
+    /// The consensus.
+    pub fn consensus(&self) -> &Arc<C> {
+        &self.consensus
+    }
+
+    /// The cluster.
+    pub const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// This node.
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Its deadlines.
+    pub const fn deadlines(&self) -> Deadlines {
+        self.deadlines
+    }
+
+    /// What it counts.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Permits `action` to `caller` by the local state's grants, which have to be recent unless the answer may be old
+    /// too. What changes something is checked again by apply. A refusal is counted, to be recorded later.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoQuorumContact`] or [`ServiceError::Denied`].
+    pub fn permit(
+        &self,
+        caller: &Caller,
+        action: Action,
+        staleness: Staleness,
+    ) -> Result<Permit, ServiceError> {
+        // Before there is a cluster nobody has a role, and nothing but its making makes sense.
+        if action != Action::InitCluster && !self.consensus.initialized() {
+            return Err(ServiceError::NotInitialised);
+        }
+        if staleness == Staleness::Refused {
+            self.check_fresh()?;
+        }
+        let roles = match caller.actor() {
+            Actor::Operator(name) => query::roles_of(self.consensus.view(), name)?,
+            Actor::Agent(_) | Actor::Node(_) => Default::default(),
+        };
+        authorize(caller, action, &roles).map_err(|denied| {
+            self.counters.refusals.fetch_add(1, Ordering::Relaxed);
+            self.refusals.count(caller.actor(), action.name(), denied.reason);
+            ServiceError::Denied(denied)
+        })
+    }
+
+    fn check_fresh(&self) -> Result<(), ServiceError> {
+        let age = self.consensus.freshness().age;
+        if age <= FRESH_FOR { Ok(()) } else { Err(ServiceError::NoQuorumContact { age }) }
+    }
+
+    /// Proposes a command in the name of `actor` and waits for its outcome, at most for the deadline.
+    pub(super) async fn propose(
+        &self,
+        actor: Actor,
+        request_id: RequestId,
+        body: CommandBody,
+    ) -> Result<Answer, ServiceError> {
+        let command = Command { actor, request_id, time: self.now(), body };
+        let proposed = self.consensus.propose(command);
+        let applied = tokio::time::timeout(self.deadlines.propose, proposed).await;
+        let Applied { position, audit, outcome } =
+            applied.map_err(|_| RaftError::OutcomeUnknown)??;
+        Ok(Answer { position, audit, accepted: outcome? })
+    }
+
+    /// Waits until the local state has applied a committed entry. If that fails the request was still done, so that its
+    /// caller has to ask again with the same request id.
+    pub(super) async fn wait_applied(&self, position: Position) -> Result<(), ServiceError> {
+        let waited = self.consensus.wait_applied(position.index, self.deadlines.apply).await;
+        waited.map_err(|error| match error {
+            RaftError::Stopped(_) => ServiceError::Raft(error),
+            _ => ServiceError::Raft(RaftError::OutcomeUnknown),
+        })
+    }
+
+    /// Finds a state to read from: the newest that a quorum knows, or what this node has.
+    pub(super) async fn read(&self, stale: bool) -> Result<ReadPoint, ServiceError> {
+        if stale {
+            let fresh = self.consensus.freshness();
+            return Ok(ReadPoint { applied_index: fresh.applied_index, age: fresh.age });
+        }
+        let barrier = self.consensus.read_barrier();
+        let applied_index = tokio::time::timeout(self.deadlines.read, barrier)
+            .await
+            .map_err(|_| RaftError::NoLeader)??;
+        Ok(ReadPoint { applied_index, age: Duration::ZERO })
+    }
+
+    /// Reads something large from the state without holding up other calls.
+    pub(super) async fn scan<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&C::View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let consensus = Arc::clone(&self.consensus);
+        tokio::task::spawn_blocking(move || read(consensus.view()))
+            .await
+            .map_err(|_| ServiceError::Unexpected("a read was cut off"))?
+            .map_err(ServiceError::from)
+    }
+
+    /// Where the local state stands.
+    pub(super) fn heads(&self) -> Result<Heads, ServiceError> {
+        Heads::load(self.consensus.view()).map_err(ServiceError::from)
+    }
+
+    /// Reports a local fault that a use case came upon: the node must not go on.
+    pub fn report_fault(&self, error: &StoreError) {
+        self.fault.send_if_modified(|fault| {
+            let first = fault.is_none();
+            if first {
+                *fault = Some(error.to_string());
+            }
+            first
+        });
+    }
+
+    /// Waits for the first local fault that was reported.
+    pub async fn faulted(&self) -> String {
+        let mut fault = self.fault.subscribe();
+        loop {
+            if let Some(what) = fault.borrow_and_update().clone() {
+                return what;
+            }
+            if fault.changed().await.is_err() {
+                // Never: the sender lives as long as this context.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Proposes the refusals that were counted since the last time, if any.
+    ///
+    /// # Errors
+    /// If the proposal failed; they are kept for the next time.
+    pub async fn flush_refusals(&self) -> Result<(), ServiceError> {
+        let Some((request_id, counts)) = self.refusals.begin() else { return Ok(()) };
+        let actor = Actor::Node(self.node);
+        let proposed = self.propose(actor, request_id, CommandBody::Refusals(counts)).await;
+        match proposed {
+            // Refused by the state machine: asking again would not help.
+            Ok(_) | Err(ServiceError::Rejected(_)) => self.refusals.done(),
+            Err(_) => {}
+        }
+        proposed.map(drop)
+    }
+}
+
+/// Whether old grants are good enough for a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staleness {
+    /// They are not: the node must have had proof of a quorum just now.
+    Refused,
+    /// They are: the answer is marked as old itself, or is about this node alone.
+    Accepted,
+}
+
+impl Staleness {
+    /// For a read that may be `stale`.
+    pub const fn of_read(stale: bool) -> Self {
+        if stale { Self::Accepted } else { Self::Refused }
+    }
+}
+
+/// Who a permit was made for, if it is one for this action.
+pub(super) fn actor_of(permit: &Permit, action: Action) -> Result<Actor, ServiceError> {
+    if permit.action() == action {
+        Ok(permit.actor().clone())
+    } else {
+        Err(ServiceError::Unexpected("the permit is for another action"))
+    }
+}
+
+/// A new request id for a command that a node proposes by itself.
+pub(super) fn new_request_id() -> RequestId {
+    RequestId::new(uuid::Uuid::new_v4())
+}

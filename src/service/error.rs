@@ -1,0 +1,63 @@
+//! The one error of the use cases. `grpc::status` maps it to the wire, exhaustively.
+
+use std::time::Duration;
+
+use crate::auth::{Denied, IdentityError};
+use crate::domain::{FieldError, NodeId};
+use crate::raft::RaftError;
+use crate::state::{Rejection, StoreError};
+
+/// Why a use case gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Nobody is known to be at the other end.
+    #[error("the caller is not known")]
+    Unauthenticated(#[from] IdentityError),
+    /// A field of the request is not well-formed.
+    #[error("a field is not well-formed")]
+    Field(#[from] FieldError),
+    /// The caller may not do this.
+    #[error("denied")]
+    Denied(#[from] Denied),
+    /// The state machine refused; nothing was changed but the audit chain.
+    #[error("refused")]
+    Rejected(#[from] Rejection),
+    /// The consensus gave no answer.
+    #[error("no consensus")]
+    Raft(#[from] RaftError),
+    /// The local state is too old to decide anything by.
+    #[error("no contact with a quorum for {age:?}")]
+    NoQuorumContact {
+        /// Since when.
+        age: Duration,
+    },
+    /// The node has no unsealed keyring.
+    #[error("this node is sealed: {0}")]
+    Sealed(String),
+    /// The cluster was not made yet.
+    #[error("the cluster is not initialised")]
+    NotInitialised,
+    /// The cluster was already made.
+    #[error("the cluster is already initialised")]
+    AlreadyInitialised,
+    /// There is no such device.
+    #[error("no such device")]
+    NoSuchDevice,
+    /// A node that the request names did not answer as it has to.
+    #[error("node {node}: {why}")]
+    Member {
+        /// The node.
+        node: NodeId,
+        /// What is wrong, for a person.
+        why: String,
+    },
+    /// What is stored does not open or does not verify.
+    #[error("an integrity check failed: {0}")]
+    Integrity(String),
+    /// The local store failed. The node stops.
+    #[error("the local store failed")]
+    Store(#[from] StoreError),
+    /// The state machine gave an answer that does not fit the question: a bug.
+    #[error("unexpected: {0}")]
+    Unexpected(&'static str),
+}

@@ -1,0 +1,108 @@
+//! Escrow: agents hand over sealed recovery keys and get signed receipts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::auth::{Action, Permit};
+use crate::crypto::{EscrowPublicKey, NodeSigner, ReceiptFacts};
+use crate::domain::{ClusterId, NodeId, RequestId};
+use crate::state::{Accepted, CommandBody, Escrow, ReceiptBody, query};
+
+use super::context::actor_of;
+use super::{Consensus, Context, ServiceError};
+
+/// The escrow key, and the proof that it is the cluster's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedEscrowKey {
+    /// The key.
+    pub key: EscrowPublicKey,
+    /// The escrow signer's signature.
+    pub signature: Bytes,
+    /// The signer's certificate and its issuers, DER, the signer first.
+    pub signer_chain: Vec<Bytes>,
+}
+
+/// A receipt, signed by this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedReceipt {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// What was stored.
+    pub body: ReceiptBody,
+    /// This node.
+    pub node: NodeId,
+    /// Its signature.
+    pub signature: Bytes,
+    /// Its certificate and its issuers, DER, the node first.
+    pub signer_chain: Vec<Bytes>,
+}
+
+/// Use cases of agents that escrow.
+pub struct EscrowService<C> {
+    context: Arc<Context<C>>,
+    signer: Arc<NodeSigner>,
+}
+
+impl<C: Consensus> EscrowService<C> {
+    /// With the node's own key for receipts.
+    pub fn new(context: Arc<Context<C>>, signer: Arc<NodeSigner>) -> Self {
+        Self { context, signer }
+    }
+
+    /// The newest escrow key, from the local state: it is signed, so that its age does no harm.
+    ///
+    /// # Errors
+    /// If the cluster has none yet, or the local store fails.
+    pub fn escrow_key(&self, permit: &Permit) -> Result<SignedEscrowKey, ServiceError> {
+        actor_of(permit, Action::GetEscrowKey)?;
+        let keyring = query::keyring(self.context.consensus().view())?;
+        let keyring = keyring.ok_or(ServiceError::NotInitialised)?;
+        let epoch = keyring.epochs.last().ok_or(ServiceError::NotInitialised)?;
+        Ok(SignedEscrowKey {
+            key: EscrowPublicKey {
+                cluster: keyring.cluster,
+                epoch: epoch.epoch,
+                key: epoch.public_key,
+            },
+            signature: epoch.signature.clone(),
+            signer_chain: keyring.signer.chain,
+        })
+    }
+
+    /// Stores a sealed recovery key and answers once a majority has it on disk.
+    ///
+    /// # Errors
+    /// If it was refused, or nobody knows whether it is stored.
+    pub async fn escrow(
+        &self,
+        permit: &Permit,
+        request_id: RequestId,
+        escrow: Escrow,
+    ) -> Result<SignedReceipt, ServiceError> {
+        let actor = actor_of(permit, Action::Escrow { device: escrow.device })?;
+        let answer = self.context.propose(actor, request_id, CommandBody::Escrow(escrow)).await?;
+        let Accepted::Escrowed(body) = answer.accepted else {
+            return Err(ServiceError::Unexpected("an escrow has another answer than a receipt"));
+        };
+        let facts = ReceiptFacts {
+            device: body.device,
+            volume: body.volume,
+            protector: body.protector,
+            version: body.version,
+            sealed_digest: body.sealed_digest,
+            term: body.position.term,
+            index: body.position.index,
+            audit_sequence: body.audit.sequence,
+            audit_hash: body.audit.hash,
+            escrowed_at: body.escrowed_at,
+        };
+        Ok(SignedReceipt {
+            cluster: self.context.cluster(),
+            signature: self.signer.sign_receipt(&facts),
+            node: self.signer.node(),
+            signer_chain: self.signer.chain().to_vec(),
+            body,
+        })
+    }
+}
