@@ -49,8 +49,11 @@ fn files_of(layer: &str) -> Vec<std::path::PathBuf> {
 /// The layers that a file names as `crate::layer`, outside its tests.
 fn named_layers(text: &str) -> Vec<String> {
     let product = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let code: String =
-        product.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let code: String = product
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     code.split("crate::")
         .skip(1)
         .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect())
@@ -59,12 +62,15 @@ fn named_layers(text: &str) -> Vec<String> {
 
 fn is_test_file(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == "tests")
-        || path.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing" || stem == "harness")
+        || path
+            .file_stem()
+            .is_some_and(|stem| stem == "tests" || stem == "testing" || stem == "harness")
 }
 
 #[test]
 fn no_layer_names_one_that_it_may_not_know() {
-    let layers: Vec<&str> = MAY_KNOW.iter().map(|(layer, _)| *layer).chain(["server", "cli"]).collect();
+    let layers: Vec<&str> =
+        MAY_KNOW.iter().map(|(layer, _)| *layer).chain(["server", "cli"]).collect();
     let mut faults = Vec::new();
     for (layer, may_know) in MAY_KNOW {
         let files = files_of(layer);
@@ -72,8 +78,9 @@ fn no_layer_names_one_that_it_may_not_know() {
         for path in files.iter().filter(|path| !is_test_file(path)) {
             let text = std::fs::read_to_string(path).unwrap();
             for named in named_layers(&text) {
-                let known =
-                    named == *layer || LEAVES.contains(&named.as_str()) || may_know.contains(&named.as_str());
+                let known = named == *layer
+                    || LEAVES.contains(&named.as_str())
+                    || may_know.contains(&named.as_str());
                 if layers.contains(&named.as_str()) && !known {
                     faults.push(format!("{}: {layer} names {named}", path.display()));
                 }
@@ -96,7 +103,8 @@ fn only_the_consensus_layer_names_openraft() {
 
 #[test]
 fn secrets_are_exposed_only_where_the_map_allows() {
-    let allowed = ["crypto", "domain/recovery_key", "grpc/", "client", "cli", "service/recovery", "tls"];
+    let allowed =
+        ["crypto", "domain/recovery_key", "grpc/", "client", "cli", "service/recovery", "tls"];
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
@@ -110,5 +118,8 @@ fn secrets_are_exposed_only_where_the_map_allows() {
 
 #[test]
 fn the_word_after_crate_is_read_as_the_layer() {
-    assert_eq!(named_layers("use crate::state::Store;\n// crate::cli\nfn f(x: crate::domain::User)"), ["state", "domain"]);
+    assert_eq!(
+        named_layers("use crate::state::Store;\n// crate::cli\nfn f(x: crate::domain::User)"),
+        ["state", "domain"]
+    );
 }

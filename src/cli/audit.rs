@@ -130,7 +130,9 @@ pub(super) async fn verify(
                 && number == record.sequence
                 && chain.head().hash != hash
             {
-                return Err(CliError::failed(format!("record {number} has another hash than you know")));
+                return Err(CliError::failed(format!(
+                    "record {number} has another hash than you know"
+                )));
             }
         }
     }

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash};
-use super::views::ChangedView;
 use super::pki::Pki;
+use super::views::ChangedView;
 use super::{Context, Done};
-use crate::clock::{Clock as _, SystemClock};
 use crate::client::{Address, Client};
+use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{NodeId, OperatorName};
 
 /// What to do with the cluster.
@@ -94,7 +94,9 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Done {
         ClusterCommand::AddNode { node: NodeArg(node) } => {
             let id = node.node_id;
             client.add_learner(node).await?;
-            say(format!("node {id} is a learner; give it a vote with `holdfast cluster promote {id}`"))?;
+            say(format!(
+                "node {id} is a learner; give it a vote with `holdfast cluster promote {id}`"
+            ))?;
         }
         ClusterCommand::Promote { node } => {
             client.promote(NodeId::new(node)).await?;
@@ -162,7 +164,9 @@ async fn status(context: &Context, client: &Client) -> Done {
     let exit = status.exit();
     context.printer.print(&status)?;
     match exit {
-        Exit::Unavailable => Err(CliError::new(exit, "nobody leads: no majority of the voters answers")),
+        Exit::Unavailable => {
+            Err(CliError::new(exit, "nobody leads: no majority of the voters answers"))
+        }
         Exit::Partial => Err(CliError::new(exit, status.unreachable())),
         other => Ok(other),
     }
@@ -300,7 +304,8 @@ impl Show for StatusView {
         let leader =
             if self.leader_id == 0 { "none".to_owned() } else { self.leader_id.to_string() };
         let header = [
-            "node", "role", "vote", "address", "term", "log", "applied", "unsealed", "digest", "error",
+            "node", "role", "vote", "address", "term", "log", "applied", "unsealed", "digest",
+            "error",
         ];
         Sheet::new()
             .facts([

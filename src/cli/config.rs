@@ -1,8 +1,8 @@
 //! `holdfast config`: checks or shows a server's configuration.
 
+use super::Done;
 use super::exit::{CliError, Exit};
 use super::output::{Format, Printer};
-use super::Done;
 use crate::server::config::{Config, Sources};
 
 /// What to do with the configuration.

@@ -11,19 +11,50 @@ use crate::client::{Client, ClientOptions};
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
     /// Servers as host:port, several separated by commas; another one is asked when one doesn't answer
-    #[arg(id = "client-addr", long = "addr", env = "HOLDFAST_ADDR", global = true, value_name = "HOST:PORT,...")]
+    #[arg(
+        id = "client-addr",
+        long = "addr",
+        env = "HOLDFAST_ADDR",
+        global = true,
+        value_name = "HOST:PORT,..."
+    )]
     pub addr: Option<String>,
     /// CA that the servers' certificates, the escrow key and receipts must chain to (PEM)
-    #[arg(id = "client-cacert", long = "cacert", env = "HOLDFAST_CACERT", global = true, value_name = "FILE")]
+    #[arg(
+        id = "client-cacert",
+        long = "cacert",
+        env = "HOLDFAST_CACERT",
+        global = true,
+        value_name = "FILE"
+    )]
     pub cacert: Option<PathBuf>,
     /// The caller's certificate (PEM)
-    #[arg(id = "client-cert", long = "cert", env = "HOLDFAST_CERT", global = true, value_name = "FILE")]
+    #[arg(
+        id = "client-cert",
+        long = "cert",
+        env = "HOLDFAST_CERT",
+        global = true,
+        value_name = "FILE"
+    )]
     pub cert: Option<PathBuf>,
     /// The caller's private key (PEM)
-    #[arg(id = "client-key", long = "key", env = "HOLDFAST_KEY", global = true, value_name = "FILE")]
+    #[arg(
+        id = "client-key",
+        long = "key",
+        env = "HOLDFAST_KEY",
+        global = true,
+        value_name = "FILE"
+    )]
     pub key: Option<PathBuf>,
     /// Seconds that a call is tried over all servers
-    #[arg(id = "client-timeout", long = "timeout", env = "HOLDFAST_TIMEOUT", global = true, value_name = "SECONDS", default_value_t = 15)]
+    #[arg(
+        id = "client-timeout",
+        long = "timeout",
+        env = "HOLDFAST_TIMEOUT",
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 15
+    )]
     pub timeout: u64,
 }
 
@@ -54,5 +85,7 @@ impl ConnectionArgs {
 }
 
 fn missing(flag: &str, variable: &str) -> CliError {
-    CliError::usage(format!("give {flag} or set {variable}; `holdfast dev` prints all four for a try"))
+    CliError::usage(format!(
+        "give {flag} or set {variable}; `holdfast dev` prints all four for a try"
+    ))
 }

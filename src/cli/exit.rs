@@ -128,9 +128,9 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         ClientError::Unreachable { .. } => {
             Some("check --addr (HOLDFAST_ADDR) and that a majority of the servers runs")
         }
-        ClientError::IdentityRefused { .. } => {
-            Some("use a certificate that `holdfast pki issue` made for this cluster and that has not expired")
-        }
+        ClientError::IdentityRefused { .. } => Some(
+            "use a certificate that `holdfast pki issue` made for this cluster and that has not expired",
+        ),
         ClientError::Receipt(_) => Some("don't use the key for encryption; escrow it again"),
         ClientError::Refused(refusal) => match refusal.kind {
             ErrorKind::Denied => {

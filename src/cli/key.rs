@@ -13,8 +13,8 @@ use super::views::{FoundView, KeyView};
 use super::{Context, Done};
 use crate::client::{Client, Disclosure, DisclosureRequest, KeyQuery, NewEscrow, Receipt, wire};
 use crate::domain::{
-    DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, ProtectorKind, Reason, RecoveryKey, Text, VolumeId,
-    VolumeKind,
+    DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, ProtectorKind, Reason, RecoveryKey, Text,
+    VolumeId, VolumeKind,
 };
 
 /// Longest key file that is read, in bytes; a recovery key has 71 characters at most.

@@ -36,7 +36,15 @@ pub use output::{Format, Printer, Sheet, Show};
 #[command(name = "holdfast", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     /// How results are printed
-    #[arg(id = "output-format", short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        id = "output-format",
+        short = 'o',
+        long = "output",
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     output: Format,
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -68,11 +76,11 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Run one server of a cluster
-//TMP     Server(Box<crate::server::ServerArgs>),
+    //TMP     Server(Box<crate::server::ServerArgs>),
     /// Run a cluster of three servers on this machine, to try things out
     Dev(dev::DevArgs),
     /// Show the whole story on this machine: escrow, failover, audited disclosure, recovery
-//TMP     Demo(demo::DemoArgs),
+    //TMP     Demo(demo::DemoArgs),
     /// Measure a cluster
     Bench(bench::BenchArgs),
     /// Print completions for a shell
@@ -107,7 +115,7 @@ pub fn run() -> ExitCode {
     };
     let context = Context { connection: cli.connection, printer: Printer::new(cli.output) };
     match cli.command {
-//TMP         Command::Server(args) => crate::server::run(*args),
+        //TMP         Command::Server(args) => crate::server::run(*args),
         Command::Pki(command) => finish(run_pki(command, context.printer)),
         Command::Config(command) => finish(config::run(command, context.printer)),
         Command::Completions { shell } => finish(completions(shell, context.printer)),
@@ -141,12 +149,12 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
-//TMP         Command::Demo(args) => demo::run(&context, args).await,
+        //TMP         Command::Demo(args) => demo::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,
-//TMP         Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
-//TMP             Err(CliError::failed("this command runs elsewhere"))
-//TMP         }
-_ => Ok(Exit::Ok),
+        //TMP         Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
+        //TMP             Err(CliError::failed("this command runs elsewhere"))
+        //TMP         }
+        _ => Ok(Exit::Ok),
     }
 }
 

@@ -217,7 +217,8 @@ fn message(args: ReportArgs) -> Result<v1::ReportComplianceRequest, CliError> {
             }
         }
     };
-    let users = report.users.iter().map(|user| wire::parse_user(user).map(|user| wire::user(&user)));
+    let users =
+        report.users.iter().map(|user| wire::parse_user(user).map(|user| wire::user(&user)));
     Ok(v1::ReportComplianceRequest {
         request_id: String::new(),
         device_id: report.device_id.to_string(),

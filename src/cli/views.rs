@@ -125,8 +125,7 @@ impl Show for FoundView {
                 key.volume_id.clone(),
             ]
         });
-        let header =
-            ["key id", "version", "state", "kind", "host", "users", "escrowed", "volume"];
+        let header = ["key id", "version", "state", "kind", "host", "users", "escrowed", "volume"];
         let sheet = Sheet::new().table(header, rows);
         if self.truncated { sheet.line("more keys match; search more narrowly") } else { sheet }
     }

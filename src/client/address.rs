@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_host_and_port_is_refused() {
-        for bad in ["", ",", "host", "host:", ":1", "host:0", "host:65536", "::1:1", "a b:1", "h/x:1"] {
+        for bad in
+            ["", ",", "host", "host:", ":1", "host:0", "host:65536", "::1:1", "a b:1", "h/x:1"]
+        {
             assert_eq!(Address::parse_list(bad).unwrap_err().field, "addr", "{bad}");
         }
     }

@@ -48,7 +48,9 @@ pub struct AuditListing {
 
 impl std::fmt::Debug for AuditListing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuditListing").field("next", &self.request.from_sequence).finish_non_exhaustive()
+        f.debug_struct("AuditListing")
+            .field("next", &self.request.from_sequence)
+            .finish_non_exhaustive()
     }
 }
 

@@ -113,7 +113,12 @@ impl Pool {
             let rest = end.saturating_duration_since(Instant::now());
             if pause >= rest {
                 let waited = started.elapsed();
-                return Err(ClientError::Unreachable { waited, attempts, last, outcome_unknown: unknown });
+                return Err(ClientError::Unreachable {
+                    waited,
+                    attempts,
+                    last,
+                    outcome_unknown: unknown,
+                });
             }
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;

@@ -48,8 +48,11 @@ impl ChainVerifier {
         if typed.canonical() != record.canonical {
             return Err(broken("its fields are not the bytes that were hashed".to_owned()));
         }
-        let hash: [u8; 32] =
-            record.hash.as_ref().try_into().map_err(|_| broken("its hash has not 32 bytes".to_owned()))?;
+        let hash: [u8; 32] = record
+            .hash
+            .as_ref()
+            .try_into()
+            .map_err(|_| broken("its hash has not 32 bytes".to_owned()))?;
         let head = verify_hashed_chain(self.head, [(&typed, hash)]);
         self.head = head.map_err(|error: ChainError| ClientError::AuditChain(error.to_string()))?;
         self.last_time = record.time_ms;

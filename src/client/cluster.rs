@@ -59,7 +59,10 @@ impl Client {
     ///
     /// # Errors
     /// If the caller is no administrator, the node is not new or not reachable, or no server answers.
-    pub async fn add_learner(&self, node: v1::NodeSpec) -> Result<v1::AddLearnerResponse, ClientError> {
+    pub async fn add_learner(
+        &self,
+        node: v1::NodeSpec,
+    ) -> Result<v1::AddLearnerResponse, ClientError> {
         let message = v1::AddLearnerRequest { request_id: new_request_id(), node: Some(node) };
         self.call_with(self.change_patience(), &message, |channel, request| async move {
             ClusterServiceClient::new(channel).add_learner(request).await
@@ -72,8 +75,7 @@ impl Client {
     /// # Errors
     /// If the caller is no administrator, the node has not caught up, or no server answers.
     pub async fn promote(&self, node: NodeId) -> Result<v1::PromoteNodeResponse, ClientError> {
-        let message =
-            v1::PromoteNodeRequest { request_id: new_request_id(), node_id: node.get() };
+        let message = v1::PromoteNodeRequest { request_id: new_request_id(), node_id: node.get() };
         self.call_with(self.change_patience(), &message, |channel, request| async move {
             ClusterServiceClient::new(channel).promote_node(request).await
         })

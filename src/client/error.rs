@@ -181,7 +181,11 @@ pub enum ClientError {
 }
 
 const fn unknown(outcome_unknown: bool) -> &'static str {
-    if outcome_unknown { "; it may have been carried out: repeat it with the same request id" } else { "" }
+    if outcome_unknown {
+        "; it may have been carried out: repeat it with the same request id"
+    } else {
+        ""
+    }
 }
 
 impl ClientError {

@@ -13,10 +13,12 @@ use super::error::ClientError;
 use super::receipt::{Expected, Receipt};
 use super::wire;
 use super::{Client, new_request_id};
-use crate::crypto::{Binding, CryptoError, EscrowPublicKey, Part, StatementVerifier, seal, system_rng};
+use crate::crypto::{
+    Binding, CryptoError, EscrowPublicKey, Part, StatementVerifier, seal, system_rng,
+};
 use crate::domain::{
-    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey, Sealed, Text,
-    User, VolumeId, VolumeKind, limits, sealed_digest,
+    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey,
+    Sealed, Text, User, VolumeId, VolumeKind, limits, sealed_digest,
 };
 
 /// The server's reason when an epoch is not known to it.
@@ -225,10 +227,14 @@ impl Client {
         let known = self.inner.escrow_key.lock().clone();
         let verifier = match known {
             Some(known) if known.public.cluster != public.cluster => {
-                return Err(ClientError::EscrowKey("it is of another cluster than before".to_owned()));
+                return Err(ClientError::EscrowKey(
+                    "it is of another cluster than before".to_owned(),
+                ));
             }
             Some(known) if known.public.epoch > public.epoch => {
-                return Err(ClientError::EscrowKey("its epoch is older than one seen before".to_owned()));
+                return Err(ClientError::EscrowKey(
+                    "its epoch is older than one seen before".to_owned(),
+                ));
             }
             Some(known) => known.verifier,
             None => Arc::new(StatementVerifier::new(public.cluster, self.inner.anchors.clone())),

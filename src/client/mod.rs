@@ -38,12 +38,12 @@ pub use raw::{EncodedEscrow, Method};
 pub use receipt::Receipt;
 pub use recovery::{Disclosure, DisclosureRequest, KeyQuery};
 
-use call::{Patience, Pool};
-use endpoint::Endpoint;
 use crate::clock::{SharedClock, SystemClock};
 use crate::crypto::Authority;
 use crate::domain::RequestId;
 use crate::tls::{Identity, client_config};
+use call::{Patience, Pool};
+use endpoint::Endpoint;
 
 /// A client of a cluster. A clone shares connections and what was learned.
 #[derive(Clone)]
@@ -67,7 +67,10 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn tls_config(options: &ClientOptions, anchors: &Authority) -> Result<Arc<rustls::ClientConfig>, ClientError> {
+fn tls_config(
+    options: &ClientOptions,
+    anchors: &Authority,
+) -> Result<Arc<rustls::ClientConfig>, ClientError> {
     let identity = match &options.identity {
         Some(files) => Some(Identity::load(&files.cert, &files.key).map_err(|error| {
             ClientError::File { path: files.cert.clone(), what: with_causes(&error) }

@@ -4,9 +4,7 @@ use holdfast_proto::v1;
 
 use super::error::ClientError;
 use crate::crypto::{ReceiptFacts, StatementVerifier};
-use crate::domain::{
-    ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId,
-};
+use crate::domain::{ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId};
 
 /// What a receipt must say to be the one for an escrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

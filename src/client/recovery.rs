@@ -8,9 +8,7 @@ use zeroize::Zeroizing;
 use super::error::ClientError;
 use super::wire;
 use super::{Client, new_request_id};
-use crate::domain::{
-    DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, User, VolumeId,
-};
+use crate::domain::{DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, User, VolumeId};
 
 /// What keys to search for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +107,8 @@ impl Client {
                 RecoveryServiceClient::new(channel).disclose_key(request).await
             })
             .await?;
-        let package = (!answer.key_package.is_empty())
-            .then(|| Zeroizing::new(answer.key_package.to_vec()));
+        let package =
+            (!answer.key_package.is_empty()).then(|| Zeroizing::new(answer.key_package.to_vec()));
         Ok(Disclosure {
             recovery_key: SecretString::from(answer.recovery_key),
             package,

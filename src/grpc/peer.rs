@@ -37,7 +37,11 @@ pub struct PeerApi<F: Fs> {
 
 impl<F: Fs> PeerApi<F> {
     /// The service of `node`. Callers are proven by `authorities`, at the time that `clock` tells.
-    pub fn new(node: &crate::raft::Node<F>, authorities: Arc<Authorities>, clock: SharedClock) -> Self {
+    pub fn new(
+        node: &crate::raft::Node<F>,
+        authorities: Arc<Authorities>,
+        clock: SharedClock,
+    ) -> Self {
         Self { node: PeerHandle::new(node), authorities, clock }
     }
 
@@ -62,15 +66,18 @@ impl<F: Fs> PeerApi<F> {
             .extensions()
             .get::<PeerCertificates>()
             .ok_or_else(|| Status::unauthenticated("no certificate was presented"))?;
-        let caller = identify_once(certificates, &self.authorities, self.node.cluster(), self.clock.now())
-            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let caller =
+            identify_once(certificates, &self.authorities, self.node.cluster(), self.clock.now())
+                .map_err(|error| Status::unauthenticated(error.to_string()))?;
         let Actor::Node(proven) = *caller.actor() else {
             return Err(Status::permission_denied("the certificate is not a node's"));
         };
         let metadata = request.metadata();
         let claimed = NodeId::new(number(metadata, peer::FROM_NODE)?);
         if claimed != proven {
-            let what = format!("the certificate is node {proven}'s, the call claims to come from node {claimed}");
+            let what = format!(
+                "the certificate is node {proven}'s, the call claims to come from node {claimed}"
+            );
             return Err(Status::permission_denied(what));
         }
         let to_incarnation = metadata.contains_key(peer::TO_INCARNATION);
@@ -81,7 +88,9 @@ impl<F: Fs> PeerApi<F> {
             id: proven,
             incarnation: incarnation(metadata, peer::FROM_INCARNATION)?,
             to: NodeId::new(number(metadata, peer::TO_NODE)?),
-            to_incarnation: to_incarnation.then(|| incarnation(metadata, peer::TO_INCARNATION)).transpose()?,
+            to_incarnation: to_incarnation
+                .then(|| incarnation(metadata, peer::TO_INCARNATION))
+                .transpose()?,
         })
     }
 }
@@ -92,11 +101,15 @@ fn word<'a>(metadata: &'a MetadataMap, key: &'static str) -> Result<&'a str, Sta
 }
 
 fn number(metadata: &MetadataMap, key: &'static str) -> Result<u64, Status> {
-    word(metadata, key)?.parse().map_err(|_| Status::invalid_argument(format!("{key} is not a number")))
+    word(metadata, key)?
+        .parse()
+        .map_err(|_| Status::invalid_argument(format!("{key} is not a number")))
 }
 
 fn incarnation(metadata: &MetadataMap, key: &'static str) -> Result<Incarnation, Status> {
-    word(metadata, key)?.parse().map_err(|_| Status::invalid_argument(format!("{key} is not a UUID")))
+    word(metadata, key)?
+        .parse()
+        .map_err(|_| Status::invalid_argument(format!("{key} is not a UUID")))
 }
 
 fn malformed(error: impl std::fmt::Display) -> Status {
@@ -109,7 +122,10 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 
 #[tonic::async_trait]
 impl<F: Fs> PeerService for PeerApi<F> {
-    async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+    async fn hello(
+        &self,
+        request: Request<pb::HelloRequest>,
+    ) -> Result<Response<pb::HelloResponse>, Status> {
         self.check(&request)?;
         let hello = self.node.hello();
         Ok(Response::new(pb::HelloResponse {
@@ -123,32 +139,41 @@ impl<F: Fs> PeerService for PeerApi<F> {
     type AppendStream = Answers<pb::AppendResponse>;
 
     async fn append(
-        &self, request: Request<Streaming<pb::AppendRequest>>,
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.check(&request)?;
         let answers = self.node.append(request.into_inner()).map_err(stopped)?;
         Ok(Response::new(answers.boxed()))
     }
 
-    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+    async fn vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteResponse>, Status> {
         self.check(&request)?;
         self.node.vote(request.into_inner()).await.map(Response::new).map_err(stopped)
     }
 
-    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+    async fn pre_vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteResponse>, Status> {
         self.check(&request)?;
         self.node.pre_vote(request.into_inner()).await.map(Response::new).map_err(stopped)
     }
 
     async fn install_snapshot(
-        &self, request: Request<Streaming<pb::SnapshotChunk>>,
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
         self.check(&request)?;
         self.node.install_snapshot(request.into_inner()).await.map(Response::new)
     }
 
     async fn transfer_leader(
-        &self, request: Request<pb::TransferLeaderRequest>,
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
         self.check(&request)?;
         self.node.transfer_leader(request.into_inner()).await.map(Response::new).map_err(stopped)
@@ -157,7 +182,8 @@ impl<F: Fs> PeerService for PeerApi<F> {
     type ForwardStream = Answers<pb::ForwardResponse>;
 
     async fn forward(
-        &self, request: Request<Streaming<pb::ForwardRequest>>,
+        &self,
+        request: Request<Streaming<pb::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         self.check(&request)?;
         let mut commands = request.into_inner();
@@ -169,10 +195,15 @@ impl<F: Fs> PeerService for PeerApi<F> {
                 let node = node.clone();
                 tokio::spawn(async move {
                     let result = match node.propose_forwarded(request.command).await {
-                        Ok(applied) => pb::forward_response::Result::Applied(codec::encode_applied(&applied)),
+                        Ok(applied) => {
+                            pb::forward_response::Result::Applied(codec::encode_applied(&applied))
+                        }
                         Err(error) => pb::forward_response::Result::Error(error),
                     };
-                    permit.send(Ok(pb::ForwardResponse { sequence: request.sequence, result: Some(result) }));
+                    permit.send(Ok(pb::ForwardResponse {
+                        sequence: request.sequence,
+                        result: Some(result),
+                    }));
                 });
             }
         });
@@ -180,21 +211,30 @@ impl<F: Fs> PeerService for PeerApi<F> {
     }
 
     async fn read_index(
-        &self, request: Request<pb::ReadIndexRequest>,
+        &self,
+        request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
         self.check(&request)?;
-        let at = self.node.read_index().await.ok_or_else(|| Status::unavailable("this node does not lead"))?;
+        let at = self
+            .node
+            .read_index()
+            .await
+            .ok_or_else(|| Status::unavailable("this node does not lead"))?;
         let log_id = Some(pb::LogId { term: at.term, index: at.index });
         Ok(Response::new(pb::ReadIndexResponse { log_id }))
     }
 
-    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
         self.check(&request)?;
         Ok(Response::new(pb::StatusResponse { status: self.node.status() }))
     }
 
     async fn membership(
-        &self, request: Request<pb::MembershipRequest>,
+        &self,
+        request: Request<pb::MembershipRequest>,
     ) -> Result<Response<pb::MembershipResponse>, Status> {
         self.check(&request)?;
         let changed = self.node.change_membership(request.into_inner()).await;

@@ -114,7 +114,9 @@ pub(super) async fn run<W: Worker>(
     }
     let mut gaps = gaps.lock();
     if let Some(last) = gaps.last {
-        measured.elapsed = measured.elapsed.min(last.saturating_duration_since(started).max(Duration::from_millis(1)));
+        measured.elapsed = measured
+            .elapsed
+            .min(last.saturating_duration_since(started).max(Duration::from_millis(1)));
     }
     gaps.note(end.min(Instant::now()), started);
     measured.longest_gap = gaps.longest;

@@ -84,7 +84,8 @@ impl Report {
             servers: servers * 1e6 / count,
             client: cpu.client.cpu_seconds * 1e6 / count,
         };
-        let gaps = measured.gaps.iter().map(|(at, gap)| Gap { at_ms: millis(*at), ms: millis(*gap) });
+        let gaps =
+            measured.gaps.iter().map(|(at, gap)| Gap { at_ms: millis(*at), ms: millis(*gap) });
         Self {
             workload: args.workload.as_str(),
             clients: args.clients,
@@ -123,7 +124,8 @@ impl Show for Report {
                 ("longest gap", format!("{:.0} ms", self.longest_gap_ms)),
             ]);
         for gap in self.gaps.iter().flatten() {
-            sheet = sheet.line(format!("gap of {:.0} ms after {:.1} s", gap.ms, gap.at_ms / 1000.0));
+            sheet =
+                sheet.line(format!("gap of {:.0} ms after {:.1} s", gap.ms, gap.at_ms / 1000.0));
         }
         for (kind, count) in &self.errors {
             let sample = self.error_samples.get(kind).map(String::as_str).unwrap_or_default();

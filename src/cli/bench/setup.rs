@@ -222,6 +222,8 @@ fn device_of(files: &IdentityFiles) -> Result<DeviceId, CliError> {
     let cluster = cluster.and_then(|id| id.parse::<ClusterId>().ok());
     match cluster.map(|cluster| Actor::from_spiffe_uri(uri, cluster)) {
         Some(Ok(Actor::Agent(device))) => Ok(device),
-        _ => Err(CliError::usage(format!("{uri} is no agent; give an agent's certificate or --pki"))),
+        _ => {
+            Err(CliError::usage(format!("{uri} is no agent; give an agent's certificate or --pki")))
+        }
     }
 }

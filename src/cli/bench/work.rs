@@ -210,12 +210,13 @@ fn compliance(device: DeviceId) -> v1::ReportComplianceRequest {
 
 fn calls(args: &BenchArgs, makers: Vec<(Client, Maker)>) -> Work {
     let lanes = makers.len();
-    let workers = makers.iter().cycle().take(size(args.clients)).map(|(client, maker)| CallWorker {
-        client: client.clone(),
-        maker: maker.clone(),
-        count: 0,
-        every: args.verify.every(),
-    });
+    let workers =
+        makers.iter().cycle().take(size(args.clients)).map(|(client, maker)| CallWorker {
+            client: client.clone(),
+            maker: maker.clone(),
+            count: 0,
+            every: args.verify.every(),
+        });
     Work::Call(workers.collect(), lanes)
 }
 

@@ -27,7 +27,9 @@ pub enum LocalError {
         what: String,
     },
     /// Another process listens on a port of the cluster. Its nodes know each other by their ports.
-    #[error("port {port} of node {node} is taken; is the cluster running already? Stop whatever listens there")]
+    #[error(
+        "port {port} of node {node} is taken; is the cluster running already? Stop whatever listens there"
+    )]
     PortTaken {
         /// The node.
         node: u64,

@@ -90,9 +90,14 @@ impl LocalCluster {
         let path = dir.join("local.json");
         let description = match Description::read(&path)? {
             // Before the cluster is made, nobody knows its ports yet; others will do as well.
-            Some(found) if found.initialised || found.nodes.iter().all(|n| ports::check(n).is_ok()) => found,
+            Some(found)
+                if found.initialised || found.nodes.iter().all(|n| ports::check(n).is_ok()) =>
+            {
+                found
+            }
             Some(_) | None => {
-                let made = Description::new(ports::choose(&[1, 2, 3])?, DeviceId::new(Uuid::new_v4()));
+                let made =
+                    Description::new(ports::choose(&[1, 2, 3])?, DeviceId::new(Uuid::new_v4()));
                 write_json(&path, &made)?;
                 made
             }
@@ -328,7 +333,10 @@ impl LocalCluster {
     ///
     /// # Errors
     /// If a node ends by itself, or it does not come true in time.
-    pub async fn wait_healthy(&mut self, limit: Duration) -> Result<v1::GetStatusResponse, LocalError> {
+    pub async fn wait_healthy(
+        &mut self,
+        limit: Duration,
+    ) -> Result<v1::GetStatusResponse, LocalError> {
         let running: Vec<_> =
             self.nodes.iter().filter(|node| node.pid().is_some()).map(LocalNode::id).collect();
         let client = self.administrator()?;
@@ -357,7 +365,11 @@ impl LocalCluster {
         let client = self.administrator()?;
         wait_for("somebody leads", START_DEADLINE, || async {
             let status = client.status(false).await.map_err(|error| error.to_string())?;
-            if status.leader_id == 0 { Err("nobody leads".to_owned()) } else { Ok(status.leader_id) }
+            if status.leader_id == 0 {
+                Err("nobody leads".to_owned())
+            } else {
+                Ok(status.leader_id)
+            }
         })
         .await
     }
@@ -429,9 +441,10 @@ fn unhealthy(status: &v1::GetStatusResponse, running: &[u64]) -> Option<String> 
         return Some("nobody leads".to_owned());
     }
     for id in running {
-        let member = status.members.iter().find(|member| {
-            member.node.as_ref().is_some_and(|node| node.node_id == *id)
-        });
+        let member = status
+            .members
+            .iter()
+            .find(|member| member.node.as_ref().is_some_and(|node| node.node_id == *id));
         match member {
             None => {}
             Some(member) if !member.reachable => {
@@ -473,7 +486,8 @@ where
 pub async fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let get = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
