@@ -333,3 +333,120 @@ pub fn verify_hashed_chain<'a>(
     }
     Ok(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two records of `docs/formats-audit.md`.
+    fn vectors() -> [AuditRecord; 2] {
+        let first = AuditRecord {
+            sequence: 1,
+            time: Timestamp::from_millis(1_700_000_000_000),
+            log_term: 1,
+            log_index: 3,
+            count: 1,
+            actor: Some("operator/alice".parse().unwrap()),
+            action: AuditAction::Bootstrap,
+            outcome: AuditOutcome::Ok,
+            request_id: Some("00000000-0000-0000-0000-000000000001".parse().unwrap()),
+            device: None,
+            volume: None,
+            protector: None,
+            version: KeyVersion::NONE,
+            reason: None,
+            user: None,
+            ticket: Text::default(),
+            detail: Text::free("detail", "first administrator alice").unwrap(),
+            previous_hash: [0; 32],
+        };
+        let second = AuditRecord {
+            sequence: 2,
+            time: Timestamp::from_millis(1_700_000_060_000),
+            log_term: 1,
+            log_index: 9,
+            count: 1,
+            actor: Some("operator/bob".parse().unwrap()),
+            action: AuditAction::Disclose,
+            outcome: AuditOutcome::Ok,
+            request_id: Some("00000000-0000-0000-0000-000000000002".parse().unwrap()),
+            device: Some("8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5".parse().unwrap()),
+            volume: Some("0b5a7c3e-1d2f-4a6b-8c9d-0e1f2a3b4c5d".parse().unwrap()),
+            protector: Some("1854c11f-6b44-08b0-91db-121a2fbf9ac0".parse().unwrap()),
+            version: KeyVersion::new(4),
+            reason: Some(Reason::new("LOST_PIN", "").unwrap()),
+            user: Some(User::new("CORP", "eve").unwrap()),
+            ticket: Text::name("ticket", "INC-7").unwrap(),
+            detail: Text::default(),
+            previous_hash: first.hash(),
+        };
+        [first, second]
+    }
+
+    #[test]
+    fn the_vectors_in_the_documentation_are_what_is_hashed() {
+        let documentation = include_str!("../../docs/formats-audit.md");
+        let packed: String = documentation.split_whitespace().collect();
+        for record in vectors() {
+            let canonical = hex::encode(record.canonical());
+            assert!(packed.contains(&canonical), "canonical {}: {canonical}", record.sequence);
+            let hash = hex::encode(record.hash());
+            assert!(packed.contains(&hash), "hash {}: {hash}", record.sequence);
+        }
+    }
+
+    #[test]
+    fn every_field_is_part_of_the_hash() {
+        let [_, record] = vectors();
+        let id: RequestId = "00000000-0000-0000-0000-000000000009".parse().unwrap();
+        let changes: [fn(&mut AuditRecord); 16] = [
+            |r| r.sequence = 3,
+            |r| r.time = Timestamp::from_millis(1),
+            |r| r.log_term = 2,
+            |r| r.log_index = 1,
+            |r| r.count = 2,
+            |r| r.actor = None,
+            |r| r.action = AuditAction::Find,
+            |r| r.outcome = AuditOutcome::Repeated,
+            |r| r.device = None,
+            |r| r.volume = None,
+            |r| r.protector = None,
+            |r| r.version = KeyVersion::new(5),
+            |r| r.reason = None,
+            |r| r.user = None,
+            |r| r.ticket = Text::default(),
+            |r| r.previous_hash = [1; 32],
+        ];
+        let mut seen = std::collections::BTreeSet::from([record.hash()]);
+        for change in changes {
+            let mut other = record.clone();
+            change(&mut other);
+            assert!(seen.insert(other.hash()), "{other:?}");
+        }
+        let mut other = AuditRecord { request_id: Some(id), ..record.clone() };
+        assert!(seen.insert(other.hash()));
+        other = record;
+        other.detail = Text::free("detail", "x").unwrap();
+        assert!(seen.insert(other.hash()));
+    }
+
+    #[test]
+    fn text_cannot_move_from_one_field_to_the_next_unseen() {
+        let [record, _] = vectors();
+        let ticket = AuditRecord { ticket: record.detail.clone(), ..record.clone() };
+        let moved = AuditRecord { detail: Text::default(), ..ticket };
+        assert_ne!(moved.canonical(), record.canonical());
+        assert_eq!(moved.canonical().len(), record.canonical().len());
+    }
+
+    #[test]
+    fn names_of_actions_and_outcomes_round_trip() {
+        for action in AuditAction::ALL {
+            assert_eq!(action.as_str().parse(), Ok(action));
+        }
+        for text in ["ok", "repeated", "NOT_GRANTED"] {
+            assert_eq!(AuditOutcome::from(text).as_str(), text);
+        }
+        assert!("disclosed".parse::<AuditAction>().is_err());
+    }
+}

@@ -1,0 +1,411 @@
+//! Random command sequences: the machine agrees with a naive model, and replicas end byte-identical however the log was
+//! cut and whether or not they began from a snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::fixtures::*;
+use super::model::Model;
+use crate::domain::*;
+use crate::state::*;
+
+/// Few enough that requests are forgotten all the time.
+const MEMORY: u64 = 6;
+
+/// What happens next. Numbers are chosen from small pools, so that things meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Blank,
+    Membership(u8),
+    Garbage(Vec<u8>),
+    /// A command of an actor with a request id.
+    Command {
+        actor: Who,
+        request: u64,
+        body: What,
+    },
+    /// An earlier command once more, with another time.
+    Retry(prop::sample::Index),
+}
+
+#[derive(Debug, Clone)]
+enum Who {
+    /// The actor that may do it, if it is anyone's.
+    Right,
+    Agent(u8),
+    Operator(u8),
+    Node(u64),
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Bootstrap,
+    Escrow { d: u8, v: u8, p: u8, expected: Option<u32>, fill: u8, package: bool, epoch: u32 },
+    Report { d: u8, volumes: Vec<u8>, status: bool },
+    Find(u8, u8),
+    Disclose { p: u8, v: u32, named: bool },
+    Grant(u8, Role),
+    Revoke(u8, Role),
+    AuditRead,
+    Refusals(u8),
+    ClusterChange,
+}
+
+const OPERATORS: [&str; 4] = [ROOT, HUGO, ADA, ODO];
+
+fn role() -> impl Strategy<Value = Role> {
+    prop::sample::select(Role::ALL.to_vec())
+}
+
+fn what() -> impl Strategy<Value = What> {
+    let expected = prop_oneof![4 => Just(None), 1 => (0_u32..4).prop_map(Some)];
+    let epoch = prop_oneof![9 => Just(1_u32), 1 => Just(2_u32)];
+    // Protectors 0..3 are mostly of the first volumes, so that ids are used again and by others.
+    let escrow = (0_u8..3, 0_u8..3, 0_u8..8, expected, 0_u8..3, any::<bool>(), epoch).prop_map(
+        |(d, v, p, expected, fill, package, epoch)| What::Escrow {
+            d,
+            v,
+            p: if p < 5 { d * 3 + v } else { p },
+            expected,
+            fill,
+            package,
+            epoch,
+        },
+    );
+    let report = (0_u8..3, prop::collection::vec(0_u8..4, 0..3), any::<bool>())
+        .prop_map(|(d, volumes, status)| What::Report { d, volumes, status });
+    let disclose =
+        (0_u8..9, 0_u32..4, any::<bool>()).prop_map(|(p, v, named)| What::Disclose { p, v, named });
+    prop_oneof![
+        1 => Just(What::Bootstrap),
+        10 => escrow,
+        4 => report,
+        4 => (0_u8..4, 0_u8..9).prop_map(|(kind, n)| What::Find(kind, n)),
+        6 => disclose,
+        2 => (0_u8..4, role()).prop_map(|(o, role)| What::Grant(o, role)),
+        2 => (0_u8..4, role()).prop_map(|(o, role)| What::Revoke(o, role)),
+        1 => Just(What::AuditRead),
+        1 => (0_u8..3).prop_map(What::Refusals),
+        1 => Just(What::ClusterChange),
+    ]
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    prop_oneof![
+        12 => Just(Who::Right),
+        1 => (0_u8..3).prop_map(Who::Agent),
+        2 => (0_u8..4).prop_map(Who::Operator),
+        1 => (1_u64..3).prop_map(Who::Node),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let request = prop_oneof![6 => 100_u64..100_000_000, 1 => 0_u64..6];
+    let command = (who(), request, what()).prop_map(|(actor, request, body)| Step::Command {
+        actor,
+        request,
+        body,
+    });
+    prop_oneof![
+        1 => Just(Step::Blank),
+        1 => any::<u8>().prop_map(Step::Membership),
+        1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(Step::Garbage),
+        28 => command,
+        5 => any::<prop::sample::Index>().prop_map(Step::Retry),
+    ]
+}
+
+/// How far the proposing node's clock moves: seldom back, seldom far.
+fn tick() -> impl Strategy<Value = i64> {
+    prop_oneof![8 => 0_i64..2_000, 1 => -5_000_i64..0, 1 => 60_000_i64..4_000_000]
+}
+
+fn right_actor(body: &What) -> Actor {
+    match body {
+        What::Escrow { d, .. } | What::Report { d, .. } => agent(*d),
+        What::Find(..) => operator(HUGO),
+        What::Disclose { named, .. } => operator(if *named { HUGO } else { ADA }),
+        What::AuditRead => operator(ODO),
+        What::Refusals(_) => node(1),
+        What::Bootstrap | What::Grant(..) | What::Revoke(..) | What::ClusterChange => {
+            operator(ROOT)
+        }
+    }
+}
+
+fn body_of(what: &What, model: &Model) -> CommandBody {
+    match what {
+        What::Bootstrap => bootstrap(),
+        What::Escrow { d, v, p, expected, fill, package, epoch } => {
+            let right = model.current(device(*d), volume(*v));
+            let mut escrow = escrow_of(*d, *v, *p, expected.unwrap_or(right), *fill);
+            escrow.key.epoch = Epoch::new(*epoch);
+            escrow.package = package.then(|| sealed(1, fill + 100));
+            escrow.users = users(usize::from(*fill));
+            CommandBody::Escrow(escrow)
+        }
+        What::Report { d, volumes, status } => {
+            let status =
+                if *status { ComplianceStatus::Compliant } else { ComplianceStatus::Unknown };
+            let volumes = volumes.iter().map(|v| compliance(*v, status)).collect();
+            CommandBody::ReportCompliance(report_of(*d, volumes))
+        }
+        What::Find(kind, n) => CommandBody::FindKeys(match kind {
+            0 => FindQuery::Prefix(protector(*n).prefix()),
+            1 => FindQuery::Protector(protector(*n)),
+            2 => FindQuery::Device(device(n % 4)),
+            _ => FindQuery::Volume(device(n % 3), volume(n / 3)),
+        }),
+        What::Disclose { p, v, named } => disclose_of(*p, *v, named.then_some("eve")),
+        What::Grant(to, role) => grant(OPERATORS[usize::from(*to)], *role),
+        What::Revoke(from, role) => revoke(OPERATORS[usize::from(*from)], *role),
+        What::AuditRead => CommandBody::AuditRead { detail: name("1 to 9") },
+        What::Refusals(count) => {
+            let refusal = |n| RefusalCount {
+                actor: agent(n),
+                action: name("EscrowRecoveryKey"),
+                reason: name("FOREIGN_DEVICE"),
+                count: u64::from(n) + 2,
+            };
+            CommandBody::Refusals((0..*count).map(refusal).collect())
+        }
+        What::ClusterChange => CommandBody::ClusterChange { detail: name("add node/4") },
+    }
+}
+
+fn set_up() -> Vec<Command> {
+    let bodies = [
+        bootstrap(),
+        grant(HUGO, Role::HelpDesk),
+        grant(ADA, Role::AdvancedHelpDesk),
+        grant(ODO, Role::Auditor),
+    ];
+    let numbered = bodies.into_iter().zip(1_000_000_000..);
+    numbered
+        .map(|(body, id)| Command {
+            actor: operator(ROOT),
+            request_id: request(id),
+            time: at(1_000_000),
+            body,
+        })
+        .collect()
+}
+
+/// Runs the steps past the model. Gives the log, and the model's answers but for those that are no commands.
+fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry)>, Vec<Outcome>) {
+    let mut model = Model::new(usize::try_from(MEMORY).unwrap());
+    let (mut log, mut outcomes, mut sent): (Vec<_>, Vec<_>, Vec<Command>) = Default::default();
+    let mut clock = 1_000_000_i64;
+    let mut submit = |model: &mut Model, log: &mut Vec<_>, command: &Command| {
+        let position = Position { term: 1, index: log.len() as u64 };
+        outcomes.push(model.apply(position, command));
+        log.push((position, Entry::Command(codec::encode_command(command))));
+    };
+    if ready {
+        for command in set_up() {
+            submit(&mut model, &mut log, &command);
+            sent.push(command);
+        }
+    }
+    let mut others = BTreeMap::new();
+    for (step, ticks) in steps {
+        clock = (clock + ticks).max(0);
+        let now = at(u64::try_from(clock).unwrap());
+        let position = Position { term: 1, index: log.len() as u64 };
+        let entry = match step {
+            Step::Command { actor, request: id, body } => {
+                let actor = match actor {
+                    Who::Right => right_actor(body),
+                    Who::Agent(n) => agent(*n),
+                    Who::Operator(n) => operator(OPERATORS[usize::from(*n)]),
+                    Who::Node(n) => node(*n),
+                };
+                let body = body_of(body, &model);
+                let command = Command { actor, request_id: request(*id), time: now, body };
+                submit(&mut model, &mut log, &command);
+                sent.push(command);
+                continue;
+            }
+            Step::Retry(index) if !sent.is_empty() => {
+                let command = Command { time: now, ..index.get(&sent).clone() };
+                submit(&mut model, &mut log, &command);
+                continue;
+            }
+            Step::Retry(_) | Step::Blank => Entry::Blank,
+            Step::Membership(n) => Entry::Membership(Bytes::from(vec![*n; 3])),
+            Step::Garbage(bytes) => Entry::Command(Bytes::from(bytes.clone())),
+        };
+        let outcome = match &entry {
+            Entry::Command(_) => model.unreadable(position),
+            Entry::Blank | Entry::Membership(_) => Ok(Accepted::Nothing),
+        };
+        others.insert(log.len(), outcome);
+        log.push((position, entry));
+    }
+    for (at, outcome) in others {
+        outcomes.insert(at, outcome);
+    }
+    (model, log, outcomes)
+}
+
+fn machine(store: MemoryStore) -> Machine<MemoryStore> {
+    Machine::open(Arc::new(store)).unwrap().remembering(MEMORY)
+}
+
+/// A store with the same records, as a snapshot brings them.
+fn restored(from: &MemoryStore) -> MemoryStore {
+    let store = MemoryStore::default();
+    let mut writes = WriteSet::default();
+    for (table, (key, value)) in from.records() {
+        writes.0.insert((table, key), Some(value));
+    }
+    store.commit(writes).unwrap();
+    store
+}
+
+/// Outcomes without what the model can't know: hashes.
+fn without_hashes(outcome: &Outcome) -> Outcome {
+    let mut outcome = outcome.clone();
+    if let Ok(Accepted::Escrowed(receipt)) = &mut outcome {
+        receipt.audit.hash = [0; 32];
+    }
+    outcome
+}
+
+fn check_chain(store: &MemoryStore, heads: &Heads, answers: &[Applied], model: &Model) {
+    let records = query::audit_records(store, 0, u64::MAX, usize::MAX).unwrap();
+    assert_eq!(verify_chain(AuditPosition::default(), &records), Ok(heads.audit));
+    for applied in answers {
+        if let Ok(Accepted::Escrowed(receipt)) = &applied.outcome {
+            let record = &records[usize::try_from(receipt.audit.sequence).unwrap() - 1];
+            assert_eq!(record.head(), receipt.audit);
+            assert_eq!(record.protector, Some(receipt.protector));
+            assert_eq!(record.log_index, receipt.position.index);
+        }
+    }
+    let seen = records.into_iter().map(|record| model::ModelRecord {
+        time: record.time.as_millis(),
+        index: record.log_index,
+        actor: record.actor.map(|actor| actor.to_string()).unwrap_or_default(),
+        action: record.action.as_str(),
+        outcome: record.outcome.as_str().to_owned(),
+        count: record.count,
+        key: record.protector.map(|protector| (protector, record.version.get())),
+        user: record.user,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), model.audit);
+}
+
+use super::model;
+
+fn check_queries(store: &MemoryStore, model: &Model) {
+    let devices = query::devices(store, None, 100).unwrap();
+    let ids: Vec<_> = devices.iter().map(|device| device.id).collect();
+    assert_eq!(ids, model.devices.keys().copied().collect::<Vec<_>>());
+    for found in devices {
+        let expected = &model.devices[&found.id];
+        assert_eq!(query::device(store, found.id).unwrap().as_ref(), Some(&found));
+        assert_eq!(found.host_name.as_str(), expected.host_name);
+        assert_eq!(found.operating_system.as_str(), expected.operating_system);
+        assert_eq!(found.users, expected.users);
+        assert_eq!(found.first_seen.as_millis(), expected.first_seen);
+        assert_eq!(found.last_contact.as_millis(), expected.last_contact);
+        assert_eq!(found.volumes.len(), expected.volumes.len());
+        for volume in &found.volumes {
+            let (kind, compliance) = &expected.volumes[&volume.id];
+            assert_eq!(volume.kind, *kind);
+            let reported = volume.compliance.clone().map(|(report, at)| (report, at.as_millis()));
+            assert_eq!(&reported, compliance);
+            assert_eq!(volume.key_version().get(), model.current(found.id, volume.id));
+            let mut chain: Vec<_> = model
+                .keys
+                .iter()
+                .filter(|k| k.escrow.device == found.id && k.escrow.volume == volume.id)
+                .map(|k| model.summary(k))
+                .collect();
+            chain.reverse();
+            assert_eq!(volume.key_state(), chain.first().map(|key| key.state));
+            let walked = query::keys_of_volume(store, found.id, volume.id, 100).unwrap();
+            assert_eq!(walked.into_iter().map(|k| k.summary).collect::<Vec<_>>(), chain);
+        }
+    }
+    for key in &model.keys {
+        let version = KeyVersion::new(key.version);
+        let found = query::key(store, key.escrow.protector, version).unwrap().unwrap();
+        assert_eq!(found.summary, model.summary(key));
+        assert_eq!(found.sealed, key.escrow.key);
+        let package = query::package(store, key.escrow.protector, version).unwrap();
+        assert_eq!(package, key.escrow.package);
+    }
+    let grants = query::grants(store).unwrap();
+    let pairs = grants.into_iter().map(|grant| (grant.operator.as_str().to_owned(), grant.role));
+    assert_eq!(pairs.collect::<std::collections::BTreeSet<_>>(), model.grants);
+}
+
+fn check(steps: &[(Step, i64)], ready: bool, cuts: &[usize], restore_at: prop::sample::Index) {
+    let (model, log, expected) = run_model(steps, ready);
+    let restore_at = restore_at.index(log.len() + 1);
+
+    let mut single = machine(MemoryStore::default());
+    let mut late = None;
+    let mut answers = Vec::new();
+    for (n, entry) in log.iter().enumerate() {
+        if n == restore_at {
+            late = Some(machine(restored(single.store())));
+        }
+        answers.extend(single.apply([entry.clone()]).unwrap());
+    }
+    let outcomes: Vec<_> = answers.iter().map(|a| without_hashes(&a.outcome)).collect();
+    for (n, (outcome, expected)) in outcomes.iter().zip(&expected).enumerate() {
+        assert_eq!(outcome, expected, "entry {n}");
+    }
+    assert_eq!(outcomes.len(), expected.len());
+    check_chain(single.store(), single.heads(), &answers, &model);
+    check_queries(single.store(), &model);
+    assert_eq!(
+        Digest::recount(single.store().records()),
+        (single.heads().sum, single.heads().records)
+    );
+
+    let mut batched = machine(MemoryStore::default());
+    let (mut rest, mut batch_answers) = (&log[..], Vec::new());
+    for size in cuts.iter().copied().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (batch, after) = rest.split_at(size.min(rest.len()));
+        batch_answers.extend(batched.apply(batch.to_vec()).unwrap());
+        rest = after;
+    }
+    assert_eq!(batch_answers, answers);
+    let mut late = late.unwrap_or_else(|| machine(restored(single.store())));
+    assert_eq!(late.apply(log[restore_at..].to_vec()).unwrap(), answers[restore_at..]);
+    for replica in [&batched, &late] {
+        assert_eq!(replica.store().records(), single.store().records());
+        assert_eq!(replica.heads(), single.heads());
+        assert_eq!(replica.heads().state_digest(), single.heads().state_digest());
+        assert_eq!(&Heads::load(replica.store().as_ref()).unwrap(), replica.heads());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_machine_agrees_with_the_model_and_replicas_with_each_other(
+        steps in prop::collection::vec((step(), tick()), 1..60),
+        ready in prop::bool::weighted(0.9),
+        cuts in prop::collection::vec(1_usize..12, 1..8),
+        restore_at: prop::sample::Index,
+    ) {
+        check(&steps, ready, &cuts, restore_at);
+    }
+}

@@ -1,0 +1,68 @@
+//! The bounded memory of requests.
+
+use std::sync::Arc;
+
+use super::fixtures::*;
+use crate::domain::limits::REMEMBERED_REQUESTS;
+use crate::state::*;
+
+#[test]
+fn the_oldest_request_is_forgotten_first_and_its_record_removed() {
+    let mut rig = Rig::ready().remembering(2);
+    for d in 1..=3 {
+        let body = CommandBody::ReportCompliance(report_of(d, vec![]));
+        rig.send(agent(d), 7, body).outcome.unwrap();
+    }
+    let requests = rig.machine.heads().requests.clone();
+    assert_eq!(requests.end - requests.start, 2);
+    assert_eq!(rig.store().scan(Table::Requests, &[], &[], 9).unwrap().len(), 2);
+    let mut other = report_of(1, vec![]);
+    other.host_name = name("other");
+    let forgotten = CommandBody::ReportCompliance(other.clone());
+    rig.send(agent(1), 7, forgotten).outcome.unwrap();
+    other.device = device(3);
+    let remembered = CommandBody::ReportCompliance(other);
+    assert_eq!(rig.refuse_as(agent(3), 7, remembered), Rejection::RequestIdReused);
+}
+
+#[test]
+fn requests_are_remembered_across_a_restart() {
+    let mut rig = Rig::ready();
+    let body = CommandBody::ReportCompliance(report_of(1, vec![]));
+    rig.send(agent(1), 7, body).outcome.unwrap();
+    rig.machine = Machine::open(Arc::clone(rig.machine.store())).unwrap();
+    let mut other = report_of(1, vec![]);
+    other.model = name("Anvil 4");
+    let other = CommandBody::ReportCompliance(other);
+    assert_eq!(rig.refuse_as(agent(1), 7, other), Rejection::RequestIdReused);
+}
+
+#[test]
+fn a_refused_request_is_not_remembered_and_may_succeed_later() {
+    let mut rig = Rig::ready();
+    let body = CommandBody::Escrow(escrow_of(1, 1, 2, 1, 1));
+    let refused = rig.refuse_as(agent(1), 7, body.clone());
+    assert!(matches!(refused, Rejection::StaleVersion { .. }));
+    rig.escrow(escrow_of(1, 1, 1, 0, 1));
+    assert!(rig.send(agent(1), 7, body).outcome.is_ok());
+}
+
+#[test]
+fn a_machine_remembers_65536_requests_and_not_one_more() {
+    let mut rig = Rig::empty();
+    let first = rig.send(operator(ROOT), 0, bootstrap());
+    let commands = (1..=REMEMBERED_REQUESTS).map(|n| {
+        let command = Command {
+            actor: node(1),
+            request_id: request(n),
+            time: at(rig.now),
+            body: CommandBody::Refusals(vec![]),
+        };
+        let position = Position { term: 1, index: first.position.index + n };
+        (position, Entry::Command(codec::encode_command(&command)))
+    });
+    rig.machine.apply(commands).unwrap();
+    assert_eq!(rig.machine.heads().requests, 1..REMEMBERED_REQUESTS + 1);
+    let reopened = Machine::open(Arc::clone(rig.machine.store())).unwrap();
+    assert_eq!(reopened.heads(), rig.machine.heads());
+}
