@@ -108,7 +108,7 @@ fn secrets_are_exposed_only_where_the_map_allows() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
-    for path in files {
+    for path in files.into_iter().filter(|path| !is_test_file(path)) {
         let inside = path.strip_prefix(&source).unwrap().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         let may = allowed.iter().any(|prefix| inside.starts_with(prefix));

@@ -62,7 +62,9 @@ impl<F: Fs> Wal<F> {
     /// [`WalError::Damaged`] if acknowledged bytes are damaged or missing, [`WalError::NewerFormat`], or the disk failed.
     /// Then nothing was changed.
     pub fn open(fs: F, dir: &Path, options: WalOptions) -> Result<Self, WalError> {
-        fs.create_dir_all(dir).map_err(|source| WalError::Io { source })?;
+        let io = |source| WalError::Io { source };
+        fs.create_dir_all(dir).map_err(io)?;
+        fs.sync_dir(crate::fs::parent(dir)).map_err(io)?;
         let recovered = recover::recover(&fs, dir, options.cache_bytes)?;
         let inline = options.inline;
         let shared = Shared::start(fs, dir, options, recovered)?;

@@ -176,7 +176,7 @@ impl<F: Fs> Shared<F> {
             }
         };
         if result.is_ok() {
-            self.durable.send_replace(writer.last.map(|last| last.index));
+            self.durable.send_replace(writer.state.last.map(|last| last.index));
         }
         for job in group {
             let (Job::Append { done, .. } | Job::Vote { done, .. } | Job::Truncate { done, .. } | Job::Purge { done, .. }) = job;
@@ -265,7 +265,13 @@ struct Writer<F: Fs> {
     next_segment: u64,
     next_batch: u64,
     builder: BatchBuilder,
-    /// The state as it is written: what a new segment begins with.
+    /// The log with all that was handed to the disk.
+    state: Written,
+}
+
+/// The state of the log as it is written: what a new segment begins with.
+#[derive(Clone, Copy)]
+struct Written {
     vote: Option<Vote>,
     committed: Option<Position>,
     purged: Option<Position>,
@@ -305,10 +311,7 @@ impl<F: Fs> Writer<F> {
             next_segment: found.next_segment - removed,
             next_batch: found.next_batch,
             builder: BatchBuilder::new(),
-            vote,
-            committed,
-            purged,
-            last,
+            state: Written { vote, committed, purged, last },
         };
         if writer.segments.is_empty() {
             let segment = writer.create()?;
@@ -344,8 +347,9 @@ impl<F: Fs> Writer<F> {
     fn write(&mut self, group: &[Job], committed: Option<Position>) -> Result<(), WalError> {
         let mut builder = std::mem::replace(&mut self.builder, BatchBuilder::new());
         builder.clear();
+        let before = self.state;
         let placed = self.fill(&mut builder, group, committed);
-        let result = self.write_batch(&mut builder, &placed);
+        let result = self.write_batch(&mut builder, &placed, before);
         self.builder = builder;
         result
     }
@@ -359,37 +363,40 @@ impl<F: Fs> Writer<F> {
                         let offset = builder.entry(entry);
                         let length = entry.payload.bytes().len();
                         placed.push(Placed { index: entry.id.index, serial, offset, length });
-                        self.last = Some(entry.id);
+                        self.state.last = Some(entry.id);
                     }
                 }
                 Job::Vote { vote, .. } => {
                     builder.vote(vote);
-                    self.vote = Some(*vote);
+                    self.state.vote = Some(*vote);
                 }
                 Job::Truncate { last, .. } => {
                     builder.truncate_after(*last);
-                    self.last = last.or(self.purged);
+                    self.state.last = last.or(self.state.purged);
                 }
                 Job::Purge { upto, .. } => {
                     builder.purge(*upto);
-                    self.purged = self.purged.max(Some(*upto));
-                    self.last = self.last.filter(|last| last.index > upto.index).or(self.purged);
+                    self.state.purged = self.state.purged.max(Some(*upto));
+                    self.state.last = self.state.last.filter(|last| last.index > upto.index).or(self.state.purged);
                 }
             }
         }
         // Never ahead of what is written: a committed position without its entry would be no use.
-        let covered = committed.filter(|at| self.last.is_some_and(|last| at.index <= last.index));
-        if let Some(at) = covered.filter(|at| Some(*at) != self.committed) {
+        let covered = committed.filter(|at| self.state.last.is_some_and(|last| at.index <= last.index));
+        if let Some(at) = covered.filter(|at| Some(*at) != self.state.committed) {
             builder.committed(at);
-            self.committed = Some(at);
+            self.state.committed = Some(at);
         }
         placed
     }
 
-    fn write_batch(&mut self, builder: &mut BatchBuilder, placed: &[Placed]) -> Result<(), WalError> {
+    /// `before` is the state without what is in the batch: a new segment begins with it, and the batch follows.
+    fn write_batch(
+        &mut self, builder: &mut BatchBuilder, placed: &[Placed], before: Written,
+    ) -> Result<(), WalError> {
         let needed = builder.bytes();
         if !self.fits(needed)? {
-            self.roll(needed)?;
+            self.roll(needed, before)?;
         }
         let Some(used) = self.segments.back_mut() else { return Err(WalError::Closed) };
         let start = used.end;
@@ -419,19 +426,19 @@ impl<F: Fs> Writer<F> {
     }
 
     /// Begins the next segment with a checkpoint, so that older ones can be removed whole.
-    fn roll(&mut self, needed: u64) -> Result<(), WalError> {
+    fn roll(&mut self, needed: u64, before: Written) -> Result<(), WalError> {
         let segment = match self.reserve.take() {
             Some(segment) => segment,
             None => self.create()?,
         };
         let io = |source| WalError::Io { source };
         let mut checkpoint = BatchBuilder::new();
-        self.vote.iter().for_each(|vote| checkpoint.vote(vote));
-        self.committed.iter().for_each(|at| checkpoint.committed(*at));
-        self.purged.iter().for_each(|at| checkpoint.purge(*at));
+        before.vote.iter().for_each(|vote| checkpoint.vote(vote));
+        before.committed.iter().for_each(|at| checkpoint.committed(*at));
+        before.purged.iter().for_each(|at| checkpoint.purge(*at));
         let highest = self.segments.iter().filter_map(|used| used.highest).max();
         if let Some(highest) = highest {
-            checkpoint.last(self.last, highest);
+            checkpoint.last(before.last, highest);
         }
         let room = (SEGMENT_HEADER as u64).saturating_add(checkpoint.bytes()).saturating_add(needed);
         if room > segment.file.len().map_err(io)? {
@@ -440,7 +447,7 @@ impl<F: Fs> Writer<F> {
         }
         self.segments.push_back(Used { segment: Arc::new(segment), highest: None, end: SEGMENT_HEADER as u64 });
         if !checkpoint.is_empty() {
-            self.write_batch(&mut checkpoint, &[])?;
+            self.write_batch(&mut checkpoint, &[], before)?;
         }
         Ok(())
     }
@@ -450,7 +457,7 @@ impl<F: Fs> Writer<F> {
         if self.reserve.is_none() {
             self.look_for_room();
         }
-        let Some(purged) = self.purged else { return Ok(()) };
+        let Some(purged) = self.state.purged else { return Ok(()) };
         let io = |source| WalError::Io { source };
         let mut removed = false;
         while self.segments.len() > 1
@@ -474,6 +481,7 @@ impl<F: Fs> Writer<F> {
     fn close(&mut self) -> Result<(), WalError> {
         let mut builder = BatchBuilder::new();
         builder.closed();
-        self.write_batch(&mut builder, &[])
+        let before = self.state;
+        self.write_batch(&mut builder, &[], before)
     }
 }
