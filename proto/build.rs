@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=holdfast");
     let descriptors = protox::compile(files, ["."])?;
     let out = std::env::var("OUT_DIR")?;
+    #[allow(clippy::disallowed_methods, reason = "a build script's output needs no fsync")]
     std::fs::write(Path::new(&out).join("holdfast.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .btree_map(".")

@@ -1,5 +1,14 @@
 //! Holds the edges of the layer map in `src/lib.rs`: who may know whom.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that can't go on has failed"
+)]
+
 use std::path::Path;
 
 /// Layers that all may know.

@@ -82,7 +82,7 @@ fn optional<T: std::str::FromStr<Err = FieldError>>(text: &str) -> Result<Option
 }
 
 fn typed(record: &v1::AuditRecord) -> Result<AuditRecord, FieldError> {
-    let position = record.position.clone().unwrap_or_default();
+    let position = record.position.unwrap_or_default();
     let actor: Option<Actor> = optional(&record.actor)?;
     let reason = match &record.reason {
         Some(reason) if !reason.code.is_empty() || !reason.text.is_empty() => {

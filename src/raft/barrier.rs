@@ -72,7 +72,10 @@ mod tests {
                 Ok(Position { term: 1, index })
             }
         });
-        let first = tokio::spawn({ let b = barrier.clone(); async move { b.read_index().await } });
+        let first = tokio::spawn({
+            let b = barrier.clone();
+            async move { b.read_index().await }
+        });
         while rounds.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }

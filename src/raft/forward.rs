@@ -50,7 +50,11 @@ impl Forwarder {
     }
 
     /// Forwards one encoded command to `leader` and waits for its outcome.
-    pub(crate) async fn forward(&self, leader: &Member, command: Bytes) -> Result<Applied, ForwardFailure> {
+    pub(crate) async fn forward(
+        &self,
+        leader: &Member,
+        command: Bytes,
+    ) -> Result<Applied, ForwardFailure> {
         let queue = self.queue_to(leader);
         let (answer, outcome) = oneshot::channel();
         if queue.send((command, answer)).await.is_err() {
@@ -61,7 +65,9 @@ impl Forwarder {
 
     fn queue_to(&self, leader: &Member) -> mpsc::Sender<(Bytes, Answer)> {
         let mut current = self.current.lock();
-        if let Some(lease) = current.as_ref().filter(|lease| lease.leader == *leader && !lease.queue.is_closed()) {
+        if let Some(lease) =
+            current.as_ref().filter(|lease| lease.leader == *leader && !lease.queue.is_closed())
+        {
             return lease.queue.clone();
         }
         let (queue, receiver) = mpsc::channel(QUEUE);
@@ -72,7 +78,11 @@ impl Forwarder {
 }
 
 /// Serves one stream until it breaks or nobody can send any more.
-async fn run_stream(peers: Arc<Peers>, leader: Member, mut receiver: mpsc::Receiver<(Bytes, Answer)>) {
+async fn run_stream(
+    peers: Arc<Peers>,
+    leader: Member,
+    mut receiver: mpsc::Receiver<(Bytes, Answer)>,
+) {
     let pending: Pending = Arc::default();
     let (requests, outgoing) = mpsc::channel(QUEUE);
     let opening = async {
@@ -126,14 +136,19 @@ fn reply(answer: Answer, result: Result<Applied, ForwardFailure>) {
 
 fn read_answer(response: pb::ForwardResponse) -> Result<Applied, ForwardFailure> {
     match response.result {
-        Some(pb::forward_response::Result::Applied(bytes)) => codec::decode_applied(&bytes).map_err(|error| {
-            tracing::error!(%error, "the leader's answer can't be read");
-            ForwardFailure::Unknown
-        }),
+        Some(pb::forward_response::Result::Applied(bytes)) => codec::decode_applied(&bytes)
+            .map_err(|error| {
+                tracing::error!(%error, "the leader's answer can't be read");
+                ForwardFailure::Unknown
+            }),
         Some(pb::forward_response::Result::Error(error)) => Err(match error.kind() {
             pb::forward_error::Kind::NotLeader => ForwardFailure::NotLeader,
-            pb::forward_error::Kind::Refused => ForwardFailure::Refused(RaftError::Refused(Refusal::DiskLow)),
-            pb::forward_error::Kind::OutcomeUnknown | pb::forward_error::Kind::Unspecified => ForwardFailure::Unknown,
+            pb::forward_error::Kind::Refused => {
+                ForwardFailure::Refused(RaftError::Refused(Refusal::DiskLow))
+            }
+            pb::forward_error::Kind::OutcomeUnknown | pb::forward_error::Kind::Unspecified => {
+                ForwardFailure::Unknown
+            }
         }),
         None => Err(ForwardFailure::Unknown),
     }

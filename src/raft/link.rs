@@ -72,8 +72,8 @@ impl<F: Fs> LeaderLink<F> {
     /// Whether the node is a member of anything.
     pub(crate) fn initialized(&self) -> bool {
         let metrics = self.raft.metrics();
-        let known = metrics.borrow_watched().membership_config.nodes().next().is_some();
-        known
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().next().is_some()
     }
 
     /// Proposes an encoded command here or at the leader, again and again until the deadline: the state machine
@@ -90,11 +90,13 @@ impl<F: Fs> LeaderLink<F> {
         match self.leader() {
             None => Err(Miss::NotProposed),
             Some(leader) if leader.id == self.id() => self.propose_here(command).await,
-            Some(leader) => self.forwarder.forward(&leader, command).await.map_err(|failure| match failure {
-                ForwardFailure::NotLeader => Miss::NotProposed,
-                ForwardFailure::Unknown => Miss::Unknown,
-                ForwardFailure::Refused(error) => Miss::Final(error),
-            }),
+            Some(leader) => {
+                self.forwarder.forward(&leader, command).await.map_err(|failure| match failure {
+                    ForwardFailure::NotLeader => Miss::NotProposed,
+                    ForwardFailure::Unknown => Miss::Unknown,
+                    ForwardFailure::Refused(error) => Miss::Final(error),
+                })
+            }
         }
     }
 
@@ -106,14 +108,21 @@ impl<F: Fs> LeaderLink<F> {
             Ok(response) => response.data.0.ok_or_else(|| {
                 Miss::Final(RaftError::Stopped("a command was applied without an outcome".into()))
             }),
-            Err(OpenraftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Miss::NotProposed),
+            Err(OpenraftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(Miss::NotProposed)
+            }
             Err(OpenraftError::APIError(_)) => Err(Miss::Unknown),
-            Err(OpenraftError::Fatal(fatal)) => Err(Miss::Final(RaftError::Stopped(fatal.to_string()))),
+            Err(OpenraftError::Fatal(fatal)) => {
+                Err(Miss::Final(RaftError::Stopped(fatal.to_string())))
+            }
         }
     }
 
     /// For a command that another node forwarded: proposes it here or says why not; never forwards it again.
-    pub(crate) async fn propose_forwarded(&self, command: Bytes) -> Result<Applied, pb::ForwardError> {
+    pub(crate) async fn propose_forwarded(
+        &self,
+        command: Bytes,
+    ) -> Result<Applied, pb::ForwardError> {
         use pb::forward_error::Kind;
         let refuse = |kind: Kind, message: String| pb::ForwardError {
             kind: kind.into(),
@@ -122,9 +131,13 @@ impl<F: Fs> LeaderLink<F> {
         };
         match self.propose_here(command).await {
             Ok(applied) => Ok(applied),
-            Err(Miss::NotProposed) => Err(refuse(Kind::NotLeader, "this node does not lead".into())),
+            Err(Miss::NotProposed) => {
+                Err(refuse(Kind::NotLeader, "this node does not lead".into()))
+            }
             Err(Miss::Unknown) => Err(refuse(Kind::OutcomeUnknown, String::new())),
-            Err(Miss::Final(RaftError::Refused(refusal))) => Err(refuse(Kind::Refused, refusal.to_string())),
+            Err(Miss::Final(RaftError::Refused(refusal))) => {
+                Err(refuse(Kind::Refused, refusal.to_string()))
+            }
             Err(Miss::Final(error)) => Err(refuse(Kind::OutcomeUnknown, error.to_string())),
         }
     }
@@ -156,9 +169,12 @@ impl<F: Fs> LeaderLink<F> {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Ok(position(read.log_id())),
             Err(OpenraftError::APIError(
-                LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
+                LinearizableReadError::ForwardToLeader(_)
+                | LinearizableReadError::QuorumNotEnough(_),
             )) => Err(Miss::NotProposed),
-            Err(OpenraftError::Fatal(fatal)) => Err(Miss::Final(RaftError::Stopped(fatal.to_string()))),
+            Err(OpenraftError::Fatal(fatal)) => {
+                Err(Miss::Final(RaftError::Stopped(fatal.to_string())))
+            }
         }
     }
 
@@ -169,7 +185,11 @@ impl<F: Fs> LeaderLink<F> {
 
     /// Tries until there is an answer or the deadline has passed. A try is given up when somebody else leads, since a
     /// leader that is paused or cut off may never answer.
-    async fn until<T, Fut>(&self, within: Duration, attempt: impl Fn() -> Fut) -> Result<Ending<T>, RaftError>
+    async fn until<T, Fut>(
+        &self,
+        within: Duration,
+        attempt: impl Fn() -> Fut,
+    ) -> Result<Ending<T>, RaftError>
     where
         Fut: Future<Output = Result<T, Miss>>,
     {

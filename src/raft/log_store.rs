@@ -38,7 +38,12 @@ impl<F: Fs> LogStore<F> {
     }
 
     fn read(&self, from: u64, to: u64, most_bytes: usize) -> io::Result<Vec<Entry>> {
-        self.wal.read(from, to, most_bytes).map_err(io_error)?.into_iter().map(entry_from_log).collect()
+        self.wal
+            .read(from, to, most_bytes)
+            .map_err(io_error)?
+            .into_iter()
+            .map(entry_from_log)
+            .collect()
     }
 }
 
@@ -110,12 +115,19 @@ impl<F: Fs> RaftLogReader<TypeConfig> for LogStore<F> {
         self.read(from, to, usize::MAX)
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
         self.read(start, end, READ_BYTES)
     }
 
     /// In steps of bounded size, so that replaying a long log needs little memory.
-    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    async fn entries_stream<R>(
+        &mut self,
+        range: R,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -130,7 +142,10 @@ impl<F: Fs> RaftLogReader<TypeConfig> for LogStore<F> {
                 let entries = store.read(next, to, READ_BYTES)?;
                 let Some(last) = entries.last() else { return Ok(None) };
                 let after = last.log_id.index.saturating_add(1);
-                Ok::<_, io::Error>(Some((futures::stream::iter(entries.into_iter().map(Ok)), after)))
+                Ok::<_, io::Error>(Some((
+                    futures::stream::iter(entries.into_iter().map(Ok)),
+                    after,
+                )))
             }
         });
         Box::pin(futures::TryStreamExt::try_flatten(steps))
@@ -168,7 +183,11 @@ impl<F: Fs> RaftLogStorage<TypeConfig> for LogStore<F> {
         Ok(self.wal.committed().map(log_id))
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,

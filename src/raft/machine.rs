@@ -12,7 +12,9 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::types::{Entry, LogId, Response, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
+use super::types::{
+    Entry, LogId, Response, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
+};
 use super::wire::{decode_stored_membership, encode_stored_membership};
 use crate::fs::Fs;
 use crate::state::{self, Heads, Machine};
@@ -69,7 +71,9 @@ pub(crate) struct StateMachine<F: Fs> {
 
 impl<F: Fs> StateMachine<F> {
     pub(crate) fn open(
-        view: Arc<View>, snapshots: Arc<Snapshots<F>>, wal: &Wal<F>,
+        view: Arc<View>,
+        snapshots: Arc<Snapshots<F>>,
+        wal: &Wal<F>,
     ) -> Result<(Self, Arc<AppliedState>), state::StoreError> {
         let machine = Machine::open(view.clone())?;
         let applied = Arc::new(AppliedState::new(view, machine.heads().clone()));
@@ -166,7 +170,11 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
         SnapshotBuilder { view: self.applied.view.clone(), snapshots: self.snapshots.clone() }
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotFile<F>) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        snapshot: SnapshotFile<F>,
+    ) -> Result<(), io::Error> {
         let (view, snapshots) = (self.applied.view.clone(), self.snapshots.clone());
         tokio::task::spawn_blocking(move || snapshots.install(&snapshot, &view))
             .await
@@ -195,14 +203,20 @@ pub(crate) struct SnapshotBuilder<F: Fs> {
 impl<F: Fs> RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder<F> {
     type SnapshotData = SnapshotFile<F>;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotFile<F>>, io::Error> {
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<SnapshotOf<TypeConfig, SnapshotFile<F>>, io::Error> {
         let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
         let file = tokio::task::spawn_blocking(move || snapshots.build(&view))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
         let meta = raft_meta(file.meta().last, &file.meta().membership)?;
-        tracing::info!(index = meta.last_log_id.map(|id| id.index), bytes = file.bytes(), "snapshot taken");
+        tracing::info!(
+            index = meta.last_log_id.map(|id| id.index),
+            bytes = file.bytes(),
+            "snapshot taken"
+        );
         Ok(openraft::storage::Snapshot { meta, snapshot: file })
     }
 }

@@ -60,7 +60,9 @@ pub(crate) fn change_from_wire(request: pb::MembershipRequest) -> Result<Change,
     use pb::membership_request::Change as Wire;
     let bad = |error: &dyn std::fmt::Display| RaftError::Membership(error.to_string());
     Ok(match request.change.ok_or_else(|| bad(&"no change is given"))? {
-        Wire::AddLearner(member) => Change::AddLearner(member_from_wire(member).map_err(|error| bad(&error))?),
+        Wire::AddLearner(member) => {
+            Change::AddLearner(member_from_wire(member).map_err(|error| bad(&error))?)
+        }
         Wire::Promote(id) => Change::Promote(NodeId::new(id)),
         Wire::Remove(id) => Change::Remove(NodeId::new(id)),
         Wire::TransferTo(0) => Change::Transfer(None),
@@ -122,7 +124,11 @@ impl<F: Fs> LeaderLink<F> {
             return Err(RaftError::Membership(what));
         }
         let id = member.id.get();
-        self.raft.add_learner(id, member, false).await.map(|response| response.log_id).map_err(refused)
+        self.raft
+            .add_learner(id, member, false)
+            .await
+            .map(|response| response.log_id)
+            .map_err(refused)
     }
 
     async fn promote(&self, id: NodeId) -> Result<LogId, RaftError> {
@@ -136,16 +142,22 @@ impl<F: Fs> LeaderLink<F> {
             if membership.get_node(&id.get()).is_none() {
                 return Err(RaftError::Membership(format!("node {id} is no member; add it first")));
             }
-            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.get()).cloned()).flatten();
+            let matched =
+                metrics.replication.as_ref().and_then(|all| all.get(&id.get()).cloned()).flatten();
             let last = metrics.last_log_index.unwrap_or(0);
             last.saturating_sub(matched.map_or(0, |matched| matched.index))
         };
         if behind > CAUGHT_UP_ENTRIES {
-            let what = format!("node {id} is {behind} entries behind; promote it when it has caught up");
+            let what =
+                format!("node {id} is {behind} entries behind; promote it when it has caught up");
             return Err(RaftError::Membership(what));
         }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.get()]));
-        self.raft.change_membership(change, false).await.map(|response| response.log_id).map_err(refused)
+        self.raft
+            .change_membership(change, false)
+            .await
+            .map(|response| response.log_id)
+            .map_err(refused)
     }
 
     async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {
@@ -163,8 +175,16 @@ impl<F: Fs> LeaderLink<F> {
             return Err(RaftError::Membership("the last voter can't be removed".into()));
         }
         let ids = BTreeSet::from([id.get()]);
-        let change = if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
-        self.raft.change_membership(change, false).await.map(|response| response.log_id).map_err(refused)
+        let change = if is_voter {
+            ChangeMembers::RemoveVoters(ids)
+        } else {
+            ChangeMembers::RemoveNodes(ids)
+        };
+        self.raft
+            .change_membership(change, false)
+            .await
+            .map(|response| response.log_id)
+            .map_err(refused)
     }
 
     /// Hands leadership to `to`, or to the voter that is furthest ahead.
@@ -192,7 +212,8 @@ impl<F: Fs> LeaderLink<F> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let own = self.id().get();
-        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().filter(|id| *id != own).collect();
+        let voters: BTreeSet<u64> =
+            metrics.membership_config.voter_ids().filter(|id| *id != own).collect();
         if let Some(to) = to {
             let known = voters.contains(&to.get());
             return if known {
@@ -202,8 +223,12 @@ impl<F: Fs> LeaderLink<F> {
             };
         }
         let replication = metrics.replication.iter().flatten();
-        let ahead = replication.filter(|(id, _)| voters.contains(*id)).max_by_key(|(_, matched)| matched.map(|m| m.index));
-        ahead.map(|(id, _)| *id).ok_or_else(|| RaftError::Membership("there is no other voter".into()))
+        let ahead = replication
+            .filter(|(id, _)| voters.contains(*id))
+            .max_by_key(|(_, matched)| matched.map(|m| m.index));
+        ahead
+            .map(|(id, _)| *id)
+            .ok_or_else(|| RaftError::Membership("there is no other voter".into()))
     }
 }
 
@@ -212,11 +237,16 @@ fn stopped(error: impl std::fmt::Display) -> RaftError {
 }
 
 fn refused(
-    error: openraft::errors::RaftError<super::types::TypeConfig, openraft::errors::ClientWriteError<super::types::TypeConfig>>,
+    error: openraft::errors::RaftError<
+        super::types::TypeConfig,
+        openraft::errors::ClientWriteError<super::types::TypeConfig>,
+    >,
 ) -> RaftError {
     match error {
         openraft::errors::RaftError::Fatal(fatal) => stopped(fatal),
-        openraft::errors::RaftError::APIError(openraft::errors::ClientWriteError::ForwardToLeader(_)) => RaftError::NoLeader,
+        openraft::errors::RaftError::APIError(
+            openraft::errors::ClientWriteError::ForwardToLeader(_),
+        ) => RaftError::NoLeader,
         openraft::errors::RaftError::APIError(error) => RaftError::Membership(error.to_string()),
     }
 }

@@ -13,8 +13,8 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
 use tonic::{Request, Status};
@@ -23,8 +23,8 @@ use super::api::Member;
 use super::peers::{Lane, PeerClient, Peers};
 use super::types::{TypeConfig, Vote, position};
 use super::wire::{
-    WireError, append_result_from_wire, append_to_wire, log_id_to_wire, snapshot_header_to_wire, vote_from_wire,
-    vote_request_to_wire, vote_response_from_wire, vote_to_wire,
+    WireError, append_result_from_wire, append_to_wire, log_id_to_wire, snapshot_header_to_wire,
+    vote_from_wire, vote_request_to_wire, vote_response_from_wire, vote_to_wire,
 };
 use crate::fs::Fs;
 use crate::storage::snapshot::SnapshotFile;
@@ -50,7 +50,12 @@ impl<F: Fs> Network<F> {
     }
 
     fn connection(&self, node: &Member, lane: Lane) -> Connection<F> {
-        Connection { peers: self.peers.clone(), member: node.clone(), lane, _fs: std::marker::PhantomData }
+        Connection {
+            peers: self.peers.clone(),
+            member: node.clone(),
+            lane,
+            _fs: std::marker::PhantomData,
+        }
     }
 }
 
@@ -104,7 +109,8 @@ impl<F: Fs> Connection<F> {
 
     /// Within the time that openraft allows, or unreachable.
     async fn within<T>(
-        option: &RPCOption, call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
         match tokio::time::timeout(option.hard_ttl(), call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
@@ -114,8 +120,12 @@ impl<F: Fs> Connection<F> {
     }
 
     async fn open_append<'s, S>(
-        &'s mut self, input: S,
-    ) -> Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>
+        &'s mut self,
+        input: S,
+    ) -> Result<
+        BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+        RPCError<TypeConfig>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
@@ -130,10 +140,11 @@ impl<F: Fs> Connection<F> {
             greeting.map_err(|message| unreachable(text(message)))?;
         }
         let sent = in_flight.clone();
-        let requests = futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
-            sent.fetch_add(1, Ordering::Relaxed);
-            append_to_wire(request)
-        });
+        let requests =
+            futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
+                sent.fetch_add(1, Ordering::Relaxed);
+                append_to_wire(request)
+            });
         let answers = client.append(requests).await.map_err(unreachable)?.into_inner();
         let (peers, member) = (self.peers.clone(), self.member.id);
         let answers = futures::stream::unfold(Some(answers), move |state| {
@@ -154,7 +165,8 @@ impl<F: Fs> Connection<F> {
 
 /// The next answer of a follower. While nothing is under way it may be silent for ever; else it has a deadline.
 async fn next_answer(
-    answers: &mut tonic::Streaming<pb::AppendResponse>, in_flight: &AtomicU64,
+    answers: &mut tonic::Streaming<pb::AppendResponse>,
+    in_flight: &AtomicU64,
 ) -> Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
     let answer = loop {
         match tokio::time::timeout(APPEND_TIMEOUT, answers.message()).await {
@@ -177,23 +189,35 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
     type SnapshotData = SnapshotFile<F>;
 
     async fn append_entries(
-        &mut self, request: AppendEntriesRequest<TypeConfig>, option: RPCOption,
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.control()?;
         let once = futures::stream::once(std::future::ready(append_to_wire(request)));
         let call = async move {
             let mut answers = client.append(once).await?.into_inner();
-            answers.message().await?.map(tonic::Response::new).ok_or_else(|| Status::unavailable("no answer"))
+            answers
+                .message()
+                .await?
+                .map(tonic::Response::new)
+                .ok_or_else(|| Status::unavailable("no answer"))
         };
-        let result = append_result_from_wire(Self::within(&option, call).await?).map_err(unreachable)?;
+        let result =
+            append_result_from_wire(Self::within(&option, call).await?).map_err(unreachable)?;
         Ok(result.into())
     }
 
     fn stream_append<'s, S>(
-        &'s mut self, input: S, _option: RPCOption,
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
     ) -> futures::future::BoxFuture<
         's,
-        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
     >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
@@ -202,7 +226,9 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
     }
 
     async fn vote(
-        &mut self, request: VoteRequest<TypeConfig>, option: RPCOption,
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.control()?;
         let response = Self::within(&option, client.vote(vote_request_to_wire(&request))).await?;
@@ -210,16 +236,22 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
     }
 
     async fn pre_vote(
-        &mut self, request: VoteRequest<TypeConfig>, option: RPCOption,
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.control()?;
-        let response = Self::within(&option, client.pre_vote(vote_request_to_wire(&request))).await?;
+        let response =
+            Self::within(&option, client.pre_vote(vote_request_to_wire(&request))).await?;
         vote_response_from_wire(response).map_err(unreachable)
     }
 
     async fn full_snapshot(
-        &mut self, vote: Vote, snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>>,
-        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static, _option: RPCOption,
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = self.client().map_err(StreamingError::from)?;
         let file = snapshot.snapshot;
@@ -235,14 +267,17 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         if let Ok(Err(error)) = reader.await {
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         }
-        let response = response.map_err(|status| StreamingError::Network(NetworkError::new(&status)))?;
+        let response =
+            response.map_err(|status| StreamingError::Network(NetworkError::new(&status)))?;
         let vote = vote_from_wire(response.into_inner().vote)
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         Ok(SnapshotResponse::new(vote))
     }
 
     async fn transfer_leader(
-        &mut self, request: TransferLeaderRequest<TypeConfig>, option: RPCOption,
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.control()?;
         let wire = pb::TransferLeaderRequest {
@@ -257,16 +292,24 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
 
 /// Reads a snapshot file and hands its pieces to the network.
 fn send_chunks<F: Fs>(
-    file: &SnapshotFile<F>, header: pb::SnapshotHeader, sender: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
+    file: &SnapshotFile<F>,
+    header: pb::SnapshotHeader,
+    sender: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
 ) -> std::io::Result<()> {
     let size = file.bytes();
     let mut header = Some(header);
     let mut offset = 0u64;
     loop {
-        let length = CHUNK_BYTES.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(CHUNK_BYTES));
+        let length =
+            CHUNK_BYTES.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(CHUNK_BYTES));
         let data = file.read_chunk(offset, length)?;
         let next = offset.saturating_add(data.len() as u64);
-        let chunk = pb::SnapshotChunk { header: header.take(), offset, data: Bytes::from(data), done: next >= size };
+        let chunk = pb::SnapshotChunk {
+            header: header.take(),
+            offset,
+            data: Bytes::from(data),
+            done: next >= size,
+        };
         let done = chunk.done;
         // The receiver is gone when the call was cancelled; then nothing is left to do.
         if sender.blocking_send(chunk).is_err() || done {

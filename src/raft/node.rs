@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::{
-    ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics, NodeOptions, RaftError,
-    Refusal, RaftTimes,
+    ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics,
+    NodeOptions, RaftError, RaftTimes, Refusal,
 };
 use super::barrier::Barrier;
 use super::link::LeaderLink;
@@ -149,15 +149,21 @@ impl<F: Fs> Node<F> {
             cache_bytes: sizes.view_cache_bytes,
             ..ViewOptions::default()
         };
-        let bounds = recovery::LogBounds { purged: wal.purged(), last: wal.last(), committed: wal.committed() };
-        let view = Arc::new(recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?);
+        let bounds = recovery::LogBounds {
+            purged: wal.purged(),
+            last: wal.last(),
+            committed: wal.committed(),
+        };
+        let view =
+            Arc::new(recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?);
         let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
         let peers = Arc::new(Peers::new(identity, &options.tls)?);
         let network = Network::<F>::new(peers.clone());
         let config = raft_config(&options.times)?;
-        let raft = Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
-            .await
-            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let raft =
+            Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
+                .await
+                .map_err(|error| StartError::Raft(error.to_string()))?;
         let link = Arc::new(LeaderLink::new(raft, peers, wal));
         let barrier = Barrier::start({
             let link = link.clone();
@@ -228,7 +234,11 @@ impl<F: Fs> Node<F> {
         if let Some(why) = self.0.failed.borrow().as_ref() {
             return Err(RaftError::Stopped(why.clone()));
         }
-        if self.0.draining.load(Ordering::Relaxed) { Err(RaftError::Refused(Refusal::Draining)) } else { Ok(()) }
+        if self.0.draining.load(Ordering::Relaxed) {
+            Err(RaftError::Refused(Refusal::Draining))
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until the local state has applied `index`.
@@ -267,7 +277,10 @@ impl<F: Fs> Node<F> {
         let metrics = metrics.borrow_watched();
         let leads = metrics.current_leader == Some(self.0.identity.id.get());
         let age = if leads {
-            metrics.last_quorum_acked.as_ref().map_or(Duration::MAX, |at| openraft::Instant::elapsed(&**at))
+            metrics
+                .last_quorum_acked
+                .as_ref()
+                .map_or(Duration::MAX, |at| openraft::Instant::elapsed(&**at))
         } else {
             match self.0.heard_ms.load(Ordering::Relaxed) {
                 0 => Duration::MAX,
@@ -289,8 +302,10 @@ impl<F: Fs> Node<F> {
             let metrics = metrics.borrow_watched();
             let membership = metrics.membership_config.membership();
             let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
-            let members: Vec<(Member, bool)> =
-                membership.nodes().map(|(id, member)| (member.clone(), voters.contains(id))).collect();
+            let members: Vec<(Member, bool)> = membership
+                .nodes()
+                .map(|(id, member)| (member.clone(), voters.contains(id)))
+                .collect();
             (metrics.current_leader.map(NodeId::new), members)
         };
         let asked = members.into_iter().map(|(member, voter)| async move {
@@ -358,7 +373,12 @@ impl<F: Fs> Node<F> {
         self.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))?;
         let members: std::collections::BTreeMap<u64, Member> =
             members.into_iter().map(|member| (member.id.get(), member)).collect();
-        self.0.link.raft.initialize(members).await.map_err(|error| RaftError::Membership(error.to_string()))
+        self.0
+            .link
+            .raft
+            .initialize(members)
+            .await
+            .map_err(|error| RaftError::Membership(error.to_string()))
     }
 
     async fn change(&self, change: Change) -> Result<Position, RaftError> {
@@ -409,7 +429,8 @@ impl<F: Fs> Node<F> {
         let metrics = metrics.borrow_watched();
         let wal = &self.0.link.wal;
         let applied = self.0.applied.index().unwrap_or(0);
-        let durable = self.view().durable_position().ok().flatten().map_or(0, |position| position.index);
+        let durable =
+            self.view().durable_position().ok().flatten().map_or(0, |position| position.index);
         NodeMetrics {
             term: metrics.current_term,
             leader: metrics.current_leader.unwrap_or(0),
@@ -451,7 +472,9 @@ impl<F: Fs> Node<F> {
         .await;
         match closed {
             Ok(Ok(())) => tracing::info!("the data directory is closed"),
-            Ok(Err(error)) => tracing::error!(%error, "the view could not be closed; it will be checked at the next start"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the view could not be closed; it will be checked at the next start")
+            }
             Err(error) => tracing::error!(%error, "the data directory could not be closed"),
         }
     }

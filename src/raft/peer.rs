@@ -8,15 +8,17 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::type_config::alias::SnapshotOf;
 use tonic::{Status, Streaming};
 
-pub use super::peers::{CLUSTER, FROM_INCARNATION, FROM_NODE, PEER_MESSAGE_BYTES, TO_INCARNATION, TO_NODE};
+pub use super::peers::{
+    CLUSTER, FROM_INCARNATION, FROM_NODE, PEER_MESSAGE_BYTES, TO_INCARNATION, TO_NODE,
+};
 
 use super::api::{Hello, RaftError, Refusal};
 use super::membership::{change_from_wire, changed_to_wire};
 use super::node::Node;
 use super::types::{TypeConfig, Vote};
 use super::wire::{
-    append_from_wire, append_result_to_wire, log_id_from_wire, snapshot_header_from_wire, vote_from_wire,
-    vote_request_from_wire, vote_response_to_wire, vote_to_wire,
+    append_from_wire, append_result_to_wire, log_id_from_wire, snapshot_header_from_wire,
+    vote_from_wire, vote_request_from_wire, vote_response_to_wire, vote_to_wire,
 };
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
@@ -49,10 +51,14 @@ pub enum PeerRefusal {
     #[error("the call is for node {0}")]
     OtherNode(NodeId),
     /// Another life of this node's data directory.
-    #[error("the call is for an earlier incarnation of this node; the node lost its data and must be replaced")]
+    #[error(
+        "the call is for an earlier incarnation of this node; the node lost its data and must be replaced"
+    )]
     OtherIncarnation,
     /// The membership knows the sender by another incarnation.
-    #[error("node {0} has another incarnation than the membership says; it lost its data and must be replaced")]
+    #[error(
+        "node {0} has another incarnation than the membership says; it lost its data and must be replaced"
+    )]
     SenderIncarnation(NodeId),
 }
 
@@ -116,8 +122,10 @@ impl<F: Fs> PeerHandle<F> {
     /// # Errors
     /// If the node can't note that it takes part.
     pub fn append(
-        &self, requests: Streaming<pb::AppendRequest>,
-    ) -> Result<impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static, RaftError> {
+        &self,
+        requests: Streaming<pb::AppendRequest>,
+    ) -> Result<impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static, RaftError>
+    {
         self.may_take_part()?;
         let (sender, faults) = tokio::sync::mpsc::channel(1);
         let node = self.0.clone();
@@ -155,7 +163,14 @@ impl<F: Fs> PeerHandle<F> {
     pub async fn vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, RaftError> {
         self.may_take_part()?;
         let request = vote_request_from_wire(request).map_err(stopped)?;
-        self.0.0.link.raft.vote(request).await.map(|response| vote_response_to_wire(&response)).map_err(stopped)
+        self.0
+            .0
+            .link
+            .raft
+            .vote(request)
+            .await
+            .map(|response| vote_response_to_wire(&response))
+            .map_err(stopped)
     }
 
     /// Says whether a vote would be granted.
@@ -164,7 +179,14 @@ impl<F: Fs> PeerHandle<F> {
     /// If the request is malformed or the node has stopped.
     pub async fn pre_vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, RaftError> {
         let request = vote_request_from_wire(request).map_err(stopped)?;
-        self.0.0.link.raft.pre_vote(request).await.map(|response| vote_response_to_wire(&response)).map_err(stopped)
+        self.0
+            .0
+            .link
+            .raft
+            .pre_vote(request)
+            .await
+            .map(|response| vote_response_to_wire(&response))
+            .map_err(stopped)
     }
 
     /// Takes a snapshot file, verifies it, and installs it.
@@ -172,13 +194,15 @@ impl<F: Fs> PeerHandle<F> {
     /// # Errors
     /// If it is malformed, fails its checks, or the node can't store it.
     pub async fn install_snapshot(
-        &self, mut chunks: Streaming<pb::SnapshotChunk>,
+        &self,
+        mut chunks: Streaming<pb::SnapshotChunk>,
     ) -> Result<pb::InstallSnapshotResponse, Status> {
         let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
         self.may_take_part().map_err(|error| unavailable(&error))?;
         let malformed = |what: &str| Status::invalid_argument(what.to_owned());
         let first = chunks.message().await?.ok_or_else(|| malformed("the snapshot is empty"))?;
-        let header = first.header.clone().ok_or_else(|| malformed("the first chunk has no header"))?;
+        let header =
+            first.header.clone().ok_or_else(|| malformed("the first chunk has no header"))?;
         let (vote, meta) = snapshot_header_from_wire(header).map_err(|error| malformed(error.0))?;
         let mut receiver = self.0.0.snapshots.receiver().map_err(|error| unavailable(&error))?;
         let mut next = Some(first);
@@ -200,7 +224,8 @@ impl<F: Fs> PeerHandle<F> {
             .await
             .map_err(|error| unavailable(&error))?
             .map_err(|error| Status::data_loss(error.to_string()))?;
-        let snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>> = openraft::storage::Snapshot { meta, snapshot: file };
+        let snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>> =
+            openraft::storage::Snapshot { meta, snapshot: file };
         let vote: Vote = vote;
         let response = self.0.0.link.raft.install_full_snapshot(vote, snapshot).await;
         let response = response.map_err(|error| unavailable(&error))?;
@@ -212,13 +237,18 @@ impl<F: Fs> PeerHandle<F> {
     /// # Errors
     /// If the request is malformed or the node has stopped.
     pub async fn transfer_leader(
-        &self, request: pb::TransferLeaderRequest,
+        &self,
+        request: pb::TransferLeaderRequest,
     ) -> Result<pb::TransferLeaderResponse, RaftError> {
         let from = vote_from_wire(request.from).map_err(stopped)?;
-        let request = TransferLeaderRequest::new(from, request.to, request.last_log_id.map(log_id_from_wire));
+        let request =
+            TransferLeaderRequest::new(from, request.to, request.last_log_id.map(log_id_from_wire));
         let answer = self.0.0.link.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         let refusal = answer.err().map(|error| error.to_string());
-        Ok(pb::TransferLeaderResponse { accepted: refusal.is_none(), refusal: refusal.unwrap_or_default() })
+        Ok(pb::TransferLeaderResponse {
+            accepted: refusal.is_none(),
+            refusal: refusal.unwrap_or_default(),
+        })
     }
 
     /// Proposes a command that a follower forwarded, or says why not.
@@ -243,7 +273,10 @@ impl<F: Fs> PeerHandle<F> {
     ///
     /// # Errors
     /// If the change is malformed or can't be made.
-    pub async fn change_membership(&self, request: pb::MembershipRequest) -> Result<pb::MembershipResponse, RaftError> {
+    pub async fn change_membership(
+        &self,
+        request: pb::MembershipRequest,
+    ) -> Result<pb::MembershipResponse, RaftError> {
         let change = change_from_wire(request)?;
         if !self.0.0.link.raft.is_leader() {
             return Err(RaftError::NoLeader);
@@ -254,14 +287,18 @@ impl<F: Fs> PeerHandle<F> {
 
 /// Reads one batch, and refuses it while the disk is full (I9): openraft itself takes a failed append for the end.
 fn accept<F: Fs>(
-    node: &Node<F>, request: pb::AppendRequest,
+    node: &Node<F>,
+    request: pb::AppendRequest,
 ) -> Result<openraft::raft::AppendEntriesRequest<TypeConfig>, Status> {
-    let carries_commands =
-        request.entries.iter().any(|entry| matches!(entry.payload, Some(pb::entry::Payload::Command(_))));
+    let carries_commands = request
+        .entries
+        .iter()
+        .any(|entry| matches!(entry.payload, Some(pb::entry::Payload::Command(_))));
     if carries_commands && node.0.link.wal.space() == Space::Low {
         return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
     }
-    let request = append_from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let request =
+        append_from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
     node.note_leader_heard();
     Ok(request)
 }

@@ -17,8 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::api::{Hello, Member, PeerTls, RaftError};
-use super::wire::log_id_to_wire;
 use super::types::log_id;
+use super::wire::log_id_to_wire;
 use crate::crypto::Authority;
 use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
 use crate::state::Position;
@@ -38,6 +38,8 @@ pub const TO_INCARNATION: &str = "holdfast-to-incarnation";
 /// Largest message between nodes: a batch of entries of [`super::log_store`]'s step size, or one entry of the largest
 /// request, and room for the framing.
 pub const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// HTTP/2 window: a whole message may be under way.
+const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_secs(1);
 
@@ -115,7 +117,11 @@ impl Peers {
     }
 
     fn client_at(
-        &self, to: NodeId, address: &str, incarnation: Option<Incarnation>, lane: Lane,
+        &self,
+        to: NodeId,
+        address: &str,
+        incarnation: Option<Incarnation>,
+        lane: Lane,
     ) -> Result<PeerClient, RaftError> {
         let mut values = vec![
             (CLUSTER, self.identity.cluster.to_string()),
@@ -124,12 +130,17 @@ impl Peers {
             (TO_NODE, to.to_string()),
         ];
         values.extend(incarnation.map(|incarnation| (TO_INCARNATION, incarnation.to_string())));
-        let values: Result<Vec<_>, _> =
-            values.into_iter().map(|(key, value)| MetadataValue::try_from(value).map(|value| (key, value))).collect();
-        let values = values.map_err(|_| RaftError::Membership("an id is no metadata value".into()))?;
+        let values: Result<Vec<_>, _> = values
+            .into_iter()
+            .map(|(key, value)| MetadataValue::try_from(value).map(|value| (key, value)))
+            .collect();
+        let values =
+            values.map_err(|_| RaftError::Membership("an id is no metadata value".into()))?;
         let stamp = Stamp { values: values.into() };
         let client = PeerServiceClient::with_interceptor(self.channel(to, address, lane)?, stamp);
-        Ok(client.max_decoding_message_size(PEER_MESSAGE_BYTES).max_encoding_message_size(PEER_MESSAGE_BYTES))
+        Ok(client
+            .max_decoding_message_size(PEER_MESSAGE_BYTES)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES))
     }
 
     fn channel(&self, to: NodeId, address: &str, lane: Lane) -> Result<Channel, RaftError> {
@@ -144,10 +155,11 @@ impl Peers {
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true)
-            .initial_stream_window_size(PEER_MESSAGE_BYTES as u32)
-            .initial_connection_window_size(PEER_MESSAGE_BYTES as u32);
-        let config = tls::peer_client_config(&self.authority, &self.certificate, self.identity.cluster, to)
-            .map_err(|error| RaftError::Stopped(error.to_string()))?;
+            .initial_stream_window_size(PEER_WINDOW_BYTES)
+            .initial_connection_window_size(PEER_WINDOW_BYTES);
+        let config =
+            tls::peer_client_config(&self.authority, &self.certificate, self.identity.cluster, to)
+                .map_err(|error| RaftError::Stopped(error.to_string()))?;
         let connector = tls::Connector::new(config, CONNECT_TIMEOUT);
         let channel = endpoint.connect_with_connector_lazy(connector);
         self.channels.lock().insert(key, channel.clone());
@@ -165,15 +177,19 @@ impl Peers {
 
     /// Greets a member: refuses it if its log ends below what this leader saw it acknowledge in `term` (I7).
     pub(crate) async fn greet(&self, member: &Member, term: u64) -> Result<(), String> {
-        let seen = self.acknowledged.lock().get(&member.id).filter(|(t, _)| *t == term).map(|(_, p)| *p);
+        let seen =
+            self.acknowledged.lock().get(&member.id).filter(|(t, _)| *t == term).map(|(_, p)| *p);
         let client = self.client(member, Lane::Control).map_err(|error| error.to_string())?;
-        let hello = self.greet_with(client, member.id, seen).await.map_err(|error| error.to_string())?;
+        let hello =
+            self.greet_with(client, member.id, seen).await.map_err(|error| error.to_string())?;
         let lost = seen.filter(|seen| hello.last_log.is_none_or(|last| last.index < seen.index));
         match lost {
             None => Ok(()),
             Some(seen) => {
                 tracing::error!(
-                    node = member.id.get(), acknowledged = seen.index, last = hello.last_log.map(|last| last.index),
+                    node = member.id.get(),
+                    acknowledged = seen.index,
+                    last = hello.last_log.map(|last| last.index),
                     "a member lost entries that it had acknowledged; replace it under a new id"
                 );
                 Err(format!("node {} lost entries that it had acknowledged", member.id))
@@ -184,13 +200,16 @@ impl Peers {
     /// Greets a running node that may not be a member yet.
     pub(crate) async fn hello(&self, to: NodeId, address: &str) -> Result<Hello, RaftError> {
         let client = self.client_at(to, address, None, Lane::Control)?;
-        self.greet_with(client, to, None)
-            .await
-            .map_err(|status| RaftError::Membership(format!("node {to} at {address}: {}", status.message())))
+        self.greet_with(client, to, None).await.map_err(|status| {
+            RaftError::Membership(format!("node {to} at {address}: {}", status.message()))
+        })
     }
 
     async fn greet_with(
-        &self, mut client: PeerClient, to: NodeId, seen: Option<Position>,
+        &self,
+        mut client: PeerClient,
+        to: NodeId,
+        seen: Option<Position>,
     ) -> Result<Hello, Status> {
         let request = pb::HelloRequest {
             cluster_id: bytes::Bytes::copy_from_slice(self.identity.cluster.as_bytes()),
@@ -203,7 +222,10 @@ impl Peers {
         request.set_timeout(CONNECT_TIMEOUT);
         let hello = client.hello(request).await?.into_inner();
         if hello.node_id != to.get() {
-            return Err(Status::failed_precondition(format!("node {} answers there", hello.node_id)));
+            return Err(Status::failed_precondition(format!(
+                "node {} answers there",
+                hello.node_id
+            )));
         }
         let incarnation = Incarnation::from_slice(&hello.incarnation)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;

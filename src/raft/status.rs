@@ -55,8 +55,11 @@ pub(crate) fn write(report: &MemberReport) -> Bytes {
 
 fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
     use super::wire::WireError;
-    let status = api::MemberStatus::decode(bytes).map_err(|_| WireError("status can't be decoded"))?;
-    let hash = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| WireError("a hash must have 32 bytes"));
+    let status =
+        api::MemberStatus::decode(bytes).map_err(|_| WireError("status can't be decoded"))?;
+    let hash = |bytes: &[u8]| {
+        <[u8; 32]>::try_from(bytes).map_err(|_| WireError("a hash must have 32 bytes"))
+    };
     let audit = status.audit_head.as_ref().ok_or(WireError("audit_head is missing"))?;
     Ok(MemberReport {
         role: match status.role() {

@@ -64,7 +64,11 @@ pub(crate) fn position(log_id: &LogId) -> Position {
 
 /// The WAL's form of a vote.
 pub(crate) fn wal_vote(vote: &Vote) -> wal::Vote {
-    wal::Vote { term: vote.leader_id.term, voted_for: Some(vote.leader_id.voted_for), committed: vote.committed }
+    wal::Vote {
+        term: vote.leader_id.term,
+        voted_for: Some(vote.leader_id.voted_for),
+        committed: vote.committed,
+    }
 }
 
 /// Openraft's form of a vote. A vote of nobody is none.

@@ -11,7 +11,8 @@ use prost::Message as _;
 
 use super::api::Member;
 use super::types::{
-    CommandBytes, Entry, LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id, position,
+    CommandBytes, Entry, LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    log_id, position,
 };
 use crate::domain::{Incarnation, NodeId};
 use crate::state::Position;
@@ -31,7 +32,11 @@ pub(crate) fn log_id_from_wire(id: pb::LogId) -> LogId {
 }
 
 pub(crate) fn vote_to_wire(vote: &Vote) -> pb::RaftVote {
-    pb::RaftVote { term: vote.leader_id.term, node_id: Some(vote.leader_id.voted_for), committed: vote.committed }
+    pb::RaftVote {
+        term: vote.leader_id.term,
+        node_id: Some(vote.leader_id.voted_for),
+        committed: vote.committed,
+    }
 }
 
 pub(crate) fn vote_from_wire(vote: Option<pb::RaftVote>) -> Result<Vote, WireError> {
@@ -75,7 +80,8 @@ pub(crate) fn membership_from_wire(membership: pb::Membership) -> Result<Members
         let member = member_from_wire(member)?;
         members.insert(member.id.get(), member);
     }
-    let configs = membership.configs.into_iter().map(|set| set.node_ids.into_iter().collect()).collect();
+    let configs =
+        membership.configs.into_iter().map(|set| set.node_ids.into_iter().collect()).collect();
     Membership::new(configs, members).map_err(|_| WireError("membership is not consistent"))
 }
 
@@ -91,8 +97,11 @@ pub(crate) fn encode_stored_membership(stored: &StoredMembership) -> Bytes {
     stored_membership_to_wire(stored).encode_to_vec().into()
 }
 
-pub(crate) fn stored_membership_from_wire(stored: pb::StoredMembership) -> Result<StoredMembership, WireError> {
-    let membership = membership_from_wire(stored.membership.ok_or(WireError("membership is missing"))?)?;
+pub(crate) fn stored_membership_from_wire(
+    stored: pb::StoredMembership,
+) -> Result<StoredMembership, WireError> {
+    let membership =
+        membership_from_wire(stored.membership.ok_or(WireError("membership is missing"))?)?;
     Ok(StoredMembership::new(stored.log_id.map(log_id_from_wire), membership))
 }
 
@@ -101,7 +110,8 @@ pub(crate) fn decode_stored_membership(bytes: &[u8]) -> Result<StoredMembership,
     if bytes.is_empty() {
         return Ok(StoredMembership::default());
     }
-    let stored = pb::StoredMembership::decode(bytes).map_err(|_| WireError("membership can't be decoded"))?;
+    let stored = pb::StoredMembership::decode(bytes)
+        .map_err(|_| WireError("membership can't be decoded"))?;
     stored_membership_from_wire(stored)
 }
 
@@ -109,7 +119,9 @@ pub(crate) fn entry_to_wire(entry: Entry) -> pb::Entry {
     let payload = match entry.payload {
         EntryPayload::Blank => pb::entry::Payload::Blank(true),
         EntryPayload::Normal(command) => pb::entry::Payload::Command(command.0),
-        EntryPayload::Membership(membership) => pb::entry::Payload::Membership(membership_to_wire(&membership)),
+        EntryPayload::Membership(membership) => {
+            pb::entry::Payload::Membership(membership_to_wire(&membership))
+        }
     };
     pb::Entry { log_id: Some(log_id_to_wire(&entry.log_id)), payload: Some(payload) }
 }
@@ -119,7 +131,9 @@ pub(crate) fn entry_from_wire(entry: pb::Entry) -> Result<Entry, WireError> {
     let payload = match entry.payload.ok_or(WireError("entry.payload is missing"))? {
         pb::entry::Payload::Blank(_) => EntryPayload::Blank,
         pb::entry::Payload::Command(bytes) => EntryPayload::Normal(CommandBytes(bytes)),
-        pb::entry::Payload::Membership(membership) => EntryPayload::Membership(membership_from_wire(membership)?),
+        pb::entry::Payload::Membership(membership) => {
+            EntryPayload::Membership(membership_from_wire(membership)?)
+        }
     };
     Ok(Entry { log_id: id, payload })
 }
@@ -133,7 +147,9 @@ pub(crate) fn append_to_wire(request: AppendEntriesRequest<TypeConfig>) -> pb::A
     }
 }
 
-pub(crate) fn append_from_wire(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
+pub(crate) fn append_from_wire(
+    request: pb::AppendRequest,
+) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
     let entries: Result<Vec<_>, _> = request.entries.into_iter().map(entry_from_wire).collect();
     let request = AppendEntriesRequest::<TypeConfig> {
         vote: vote_from_wire(request.vote)?,
@@ -162,7 +178,9 @@ pub(crate) fn append_result_to_wire(result: StreamAppendResult<TypeConfig>) -> p
     pb::AppendResponse { result: Some(result) }
 }
 
-pub(crate) fn append_result_from_wire(response: pb::AppendResponse) -> Result<StreamAppendResult<TypeConfig>, WireError> {
+pub(crate) fn append_result_from_wire(
+    response: pb::AppendResponse,
+) -> Result<StreamAppendResult<TypeConfig>, WireError> {
     use pb::append_response::Result as Wire;
     Ok(match response.result.ok_or(WireError("append result is missing"))? {
         Wire::Accepted(accepted) => Ok(accepted.log_id.map(log_id_from_wire)),
@@ -179,8 +197,11 @@ pub(crate) fn vote_request_to_wire(request: &VoteRequest<TypeConfig>) -> pb::Vot
     }
 }
 
-pub(crate) fn vote_request_from_wire(request: pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, WireError> {
-    let mut vote = VoteRequest::new(vote_from_wire(request.vote)?, request.last_log_id.map(log_id_from_wire));
+pub(crate) fn vote_request_from_wire(
+    request: pb::VoteRequest,
+) -> Result<VoteRequest<TypeConfig>, WireError> {
+    let mut vote =
+        VoteRequest::new(vote_from_wire(request.vote)?, request.last_log_id.map(log_id_from_wire));
     vote.leadership_transfer = request.leadership_transfer;
     Ok(vote)
 }
@@ -193,12 +214,18 @@ pub(crate) fn vote_response_to_wire(response: &VoteResponse<TypeConfig>) -> pb::
     }
 }
 
-pub(crate) fn vote_response_from_wire(response: pb::VoteResponse) -> Result<VoteResponse<TypeConfig>, WireError> {
+pub(crate) fn vote_response_from_wire(
+    response: pb::VoteResponse,
+) -> Result<VoteResponse<TypeConfig>, WireError> {
     let vote = vote_from_wire(response.vote)?;
     Ok(VoteResponse::new(vote, response.last_log_id.map(log_id_from_wire), response.granted))
 }
 
-pub(crate) fn snapshot_header_to_wire(vote: &Vote, meta: &SnapshotMeta, size_bytes: u64) -> pb::SnapshotHeader {
+pub(crate) fn snapshot_header_to_wire(
+    vote: &Vote,
+    meta: &SnapshotMeta,
+    size_bytes: u64,
+) -> pb::SnapshotHeader {
     pb::SnapshotHeader {
         vote: Some(vote_to_wire(vote)),
         last_log_id: meta.last_log_id.as_ref().map(log_id_to_wire),
@@ -207,10 +234,16 @@ pub(crate) fn snapshot_header_to_wire(vote: &Vote, meta: &SnapshotMeta, size_byt
     }
 }
 
-pub(crate) fn snapshot_header_from_wire(header: pb::SnapshotHeader) -> Result<(Vote, SnapshotMeta), WireError> {
+pub(crate) fn snapshot_header_from_wire(
+    header: pb::SnapshotHeader,
+) -> Result<(Vote, SnapshotMeta), WireError> {
     let vote = vote_from_wire(header.vote)?;
-    let last_membership = stored_membership_from_wire(header.membership.ok_or(WireError("membership is missing"))?)?;
-    Ok((vote, SnapshotMeta { last_log_id: header.last_log_id.map(log_id_from_wire), last_membership }))
+    let last_membership =
+        stored_membership_from_wire(header.membership.ok_or(WireError("membership is missing"))?)?;
+    Ok((
+        vote,
+        SnapshotMeta { last_log_id: header.last_log_id.map(log_id_from_wire), last_membership },
+    ))
 }
 
 #[cfg(test)]
@@ -241,8 +274,14 @@ mod tests {
 
     #[test]
     fn an_append_request_with_a_hole_is_refused() {
-        assert_eq!(append_from_wire(request(&[7, 9])).err(), Some(WireError("entries are not consecutive")));
-        assert_eq!(append_from_wire(request(&[8])).err(), Some(WireError("entries are not consecutive")));
+        assert_eq!(
+            append_from_wire(request(&[7, 9])).err(),
+            Some(WireError("entries are not consecutive"))
+        );
+        assert_eq!(
+            append_from_wire(request(&[8])).err(),
+            Some(WireError("entries are not consecutive"))
+        );
     }
 
     #[test]
@@ -261,9 +300,11 @@ mod tests {
             client_address: format!("10.0.0.{id}:7401"),
             incarnation: Incarnation::from_bytes([u8::try_from(id).unwrap(); 16]),
         };
-        let members: std::collections::BTreeMap<_, _> = (1..=3).map(|id| (id, member(id))).collect();
+        let members: std::collections::BTreeMap<_, _> =
+            (1..=3).map(|id| (id, member(id))).collect();
         let membership = Membership::new(vec![[1, 2].into(), [1, 2, 3].into()], members).unwrap();
-        let stored = StoredMembership::new(Some(log_id(Position { term: 1, index: 4 })), membership);
+        let stored =
+            StoredMembership::new(Some(log_id(Position { term: 1, index: 4 })), membership);
         assert_eq!(decode_stored_membership(&encode_stored_membership(&stored)).unwrap(), stored);
     }
 }

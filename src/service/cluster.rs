@@ -198,9 +198,7 @@ impl<C: Consensus> ClusterService<C> {
             match tried {
                 Err(ServiceError::Raft(
                     RaftError::NoLeader | RaftError::OutcomeUnknown | RaftError::NotInitialised,
-                ))
-                    if Instant::now() < deadline =>
-                {
+                )) if Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Ok(answer) => {

@@ -1,5 +1,14 @@
 //! The command line without a cluster: usage, exit codes, and what it refuses to do.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that can't go on has failed"
+)]
+
 use std::process::{Command, Output};
 
 fn holdfast(args: &[&str]) -> Output {

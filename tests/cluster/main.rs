@@ -3,6 +3,15 @@
 //!
 //! Nothing waits for a fixed time: every wait is for a condition, with a deadline.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that can't go on has failed"
+)]
+
 mod failover;
 mod harness;
 mod identity;

@@ -39,5 +39,8 @@ async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apar
     .ends_with(3);
     assert_eq!(lost.json()["members"].as_array().unwrap().len(), 3, "all are listed all the same");
     // Without a majority nothing is written, and nothing is disclosed; it is not the caller's fault.
-    harness.run(&harness.help_desk, &["key", "find", "00000000", "--timeout", "2"]).await.ends_with(3);
+    harness
+        .run(&harness.help_desk, &["key", "find", "00000000", "--timeout", "2"])
+        .await
+        .ends_with(3);
 }

@@ -138,15 +138,14 @@ async fn escrow(story: &mut Story, stage: &mut Stage) -> Result<(), CliError> {
 /// Waits until so many more writes were acknowledged.
 async fn more_writes(writers: &Writers, what: &str) -> Result<(), CliError> {
     let goal = writers.acknowledged()?.saturating_add(ENOUGH_WRITES);
-    let looked = wait_for(what, LIMIT, || async {
+    wait_for(what, LIMIT, || async {
         match writers.acknowledged() {
             Ok(count) if count >= goal => Ok(Ok(())),
             Ok(count) => Err(format!("{count} of {goal}")),
             Err(error) => Ok(Err(error)),
         }
     })
-    .await?;
-    looked
+    .await?
 }
 
 async fn kill_leader(

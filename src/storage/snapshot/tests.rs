@@ -12,7 +12,7 @@ fn commit(view: &View, model: &MemoryStore, index: u64) {
     let mut changes = WriteSet::default();
     for n in 0..30 {
         let key = |n: u64| Bytes::copy_from_slice(&n.to_be_bytes());
-        let value = Some(Bytes::from(vec![index as u8; 100]));
+        let value = Some(Bytes::from(vec![u8::try_from(index % 256).unwrap(); 100]));
         changes.0.insert((Table::Keys, key((index * 11 + n * 3) % 400)), value.clone());
         changes.0.insert((Table::Audit, key(index * 30 + n)), value);
     }

@@ -42,7 +42,7 @@ impl Home {
         let path = dir.join(CURRENT);
         let home = match fs::read(&path) {
             Ok(bytes) => {
-                let generation = parse_current(&bytes).ok_or_else(|| ViewError::Marker(path))?;
+                let generation = parse_current(&bytes).ok_or(ViewError::Marker(path))?;
                 Self { dir, generation }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

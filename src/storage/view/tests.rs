@@ -41,7 +41,10 @@ fn step(index: u64) -> WriteSet {
     let mut changes = WriteSet::default();
     let key = |n: u64| Bytes::copy_from_slice(&n.to_be_bytes());
     for n in 0..20 {
-        let value = Some(Bytes::from(vec![n as u8; 40 + index as usize % 50]));
+        let value = Some(Bytes::from(vec![
+            u8::try_from(n % 256).unwrap();
+            40 + usize::try_from(index % 50).unwrap()
+        ]));
         changes.0.insert((Table::Keys, key((index * 7 + n * 13) % 500)), value.clone());
         changes.0.insert((Table::Audit, key(index * 20 + n)), value.clone());
         changes.0.insert((Table::Requests, key(index * 20 + n)), value);

@@ -235,7 +235,10 @@ pub(super) fn batch_at(segment: &[u8], offset: usize, salt: u64) -> Option<Found
     let found_salt = fields.u64()?;
     let payload_sum = fields.u32()?;
     let header_sum = fields.u32()?;
-    if magic != *BATCH_MAGIC || found_salt != salt || crc32c::crc32c(header.get(..28)?) != header_sum {
+    if magic != *BATCH_MAGIC
+        || found_salt != salt
+        || crc32c::crc32c(header.get(..28)?) != header_sum
+    {
         return None;
     }
     let start = offset.checked_add(BATCH_HEADER)?;

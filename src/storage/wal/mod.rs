@@ -112,7 +112,8 @@ impl<F: Fs> Wal<F> {
     /// or [`WalError::Closed`]. Then `done` is not called.
     pub fn append(&self, entries: Vec<LogEntry>, done: Done) -> Result<(), WalError> {
         self.0.check()?;
-        if let Some(large) = entries.iter().find(|entry| entry.payload.bytes().len() > ENTRY_BYTES) {
+        if let Some(large) = entries.iter().find(|entry| entry.payload.bytes().len() > ENTRY_BYTES)
+        {
             let what = format!("entry {} has more than {ENTRY_BYTES} bytes", large.id.index);
             return Err(WalError::Invalid { what });
         }

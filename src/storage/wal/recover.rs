@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{BATCH_HEADER, FORMAT, FoundBatch, Record, SEGMENT_HEADER, batch_at, later_batch, records};
+use super::format::{
+    BATCH_HEADER, FORMAT, FoundBatch, Record, SEGMENT_HEADER, batch_at, later_batch, records,
+};
 use super::index::Index;
 use super::segment::{Segment, Stored, number_of, path_of, read_header};
 use super::types::WalError;
@@ -39,9 +41,14 @@ struct Loaded<F: Fs> {
     bytes: Bytes,
 }
 
-pub(super) fn recover<F: Fs>(fs: &F, dir: &Path, cache_bytes: usize) -> Result<Recovered<F>, WalError> {
+pub(super) fn recover<F: Fs>(
+    fs: &F,
+    dir: &Path,
+    cache_bytes: usize,
+) -> Result<Recovered<F>, WalError> {
     let io = |source| WalError::Io { source };
-    let mut numbers: Vec<u64> = fs.read_dir(dir).map_err(io)?.iter().filter_map(|name| number_of(name)).collect();
+    let mut numbers: Vec<u64> =
+        fs.read_dir(dir).map_err(io)?.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
     for pair in numbers.windows(2) {
         if let [before, after] = pair
@@ -59,7 +66,9 @@ pub(super) fn recover<F: Fs>(fs: &F, dir: &Path, cache_bytes: usize) -> Result<R
             Some(loaded) => replay.segment(loaded)?,
             None => unused.push(path_of(dir, number)),
         }
-        if !unused.is_empty() && replay.segments.last().is_some_and(|used| used.segment.header.number == number) {
+        if !unused.is_empty()
+            && replay.segments.last().is_some_and(|used| used.segment.header.number == number)
+        {
             let what = "its header is damaged, and later segments are in use";
             let file = unused.first().cloned().unwrap_or_default();
             return Err(WalError::Damaged { file, offset: 0, what: what.to_owned() });
@@ -77,7 +86,8 @@ fn load<F: Fs>(fs: &F, dir: &Path, number: u64) -> Result<Option<Loaded<F>>, Wal
     let length = usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX);
     let mut bytes = vec![0; length];
     file.read_at(&mut bytes, 0).map_err(io)?;
-    let damaged = |what: &str| WalError::Damaged { file: path.clone(), offset: 0, what: what.to_owned() };
+    let damaged =
+        |what: &str| WalError::Damaged { file: path.clone(), offset: 0, what: what.to_owned() };
     match read_header(&bytes) {
         Ok((_, format)) if format > FORMAT => {
             Err(WalError::NewerFormat { file: path, found: format, known: FORMAT })
@@ -90,7 +100,8 @@ fn load<F: Fs>(fs: &F, dir: &Path, number: u64) -> Result<Option<Loaded<F>>, Wal
         // A header is durable before the first batch is written, so a file without one was never used; if it was, its
         // header is damaged.
         Err(what) => {
-            let used = bytes.get(SEGMENT_HEADER..).unwrap_or_default().iter().any(|byte| *byte != 0);
+            let used =
+                bytes.get(SEGMENT_HEADER..).unwrap_or_default().iter().any(|byte| *byte != 0);
             if used { Err(damaged(what)) } else { Ok(None) }
         }
     }
@@ -153,18 +164,28 @@ impl<F: Fs> Replay<F> {
     /// A gap in the numbers shows at the later batch, but the damage lies where the earlier one ended.
     fn damaged_before(&self, segment: &Segment<F>, offset: usize, what: &str) -> WalError {
         match self.segments.last().filter(|_| offset == SEGMENT_HEADER) {
-            Some(before) => before.segment.damaged(before.end, format!("{what} in the next segment")),
+            Some(before) => {
+                before.segment.damaged(before.end, format!("{what} in the next segment"))
+            }
             None => segment.damaged(offset as u64, what),
         }
     }
 
-    fn batch(&mut self, used: &mut Used<F>, bytes: &Bytes, offset: usize, batch: FoundBatch) -> Result<(), WalError> {
+    fn batch(
+        &mut self,
+        used: &mut Used<F>,
+        bytes: &Bytes,
+        offset: usize,
+        batch: FoundBatch,
+    ) -> Result<(), WalError> {
         let start = offset.saturating_add(BATCH_HEADER);
         let payload = bytes.slice(start..start.saturating_add(batch.payload));
-        let located = records(&payload).map_err(|what| used.segment.damaged(offset as u64, what))?;
+        let located =
+            records(&payload).map_err(|what| used.segment.damaged(offset as u64, what))?;
         for found in located {
             let at = start.saturating_add(found.offset);
-            self.record(used, at, found.record).map_err(|what| used.segment.damaged(at as u64, what))?;
+            self.record(used, at, found.record)
+                .map_err(|what| used.segment.damaged(at as u64, what))?;
         }
         Ok(())
     }
@@ -174,7 +195,8 @@ impl<F: Fs> Replay<F> {
             Record::Entry(mut entry) => {
                 used.highest = used.highest.max(Some(entry.id.index));
                 let offset = u32::try_from(at).map_err(|_| "the segment is too long".to_owned())?;
-                let length = u32::try_from(entry.payload.bytes().len()).map_err(|_| "the entry is too long".to_owned())?;
+                let length = u32::try_from(entry.payload.bytes().len())
+                    .map_err(|_| "the entry is too long".to_owned())?;
                 let stored = Stored { segment: used.segment.clone(), offset, length };
                 // The payload is a slice of the whole segment; a copy lets the segment's memory go.
                 entry.payload.detach();
@@ -197,7 +219,9 @@ impl<F: Fs> Replay<F> {
             Record::Last(last, highest) => {
                 if self.segments.is_empty() {
                     // The entries before lie in segments that were removed; by the end they must have been purged.
-                    if let Some(last) = last.filter(|last| self.index.last().is_none_or(|known| known.index < last.index)) {
+                    if let Some(last) = last.filter(|last| {
+                        self.index.last().is_none_or(|known| known.index < last.index)
+                    }) {
                         self.index.begin_after(last);
                     }
                     self.removed_highest = Some(highest);
@@ -219,12 +243,24 @@ impl<F: Fs> Replay<F> {
         Ok(())
     }
 
-    fn finish(self, dir: &Path, next_segment: u64, unused: Vec<PathBuf>) -> Result<Recovered<F>, WalError> {
+    fn finish(
+        self,
+        dir: &Path,
+        next_segment: u64,
+        unused: Vec<PathBuf>,
+    ) -> Result<Recovered<F>, WalError> {
         let purged = self.index.purged().map(|purged| purged.index);
-        if let Some(missing) = self.removed_highest.filter(|highest| purged.is_none_or(|purged| purged < *highest)) {
+        if let Some(missing) =
+            self.removed_highest.filter(|highest| purged.is_none_or(|purged| purged < *highest))
+        {
             let first = self.segments.first().map_or(0, |used| used.segment.header.number);
-            let what = format!("older segments are missing: entries up to {missing} are not purged");
-            return Err(WalError::Damaged { file: path_of(dir, first.saturating_sub(1)), offset: 0, what });
+            let what =
+                format!("older segments are missing: entries up to {missing} are not purged");
+            return Err(WalError::Damaged {
+                file: path_of(dir, first.saturating_sub(1)),
+                offset: 0,
+                what,
+            });
         }
         Ok(Recovered {
             index: self.index,

@@ -28,7 +28,12 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 
 impl<F: Fs> Segment<F> {
     /// Makes a segment that is ready for use: allocated, header and name durable.
-    pub(super) fn create(fs: &F, dir: &Path, header: SegmentHeader, bytes: u64) -> Result<Self, WalError> {
+    pub(super) fn create(
+        fs: &F,
+        dir: &Path,
+        header: SegmentHeader,
+        bytes: u64,
+    ) -> Result<Self, WalError> {
         let path = path_of(dir, header.number);
         let io = |source| WalError::Io { source };
         if fs.exists(&path).map_err(io)? {
@@ -47,7 +52,11 @@ impl<F: Fs> Segment<F> {
                 // On a full disk the space has to be given back; the first error is the one that counts.
                 drop(fs.remove_file(&path));
                 let full = source.kind() == std::io::ErrorKind::StorageFull;
-                Err(if full { WalError::Full { dir: dir.to_owned() } } else { WalError::Io { source } })
+                Err(if full {
+                    WalError::Full { dir: dir.to_owned() }
+                } else {
+                    WalError::Io { source }
+                })
             }
         }
     }

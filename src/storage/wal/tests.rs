@@ -254,7 +254,8 @@ impl Model {
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Append(entries) => {
-                self.entries.extend(entries.iter().map(|(term, index, bytes)| (*index, (*term, *bytes))));
+                self.entries
+                    .extend(entries.iter().map(|(term, index, bytes)| (*index, (*term, *bytes))));
             }
             Op::Vote(vote) => self.vote = Some(*vote),
             Op::Truncate(last) => {
@@ -285,7 +286,11 @@ fn script(seed: u64) -> Vec<Op> {
             }
             11..=13 => {
                 term += 1;
-                Op::Vote(Vote { term, voted_for: Some(dice.random_range(1..4)), committed: dice.random() })
+                Op::Vote(Vote {
+                    term,
+                    voted_for: Some(dice.random_range(1..4)),
+                    committed: dice.random(),
+                })
             }
             14 => match model.last() {
                 Some(last) => Op::Committed(last),
@@ -321,7 +326,10 @@ fn run(fs: &SimFs, ops: &[Op]) -> (Model, Option<Op>) {
         let (done_ack, done) = ack();
         let submitted = match op {
             Op::Append(entries) => {
-                let entries = entries.iter().map(|(term, index, bytes)| entry(*term, *index, *bytes)).collect();
+                let entries = entries
+                    .iter()
+                    .map(|(term, index, bytes)| entry(*term, *index, *bytes))
+                    .collect();
                 wal.append(entries, done)
             }
             Op::Vote(vote) => wal.save_vote(*vote, done),
@@ -347,7 +355,8 @@ fn run(fs: &SimFs, ops: &[Op]) -> (Model, Option<Op>) {
 /// Whether the reopened log is the model, or the model after the operation that was under way.
 fn check(wal: &Wal<SimFs>, model: &Model, under_way: Option<&Op>) -> Result<(), String> {
     let entries = wal.read(0, u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
-    let found: Vec<_> = entries.iter().map(|e| (e.id.index, e.id.term, e.payload.bytes().len())).collect();
+    let found: Vec<_> =
+        entries.iter().map(|e| (e.id.index, e.id.term, e.payload.bytes().len())).collect();
     let whole = entries.iter().all(|e| *e == entry(e.id.term, e.id.index, e.payload.bytes().len()));
     let state = (found, wal.vote(), wal.purged());
     let of = |model: &Model| {
@@ -359,7 +368,11 @@ fn check(wal: &Wal<SimFs>, model: &Model, under_way: Option<&Op>) -> Result<(), 
     if whole && (state == of(model) || state == of(&after)) {
         return Ok(());
     }
-    Err(format!("found {state:?}\nacknowledged {:?}\nwith what was under way {:?}", of(model), of(&after)))
+    Err(format!(
+        "found {state:?}\nacknowledged {:?}\nwith what was under way {:?}",
+        of(model),
+        of(&after)
+    ))
 }
 
 #[test]
@@ -373,13 +386,16 @@ fn i1_i6_every_crash_point_of_200_operations_keeps_what_was_acknowledged_and_not
         let fs = SimFs::new();
         fs.power_cut_at(point);
         let (model, under_way) = run(&fs, &ops);
-        let outcomes = [Survivors::None, Survivors::All, Survivors::Random(point), Survivors::Random(!point)];
+        let outcomes =
+            [Survivors::None, Survivors::All, Survivors::Random(point), Survivors::Random(!point)];
         for survivors in outcomes {
             let after = fs.crash(survivors);
-            let wal = open(&after).unwrap_or_else(|error| panic!("crash point {point}, {survivors:?}: {error}"));
+            let wal = open(&after)
+                .unwrap_or_else(|error| panic!("crash point {point}, {survivors:?}: {error}"));
             check(&wal, &model, under_way.as_ref())
                 .unwrap_or_else(|what| panic!("crash point {point}, {survivors:?}: {what}"));
-            wal.append(vec![entry(900, wal.last().map_or(0, |last| last.index + 1), 50)], ignore()).unwrap();
+            wal.append(vec![entry(900, wal.last().map_or(0, |last| last.index + 1), 50)], ignore())
+                .unwrap();
             assert!(open(&after.restart()).is_ok(), "crash point {point}: not open after going on");
         }
     }

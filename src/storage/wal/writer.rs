@@ -78,7 +78,12 @@ pub(super) struct Shared<F: Fs> {
 }
 
 impl<F: Fs> Shared<F> {
-    pub(super) fn start(fs: F, dir: &Path, options: WalOptions, found: Recovered<F>) -> Result<Arc<Self>, WalError> {
+    pub(super) fn start(
+        fs: F,
+        dir: &Path,
+        options: WalOptions,
+        found: Recovered<F>,
+    ) -> Result<Arc<Self>, WalError> {
         let inline = options.inline;
         let counters = Arc::new(Counters::default());
         let last = found.index.last();
@@ -106,7 +111,8 @@ impl<F: Fs> Shared<F> {
 
     /// Changes the index and queues the job under one lock, so that both happen in the same order.
     pub(super) fn submit(
-        &self, change: impl FnOnce(&mut Index<F>) -> Result<Job, WalError>,
+        &self,
+        change: impl FnOnce(&mut Index<F>) -> Result<Job, WalError>,
     ) -> Result<(), WalError> {
         {
             let mut index = self.index.lock();
@@ -179,7 +185,10 @@ impl<F: Fs> Shared<F> {
             self.durable.send_replace(writer.state.last.map(|last| last.index));
         }
         for job in group {
-            let (Job::Append { done, .. } | Job::Vote { done, .. } | Job::Truncate { done, .. } | Job::Purge { done, .. }) = job;
+            let (Job::Append { done, .. }
+            | Job::Vote { done, .. }
+            | Job::Truncate { done, .. }
+            | Job::Purge { done, .. }) = job;
             done(result.clone());
         }
         if result.is_ok()
@@ -238,9 +247,10 @@ pub(super) fn spawn<F: Fs>(shared: &Arc<Shared<F>>) -> Result<(), WalError> {
 
 fn job_bytes(job: &Job) -> usize {
     match job {
-        Job::Append { entries, .. } => {
-            entries.iter().map(|entry| entry.payload.bytes().len().saturating_add(RECORD_HEADER)).sum()
-        }
+        Job::Append { entries, .. } => entries
+            .iter()
+            .map(|entry| entry.payload.bytes().len().saturating_add(RECORD_HEADER))
+            .sum(),
         Job::Vote { .. } | Job::Truncate { .. } | Job::Purge { .. } => RECORD_HEADER,
     }
 }
@@ -280,7 +290,11 @@ struct Written {
 
 impl<F: Fs> Writer<F> {
     fn new(
-        fs: F, dir: &Path, options: WalOptions, found: Recovered<F>, counters: Arc<Counters>,
+        fs: F,
+        dir: &Path,
+        options: WalOptions,
+        found: Recovered<F>,
+        counters: Arc<Counters>,
     ) -> Result<(Self, SharedIndex<F>), WalError> {
         let io = |source| WalError::Io { source };
         for path in &found.unused {
@@ -315,7 +329,11 @@ impl<F: Fs> Writer<F> {
         };
         if writer.segments.is_empty() {
             let segment = writer.create()?;
-            writer.segments.push_back(Used { segment: Arc::new(segment), highest: None, end: SEGMENT_HEADER as u64 });
+            writer.segments.push_back(Used {
+                segment: Arc::new(segment),
+                highest: None,
+                end: SEGMENT_HEADER as u64,
+            });
         }
         writer.look_for_room();
         Ok((writer, index))
@@ -354,7 +372,12 @@ impl<F: Fs> Writer<F> {
         result
     }
 
-    fn fill(&mut self, builder: &mut BatchBuilder, group: &[Job], committed: Option<Position>) -> Vec<Placed> {
+    fn fill(
+        &mut self,
+        builder: &mut BatchBuilder,
+        group: &[Job],
+        committed: Option<Position>,
+    ) -> Vec<Placed> {
         let mut placed = Vec::new();
         for job in group {
             match job {
@@ -377,12 +400,17 @@ impl<F: Fs> Writer<F> {
                 Job::Purge { upto, .. } => {
                     builder.purge(*upto);
                     self.state.purged = self.state.purged.max(Some(*upto));
-                    self.state.last = self.state.last.filter(|last| last.index > upto.index).or(self.state.purged);
+                    self.state.last = self
+                        .state
+                        .last
+                        .filter(|last| last.index > upto.index)
+                        .or(self.state.purged);
                 }
             }
         }
         // Never ahead of what is written: a committed position without its entry would be no use.
-        let covered = committed.filter(|at| self.state.last.is_some_and(|last| at.index <= last.index));
+        let covered =
+            committed.filter(|at| self.state.last.is_some_and(|last| at.index <= last.index));
         if let Some(at) = covered.filter(|at| Some(*at) != self.state.committed) {
             builder.committed(at);
             self.state.committed = Some(at);
@@ -392,7 +420,10 @@ impl<F: Fs> Writer<F> {
 
     /// `before` is the state without what is in the batch: a new segment begins with it, and the batch follows.
     fn write_batch(
-        &mut self, builder: &mut BatchBuilder, placed: &[Placed], before: Written,
+        &mut self,
+        builder: &mut BatchBuilder,
+        placed: &[Placed],
+        before: Written,
     ) -> Result<(), WalError> {
         let needed = builder.bytes();
         if !self.fits(needed)? {
@@ -412,9 +443,14 @@ impl<F: Fs> Writer<F> {
         let mut index = self.index.lock();
         for entry in placed {
             used.highest = used.highest.max(Some(entry.index));
-            let offset = u32::try_from(start.saturating_add(entry.offset as u64)).unwrap_or(u32::MAX);
+            let offset =
+                u32::try_from(start.saturating_add(entry.offset as u64)).unwrap_or(u32::MAX);
             let length = u32::try_from(entry.length).unwrap_or(u32::MAX);
-            index.written(entry.index, entry.serial, Stored { segment: used.segment.clone(), offset, length });
+            index.written(
+                entry.index,
+                entry.serial,
+                Stored { segment: used.segment.clone(), offset, length },
+            );
         }
         Ok(())
     }
@@ -440,12 +476,17 @@ impl<F: Fs> Writer<F> {
         if let Some(highest) = highest {
             checkpoint.last(before.last, highest);
         }
-        let room = (SEGMENT_HEADER as u64).saturating_add(checkpoint.bytes()).saturating_add(needed);
+        let room =
+            (SEGMENT_HEADER as u64).saturating_add(checkpoint.bytes()).saturating_add(needed);
         if room > segment.file.len().map_err(io)? {
             segment.file.allocate(room).map_err(io)?;
             segment.file.sync_all().map_err(io)?;
         }
-        self.segments.push_back(Used { segment: Arc::new(segment), highest: None, end: SEGMENT_HEADER as u64 });
+        self.segments.push_back(Used {
+            segment: Arc::new(segment),
+            highest: None,
+            end: SEGMENT_HEADER as u64,
+        });
         if !checkpoint.is_empty() {
             self.write_batch(&mut checkpoint, &[], before)?;
         }
