@@ -14,6 +14,9 @@ use crate::client::{Address, Client};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{NodeId, OperatorName};
 
+/// How long `replace` waits for the new server to catch up.
+const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// What to do with the cluster.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ClusterCommand {
@@ -135,7 +138,7 @@ async fn replace(
     };
     client.add_learner(node).await.map_err(|e| step("adding it failed", "nothing changed", e))?;
     context.printer.progress(format!("node {new} is a learner and catches up"));
-    client.promote(NodeId::new(new)).await.map_err(|error| {
+    promote_when_level(context, client, NodeId::new(new)).await.map_err(|error| {
         let then = format!("it stays a learner: go on with `holdfast cluster promote {new}`");
         step("giving it a vote failed", &then, error)
     })?;
@@ -145,6 +148,28 @@ async fn replace(
         step("removing the old server failed", &then, error)
     })?;
     Ok(())
+}
+
+/// Asks again while the new server catches up; each call waits a few seconds by itself.
+async fn promote_when_level(
+    context: &Context,
+    client: &Client,
+    node: NodeId,
+) -> Result<(), crate::client::ClientError> {
+    let deadline = tokio::time::Instant::now() + CATCH_UP;
+    loop {
+        match client.promote(node).await {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                let text = error.to_string();
+                let late = tokio::time::Instant::now() >= deadline;
+                if late || !text.contains("entries behind") {
+                    return Err(error);
+                }
+                context.printer.progress(text);
+            }
+        }
+    }
 }
 
 async fn init(context: &Context, client: &Client, args: InitArgs) -> Done {

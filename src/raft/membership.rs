@@ -20,8 +20,10 @@ use crate::state::Position;
 const CAUGHT_UP_ENTRIES: u64 = 1000;
 /// How long a change may take: a learner may have to fetch a snapshot's worth of log first.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a promotion waits for the learner to catch up before it says how far behind it is.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a new leader may take to appear after a transfer.
-const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A change of the membership, or of who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,32 +134,43 @@ impl<F: Fs> LeaderLink<F> {
     }
 
     async fn promote(&self, id: NodeId) -> Result<LogId, RaftError> {
-        let metrics = self.raft.metrics();
-        let behind = {
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            if membership.voter_ids().any(|voter| voter == id.get()) {
-                return Err(RaftError::Membership(format!("node {id} has a vote already")));
+        let mut metrics = self.raft.metrics();
+        let caught_up = async {
+            while self.behind(id)? > CAUGHT_UP_ENTRIES {
+                metrics.changed().await.map_err(stopped)?;
             }
-            if membership.get_node(&id.get()).is_none() {
-                return Err(RaftError::Membership(format!("node {id} is no member; add it first")));
-            }
-            let matched =
-                metrics.replication.as_ref().and_then(|all| all.get(&id.get()).cloned()).flatten();
-            let last = metrics.last_log_index.unwrap_or(0);
-            last.saturating_sub(matched.map_or(0, |matched| matched.index))
+            Ok(())
         };
-        if behind > CAUGHT_UP_ENTRIES {
-            let what =
-                format!("node {id} is {behind} entries behind; promote it when it has caught up");
-            return Err(RaftError::Membership(what));
+        match tokio::time::timeout(CATCH_UP_DEADLINE, caught_up).await {
+            Ok(result) => result?,
+            Err(_) => {
+                let behind = self.behind(id)?;
+                let what = format!(
+                    "node {id} is {behind} entries behind; promote it when it has caught up"
+                );
+                return Err(RaftError::Membership(what));
+            }
         }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.get()]));
-        self.raft
-            .change_membership(change, false)
-            .await
-            .map(|response| response.log_id)
-            .map_err(refused)
+        let response = self.raft.change_membership(change, false).await;
+        response.map(|response| response.log_id).map_err(refused)
+    }
+
+    /// How many entries a learner is behind.
+    fn behind(&self, id: NodeId) -> Result<u64, RaftError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        if membership.voter_ids().any(|voter| voter == id.get()) {
+            return Err(RaftError::Membership(format!("node {id} has a vote already")));
+        }
+        if membership.get_node(&id.get()).is_none() {
+            return Err(RaftError::Membership(format!("node {id} is no member; add it first")));
+        }
+        let matched =
+            metrics.replication.as_ref().and_then(|all| all.get(&id.get()).copied()).flatten();
+        let last = metrics.last_log_index.unwrap_or(0);
+        Ok(last.saturating_sub(matched.map_or(0, |matched| matched.index)))
     }
 
     async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {

@@ -33,7 +33,10 @@ impl<N: ServerNode> Readiness<N> {
         }
         let age = node.freshness().age;
         if age > FRESH_FOR {
-            return Err(format!("no contact with a quorum for {} ms", age.as_millis()));
+            return Err(match age {
+                std::time::Duration::MAX => "no contact with a quorum yet".to_owned(),
+                age => format!("no contact with a quorum for {} ms", age.as_millis()),
+            });
         }
         Ok(())
     }
