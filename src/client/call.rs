@@ -40,6 +40,9 @@ pub(super) struct Patience {
     pub(super) attempt: Duration,
 }
 
+/// Reason of a server that is in no cluster yet.
+const NOT_INITIALISED: &str = "CLUSTER_NOT_INITIALISED";
+
 /// What one failed attempt means.
 enum Failure {
     /// Give up: no other attempt can end otherwise.
@@ -176,6 +179,10 @@ fn classify(
                 Code::Unavailable => Err((refusal.to_string(), false, refusal.retry_after)),
                 Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
                     Err((refusal.to_string(), true, refusal.retry_after))
+                }
+                // A server that waits to be added says this of itself; the others are in the cluster already.
+                Code::FailedPrecondition if refusal.reason == NOT_INITIALISED => {
+                    Err((refusal.to_string(), false, refusal.retry_after))
                 }
                 // A node that serves as much as it may names no fault of the request: another one may be free.
                 Code::ResourceExhausted if refusal.reason == OVERLOADED => {
