@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,12 +43,20 @@ pub enum TelemetryError {
     Installed(String),
 }
 
+/// A bare level is one for our own lines; of the consensus library, which tells each step of an election, warnings are
+/// enough then. A filter is taken as it is.
+fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    let quieter = level.parse::<LevelFilter>().is_ok_and(|level| level > LevelFilter::WARN);
+    let text = if quieter { format!("{level},openraft=warn") } else { level.to_owned() };
+    EnvFilter::try_new(text).map_err(TelemetryError::Filter)
+}
+
 /// Checks a level such as `info`, or a filter such as `info,holdfast::raft=debug`.
 ///
 /// # Errors
 /// If it can't be read.
 pub fn check_filter(level: &str) -> Result<(), TelemetryError> {
-    EnvFilter::try_new(level).map(drop).map_err(TelemetryError::Filter)
+    filter(level).map(drop)
 }
 
 /// Sends logs of the whole process to stderr, once.
@@ -55,11 +64,24 @@ pub fn check_filter(level: &str) -> Result<(), TelemetryError> {
 /// # Errors
 /// If the filter can't be read, or logging was set up before.
 pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(level).map_err(TelemetryError::Filter)?;
+    let filter = filter(level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
     };
     installed.map_err(|error| TelemetryError::Installed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_quiets_the_consensus_library_and_a_filter_is_taken_as_it_is() {
+        assert_eq!(filter("info").unwrap().to_string(), "openraft=warn,info");
+        assert_eq!(filter("error").unwrap().to_string(), "error");
+        assert_eq!(filter("info,openraft=info").unwrap().to_string(), "openraft=info,info");
+        assert!(check_filter("a=b=c").is_err());
+    }
 }

@@ -41,7 +41,7 @@ const HEADER_BYTES: u32 = 16 * 1024;
 /// How long refusals may take to be recorded at the end.
 const LAST_REFUSALS: Duration = Duration::from_secs(2);
 /// How long leadership may take to be handed on at the end.
-const HAND_OVER: Duration = Duration::from_secs(5);
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// Most connections of the peer port: a handful of nodes with a few each.
 const PEER_CONNECTIONS: usize = 256;
 

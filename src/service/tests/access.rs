@@ -86,9 +86,11 @@ async fn refusals_become_one_record_with_counts() {
     assert_eq!(bench.context.counters().refusals(), 7);
     *bench.fake.log.lock() = Log::NoLeader;
     assert!(bench.context.flush_refusals().await.is_err());
+    let failed = bench.fake.proposed.lock().pop().unwrap();
     *bench.fake.log.lock() = Log::Commits;
     bench.context.flush_refusals().await.unwrap();
     let command = bench.fake.proposed.lock().last().unwrap().clone();
+    assert_eq!(command.request_id, failed.request_id, "the same request is made again");
     assert_eq!(command.actor, Actor::Node(NodeId::new(1)));
     let CommandBody::Refusals(counts) = command.body else { panic!("no refusals") };
     assert_eq!(counts.len(), 1);
