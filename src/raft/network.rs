@@ -54,6 +54,7 @@ impl<F: Fs> Network<F> {
             peers: self.peers.clone(),
             member: node.clone(),
             lane,
+            beats: None,
             _fs: std::marker::PhantomData,
         }
     }
@@ -80,7 +81,33 @@ pub(crate) struct Connection<F> {
     peers: Arc<Peers>,
     member: Member,
     lane: Lane,
+    /// The stream for heartbeats, once one was sent and until one fails.
+    beats: Option<Beats>,
     _fs: std::marker::PhantomData<fn() -> F>,
+}
+
+/// A stream that stays open for heartbeats: each linearizable read waits for one from a majority, and a call of its own for
+/// each would cost more than the heartbeat.
+struct Beats {
+    requests: tokio::sync::mpsc::Sender<pb::AppendRequest>,
+    answers: tonic::Streaming<pb::AppendResponse>,
+}
+
+impl Beats {
+    async fn open(mut client: PeerClient) -> Result<Self, Status> {
+        let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+        let answers = client.append(outgoing).await?.into_inner();
+        Ok(Self { requests, answers })
+    }
+
+    async fn exchange(&mut self, request: pb::AppendRequest) -> Result<pb::AppendResponse, Status> {
+        let ended = || Status::unavailable("no answer");
+        // If the stream has ended, what it ended with says more.
+        let sent = self.requests.send(request).await.map_err(|_| ended());
+        let answer = self.answers.message().await?;
+        sent.and(answer.ok_or_else(ended))
+    }
 }
 
 /// An answer that never came, or says that nothing can be done: openraft backs off.
@@ -98,13 +125,44 @@ fn text(message: impl Into<String>) -> std::io::Error {
 
 impl<F: Fs> Connection<F> {
     fn client(&self) -> Result<PeerClient, RPCError<TypeConfig>> {
-        // Votes must not queue behind a batch of entries.
-        let lane = if self.lane == Lane::Log { Lane::Log } else { self.lane };
-        self.peers.client(&self.member, lane).map_err(unreachable)
+        self.peers.client(&self.member, self.lane).map_err(unreachable)
     }
 
+    /// Votes and heartbeats must not queue behind a batch of entries.
     fn control(&self) -> Result<PeerClient, RPCError<TypeConfig>> {
         self.peers.client(&self.member, Lane::Control).map_err(unreachable)
+    }
+
+    /// Sends one request without entries over the stream that is kept for them. If this is given up half-way, the next
+    /// one opens a new stream: an answer never passes for that of a later request.
+    async fn beat(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+        let mut beats = match self.beats.take() {
+            Some(beats) => beats,
+            None => Beats::open(self.control()?).await.map_err(unreachable)?,
+        };
+        let answer = beats.exchange(append_to_wire(request)).await.map_err(unreachable)?;
+        let result = append_result_from_wire(answer).map_err(unreachable)?;
+        // After a refusal the follower ends the stream.
+        self.beats = result.is_ok().then_some(beats);
+        Ok(result)
+    }
+
+    /// Answers each request over the stream that is kept for heartbeats.
+    fn beat_each<'s, S>(
+        &'s mut self,
+        input: S,
+    ) -> BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let answers = futures::stream::unfold((self, input), |(connection, mut input)| async {
+            let request = input.next().await?;
+            Some((connection.beat(request).await, (connection, input)))
+        });
+        answers.boxed()
     }
 
     /// Within the time that openraft allows, or unreachable.
@@ -135,10 +193,8 @@ impl<F: Fs> Connection<F> {
         let mut input = input;
         let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
         term.store(first.vote.leader_id.term, Ordering::Relaxed);
-        if self.lane == Lane::Log {
-            let greeting = self.peers.greet(&self.member, first.vote.leader_id.term).await;
-            greeting.map_err(|message| unreachable(text(message)))?;
-        }
+        let greeting = self.peers.greet(&self.member, first.vote.leader_id.term).await;
+        greeting.map_err(|message| unreachable(text(message)))?;
         let sent = in_flight.clone();
         let requests =
             futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
@@ -193,19 +249,10 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let mut client = self.control()?;
-        let once = futures::stream::once(std::future::ready(append_to_wire(request)));
-        let call = async move {
-            let mut answers = client.append(once).await?.into_inner();
-            answers
-                .message()
-                .await?
-                .map(tonic::Response::new)
-                .ok_or_else(|| Status::unavailable("no answer"))
-        };
-        let result =
-            append_result_from_wire(Self::within(&option, call).await?).map_err(unreachable)?;
-        Ok(result.into())
+        match tokio::time::timeout(option.hard_ttl(), self.beat(request)).await {
+            Ok(result) => Ok(result?.into()),
+            Err(elapsed) => Err(unreachable(elapsed)),
+        }
     }
 
     fn stream_append<'s, S>(
@@ -222,6 +269,9 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        if self.lane == Lane::Control {
+            return std::future::ready(Ok(self.beat_each(input))).boxed();
+        }
         self.open_append(input).boxed()
     }
 

@@ -107,7 +107,7 @@ fn recount_range(
     let mut total = (Digest::ZERO, 0);
     let mut next = from.clone();
     loop {
-        let pairs = engine.range(&next, PAGE)?;
+        let pairs = engine.range(&next, None, PAGE)?;
         let more = pairs.len() == PAGE;
         for (key, stored) in &pairs {
             if to.is_some_and(|to| key >= to) {

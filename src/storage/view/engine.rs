@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -30,8 +31,13 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
     /// The value of `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
-    /// The first `limit` pairs at or after `from`, ascending. Writes meanwhile may or may not be seen.
-    fn range(&self, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, EngineError>;
+    /// The first `limit` pairs at or after `from` and before `end`, ascending. Writes meanwhile may or may not be seen.
+    fn range(
+        &self,
+        from: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, EngineError>;
 
     /// Makes the changes in order. Not atomic.
     fn apply(&self, writes: &[EngineWrite]) -> Result<(), EngineError>;
@@ -52,9 +58,18 @@ impl Engine for MemoryEngine {
         Ok(self.0.read().get(key).cloned())
     }
 
-    fn range(&self, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+    fn range(
+        &self,
+        from: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+        if end.is_some_and(|end| end <= from) {
+            return Ok(Vec::new());
+        }
         let records = self.0.read();
-        let range = records.range(Bytes::copy_from_slice(from)..).take(limit);
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = records.range::<[u8], _>((Bound::Included(from), end)).take(limit);
         Ok(range.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 

@@ -93,7 +93,7 @@ impl Export {
     /// Pairs of the engine as they were when the export began, and the engine key that they reach up to (all, if none).
     fn next_page(&self, engine: &dyn Engine) -> Result<Option<Page>, StoreError> {
         let Some(cursor) = self.state.lock().cursor.clone() else { return Ok(None) };
-        let pairs = engine.range(&cursor, PAGE)?;
+        let pairs = engine.range(&cursor, None, PAGE)?;
         let last = if pairs.len() < PAGE { None } else { pairs.last().map(|(key, _)| key.clone()) };
         let mut pairs: BTreeMap<Bytes, Bytes> = pairs.into_iter().collect();
         let mut state = self.state.lock();

@@ -132,6 +132,8 @@ struct Cursor<'a> {
     wanted: &'a Wanted<'a>,
     /// Where the next page begins; `None` at the end.
     next: Option<Bytes>,
+    /// Where the last page ends, so that the engine copies nothing that is not wanted.
+    end: Option<Bytes>,
     page: usize,
     ready: VecDeque<Record>,
 }
@@ -145,13 +147,16 @@ impl<'a> Cursor<'a> {
             Some(engine_key(table, start))
         };
         let first = if table.is_sequential() { wanted.limit / 64 + 2 } else { wanted.limit + 8 };
-        Self { engine, wanted, next, page: first.clamp(1, PAGE), ready: VecDeque::new() }
+        // A block is keyed by its first record, which may lie before a prefix that the block's later records have.
+        let end = if table.is_sequential() { &[] } else { wanted.prefix };
+        let end = successor(&engine_key(table, end));
+        Self { engine, wanted, next, end, page: first.clamp(1, PAGE), ready: VecDeque::new() }
     }
 
     fn next(&mut self) -> Result<Option<Record>, StoreError> {
         while self.ready.is_empty() {
             let Some(from) = self.next.take() else { return Ok(None) };
-            let pairs = self.engine.range(&from, self.page)?;
+            let pairs = self.engine.range(&from, self.end.as_deref(), self.page)?;
             if pairs.len() == self.page {
                 self.next = pairs.last().map(|(key, _)| [key, &[0][..]].concat().into());
             }
@@ -180,5 +185,26 @@ impl<'a> Cursor<'a> {
                 return;
             }
         }
+    }
+}
+
+/// The least key above every key that begins with `prefix`; `None` if there is none.
+fn successor(prefix: &[u8]) -> Option<Bytes> {
+    let (at, last) = prefix.iter().enumerate().rfind(|(_, byte)| **byte < u8::MAX)?;
+    let mut end = prefix.get(..at)?.to_vec();
+    end.push(last.wrapping_add(1));
+    Some(end.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::successor;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_least_key_above_all_that_begin_with_it() {
+        assert_eq!(successor(&[1, 2]).as_deref(), Some(&[1, 3][..]));
+        assert_eq!(successor(&[1, 0xff, 0xff]).as_deref(), Some(&[2][..]));
+        assert_eq!(successor(&[0xff, 0xff]), None);
+        assert_eq!(successor(&[]), None);
     }
 }

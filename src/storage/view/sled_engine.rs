@@ -6,6 +6,7 @@
 //! end of the process, but no power loss: nothing durable depends on this room.
 
 use std::fs::File;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -44,10 +45,19 @@ impl Engine for SledEngine {
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    fn range(&self, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+    fn range(
+        &self,
+        from: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+        if end.is_some_and(|end| end <= from) {
+            return Ok(Vec::new());
+        }
         guarded("range", || {
             let copy = |bytes: &sled::IVec| Bytes::copy_from_slice(bytes);
-            let range = self.db.range(from..).take(limit);
+            let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+            let range = self.db.range::<&[u8], _>((Bound::Included(from), end)).take(limit);
             range.map(|pair| pair.map(|(key, value)| (copy(&key), copy(&value)))).collect()
         })
     }
