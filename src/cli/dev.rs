@@ -1,7 +1,8 @@
 //! `holdfast dev`: a cluster of three servers on this machine, to try things out. It stays until it is told to stop.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,8 @@ use crate::domain::{OperatorName, Role};
 
 /// How often it is looked whether all servers still run.
 const WATCH: Duration = Duration::from_millis(200);
+/// How long a server that has ended stays away: long enough to see the other two go on without it.
+const RESTART: Duration = Duration::from_secs(10);
 
 /// Where the cluster lies.
 #[derive(Debug, clap::Args)]
@@ -71,15 +74,43 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> Done {
     Ok(Exit::Ok)
 }
 
-/// Starts everything and watches it; ends only with an error.
+/// Starts everything and watches it; ends only with an error. A server that ends by itself, or is killed to see what
+/// happens then, is started again after a while, as systemd would.
 async fn serve(cluster: &mut LocalCluster, printer: Printer) -> Result<(), CliError> {
     cluster.start().await?;
     let identities = Identities::make(cluster).await?;
     let view = DevView::new(cluster, &identities);
     write_json(&cluster.dir().join("dev.json"), &view)?;
     printer.print(&view)?;
+    let mut ended: BTreeMap<u64, Instant> = BTreeMap::new();
     loop {
-        cluster.check_running()?;
+        match cluster.check_running() {
+            Ok(()) => {}
+            Err(LocalError::Ended { node, status, .. }) => {
+                printer.progress(format!(
+                    "server {node} has ended ({status}); it is started again in {} seconds",
+                    RESTART.as_secs()
+                ));
+                ended.insert(node, Instant::now());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let due: Vec<u64> =
+            ended.iter().filter(|(_, at)| at.elapsed() >= RESTART).map(|(node, _)| *node).collect();
+        for node in due {
+            match cluster.start_node(node).await {
+                Ok(()) => ended.remove(&node),
+                Err(LocalError::Ended { .. }) => ended.insert(node, Instant::now()),
+                Err(error) => return Err(error.into()),
+            };
+            let view = DevView::new(cluster, &identities);
+            write_json(&cluster.dir().join("dev.json"), &view)?;
+            let pid = view.nodes.iter().find(|of| of.node_id == node).map_or(0, |of| of.pid);
+            printer.progress(match pid {
+                0 => format!("server {node} ended again; its log says why"),
+                pid => format!("server {node} is started again, process id {pid}"),
+            });
+        }
         tokio::time::sleep(WATCH).await;
     }
 }
@@ -268,7 +299,7 @@ impl Show for DevView {
             .line("holdfast audit list")
             .line("holdfast audit verify")
             .line("")
-            .line("# kill a server (kill -9 PID): everything goes on; Ctrl-C here stops all three")
+            .line("# kill a server (kill -9 PID): the others go on, and it is started again after 10 seconds; Ctrl-C stops all")
     }
 }
 
