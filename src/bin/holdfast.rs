@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// glibc's allocator gives memory back to the kernel and faults it in again many times a second here: it cost more than
-/// a tenth of the processor under load (docs/performance.md).
+/// glibc's allocator gives memory back to the kernel and faults it in again many times a second under load
+/// (docs/performance.md). Without transparent huge pages, because to clear one stops a thread for longer than an escrow takes.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,5 +1,7 @@
 //! Disclosure: leave to open one key, for which the audit record is committed first.
 
+use std::sync::Arc;
+
 use std::collections::BTreeSet;
 
 use super::access::HELP_DESK;
@@ -31,10 +33,11 @@ impl<S: Store> Batch<'_, S> {
         )?;
         key.disclosed_at = Some(self.heads.time);
         if key.is_newest(&device) {
-            if let Some(volume) = device.volume_mut(key.volume) {
+            let mut changed = self.take_device(device);
+            if let Some(volume) = changed.volume_mut(key.volume) {
                 volume.rotation_due = true;
             }
-            self.put_device(&device)?;
+            device = self.put_device(changed);
         } else {
             key.disclosed_superseded = true;
         }
@@ -66,7 +69,11 @@ impl<S: Store> Batch<'_, S> {
     }
 
     /// A key and its device.
-    fn key(&mut self, protector: ProtectorId, version: KeyVersion) -> Ruled<(KeyRecord, Device)> {
+    fn key(
+        &mut self,
+        protector: ProtectorId,
+        version: KeyVersion,
+    ) -> Ruled<(KeyRecord, Arc<Device>)> {
         let key = key_record(&self.txn, protector, version)?.ok_or(Rejection::UnknownKey)?;
         let device = self.device(key.device)?.ok_or_else(|| {
             let what = format!("device {} of a key is missing", key.device);

@@ -1,5 +1,7 @@
 //! Escrow: a volume's next key, by compare-and-set on its version.
 
+use std::sync::Arc;
+
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop, check_users, own_device};
 use crate::domain::{AuditAction, AuditOutcome, KeyVersion, limits, sealed_digest};
@@ -41,7 +43,7 @@ impl<S: Store> Batch<'_, S> {
         }
         check_users(&escrow.users)?;
         let device = self.device(escrow.device)?;
-        let device = device.unwrap_or_else(|| self.new_device(escrow.device));
+        let device = device.unwrap_or_else(|| Arc::new(self.new_device(escrow.device)));
         let at = next_key(&device, escrow)?;
         self.store_key(context, escrow, device, KeyToStore { at, digest })
     }
@@ -71,7 +73,7 @@ impl<S: Store> Batch<'_, S> {
         &mut self,
         context: &Context<'_>,
         escrow: &Escrow,
-        mut device: Device,
+        device: Arc<Device>,
         KeyToStore { at, digest }: KeyToStore,
     ) -> Ruled<Accepted> {
         let facts = Facts {
@@ -82,6 +84,7 @@ impl<S: Store> Batch<'_, S> {
             ..Facts::default()
         };
         self.record(context, AuditAction::Escrow, AuditOutcome::Ok, facts);
+        let mut device = self.take_device(device);
         let volume = device.volume_or_insert(escrow.volume, || Volume {
             id: escrow.volume,
             kind: escrow.volume_kind,
@@ -112,7 +115,7 @@ impl<S: Store> Batch<'_, S> {
         device.host_name = escrow.host_name.clone();
         device.users.clone_from(&escrow.users);
         device.last_contact = self.heads.time;
-        self.put_device(&device)?;
+        self.put_device(device);
         // The version is the volume's next, and the id is this volume's alone: there is no such record yet.
         self.txn.insert(Table::Keys, keys::key(at), codec::encode_key(&key));
         if let Some(package) = &escrow.package {

@@ -14,6 +14,8 @@ mod report;
 mod requests;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -33,9 +35,19 @@ use audit::{Facts, action_of};
 /// A batch at work.
 pub(super) struct Batch<'a, S> {
     txn: Txn<'a, S>,
+    /// Devices that the batch has read, as it has left them. Many entries of a batch may be about one device: it is
+    /// decoded once, and encoded once at the end or before a rule reads devices from the transaction.
+    devices: BTreeMap<DeviceId, CachedDevice>,
     heads: Heads,
     requests: &'a mut RequestIndex,
     remembered: u64,
+}
+
+/// A device in its decoded form.
+struct CachedDevice {
+    device: Arc<Device>,
+    /// Whether the transaction holds an older form of it.
+    changed: bool,
 }
 
 /// What is known of a request beside its body.
@@ -73,11 +85,12 @@ impl<'a, S: Store> Batch<'a, S> {
         requests: &'a mut RequestIndex,
         remembered: u64,
     ) -> Self {
-        Self { txn: Txn::new(store), heads, requests, remembered }
+        Self { txn: Txn::new(store), devices: BTreeMap::new(), heads, requests, remembered }
     }
 
     /// Commits all entries; gives the heads after them.
     pub(super) fn commit(mut self) -> Result<Heads, StoreError> {
+        self.write_devices()?;
         self.txn.commit(&mut self.heads)?;
         Ok(self.heads)
     }
@@ -141,6 +154,10 @@ impl<'a, S: Store> Batch<'a, S> {
         if self.heads.cluster.is_none() && !early {
             return Err(Rejection::NotBootstrapped.into());
         }
+        // These know devices through the batch only; all others may read them from the transaction.
+        if !matches!(command.body, CommandBody::Escrow(_) | CommandBody::ReportCompliance(_)) {
+            self.write_devices()?;
+        }
         match &command.body {
             CommandBody::Bootstrap(bootstrap) => self.bootstrap(context, bootstrap),
             CommandBody::Escrow(escrow) => self.escrow(context, escrow),
@@ -156,15 +173,41 @@ impl<'a, S: Store> Batch<'a, S> {
     }
 
     /// A device, kept in the batch because it will be written.
-    fn device(&mut self, id: DeviceId) -> Result<Option<Device>, StoreError> {
+    fn device(&mut self, id: DeviceId) -> Result<Option<Arc<Device>>, StoreError> {
+        if let Some(cached) = self.devices.get(&id) {
+            return Ok(Some(Arc::clone(&cached.device)));
+        }
         let key = keys::device(id);
-        let value = self.txn.get(Table::Devices, &key)?;
-        let device = value.map(|value| codec::decode_device(&key, &value));
-        device.transpose().map_err(corrupt(Table::Devices))
+        let Some(value) = self.txn.get(Table::Devices, &key)? else { return Ok(None) };
+        let device = codec::decode_device(&key, &value).map_err(corrupt(Table::Devices))?;
+        let device = Arc::new(device);
+        let cached = CachedDevice { device: Arc::clone(&device), changed: false };
+        self.devices.insert(id, cached);
+        Ok(Some(device))
     }
 
-    fn put_device(&mut self, device: &Device) -> Result<(), StoreError> {
-        self.txn.put(Table::Devices, &keys::device(device.id), codec::encode_device(device))
+    /// Makes a device one's own to change it, without a copy if nobody else holds it. It has to be put back.
+    fn take_device(&mut self, device: Arc<Device>) -> Device {
+        self.devices.remove(&device.id);
+        Arc::unwrap_or_clone(device)
+    }
+
+    fn put_device(&mut self, device: Device) -> Arc<Device> {
+        let device = Arc::new(device);
+        let cached = CachedDevice { device: Arc::clone(&device), changed: true };
+        self.devices.insert(device.id, cached);
+        device
+    }
+
+    /// Brings the transaction up to date with the changed devices.
+    fn write_devices(&mut self) -> Result<(), StoreError> {
+        for (id, cached) in &mut self.devices {
+            if std::mem::take(&mut cached.changed) {
+                let value = codec::encode_device(&cached.device);
+                self.txn.put(Table::Devices, &keys::device(*id), value)?;
+            }
+        }
+        Ok(())
     }
 
     /// A device as it is before its first write.

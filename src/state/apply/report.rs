@@ -20,7 +20,11 @@ impl<S: Store> Batch<'_, S> {
             return Ok(Accepted::Reported { rotation_due });
         }
         check_users(&report.users)?;
-        let mut device = known.unwrap_or_else(|| self.new_device(report.device));
+        // A copy, because the report may still be refused.
+        let mut device = match known {
+            Some(known) => Device::clone(&known),
+            None => self.new_device(report.device),
+        };
         let before = device.volumes.len();
         for volume in &report.volumes {
             update_volume(&mut device, volume, self.heads.time);
@@ -34,9 +38,10 @@ impl<S: Store> Batch<'_, S> {
         device.model = report.model.clone();
         device.users.clone_from(&report.users);
         device.last_contact = self.heads.time;
-        self.put_device(&device)?;
+        let rotation_due = device.rotation_due();
+        self.put_device(device);
         self.remember(context, Remembered::Body)?;
-        Ok(Accepted::Reported { rotation_due: device.rotation_due() })
+        Ok(Accepted::Reported { rotation_due })
     }
 }
 
