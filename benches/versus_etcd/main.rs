@@ -31,6 +31,9 @@ struct Args {
     /// Requests in flight
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
     in_flight: Vec<usize>,
+    /// What is compared
+    #[arg(long, value_delimiter = ',', default_value = "escrow,find,read")]
+    loads: Vec<String>,
     /// How often each leader is killed; 0 to leave that out
     #[arg(long, default_value_t = 5)]
     gaps: usize,
@@ -72,7 +75,8 @@ async fn turns(args: &Args, clients: usize) -> Result<()> {
     ];
     let connections = clients.min(CONNECTIONS);
     let base = args.dir.as_deref();
-    for (kind, name, workload) in pairs {
+    let wanted = |workload: &str| args.loads.iter().any(|load| load == workload);
+    for (kind, name, workload) in pairs.into_iter().filter(|(_, _, load)| wanted(load)) {
         let cluster = Etcd::start(&args.etcd, base).await?;
         let time = Duration::from_secs(args.seconds);
         let theirs = load::run(&cluster, kind, clients, connections, time).await?;

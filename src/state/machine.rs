@@ -1,13 +1,14 @@
 //! The door to the state: entries go in, answers come out, and a whole batch becomes visible at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::apply::Batch;
 use super::query::{SCAN_RECORDS, corrupt};
-use super::{Applied, Heads, Position, Store, StoreError, Table, codec};
+use super::records::RequestRecord;
+use super::{Applied, Digest, Heads, Position, Store, StoreError, Table, codec};
 use crate::domain::{Actor, RequestId, limits};
 
 /// What an entry of the log holds.
@@ -21,8 +22,35 @@ pub enum Entry {
     Membership(Bytes),
 }
 
-/// Remembered requests by who made them: where their records are.
-pub(super) type RequestIndex = BTreeMap<(Actor, RequestId), u64>;
+/// Remembered requests: what is needed to know one again, and to forget the oldest without reading its record.
+#[derive(Debug, Default)]
+pub(super) struct RequestIndex {
+    /// Where their records are, by who made them.
+    sequences: BTreeMap<(Actor, RequestId), u64>,
+    /// In the order of their sequences: who made them, and the digests of their records.
+    in_order: VecDeque<(Actor, RequestId, Digest)>,
+}
+
+impl RequestIndex {
+    /// Where the record of a request is.
+    pub(super) fn sequence(&self, actor: &Actor, request_id: RequestId) -> Option<u64> {
+        self.sequences.get(&(actor.clone(), request_id)).copied()
+    }
+
+    /// Adds the newest.
+    pub(super) fn push(&mut self, sequence: u64, request: RequestRecord, digest: Digest) {
+        let RequestRecord { actor, request_id, .. } = request;
+        self.sequences.insert((actor.clone(), request_id), sequence);
+        self.in_order.push_back((actor, request_id, digest));
+    }
+
+    /// Removes the oldest, and gives the digest of its record.
+    pub(super) fn pop(&mut self) -> Option<Digest> {
+        let (actor, request_id, digest) = self.in_order.pop_front()?;
+        self.sequences.remove(&(actor, request_id));
+        Some(digest)
+    }
+}
 
 /// The replicated state machine over a store. The only writer of that store.
 #[derive(Debug)]
@@ -100,7 +128,7 @@ impl<S: Store> Machine<S> {
 
 /// Builds the index of remembered requests; a gap is damage.
 fn load_requests(store: &impl Store, heads: &Heads) -> Result<RequestIndex, StoreError> {
-    let mut index = RequestIndex::new();
+    let mut index = RequestIndex::default();
     let mut next = heads.requests.start;
     while next < heads.requests.end {
         let records = store.scan(Table::Requests, &[], &next.to_be_bytes(), SCAN_RECORDS)?;
@@ -111,7 +139,7 @@ fn load_requests(store: &impl Store, heads: &Heads) -> Result<RequestIndex, Stor
                 return Err(StoreError::Corrupt { table: Table::Requests, what });
             }
             let request = codec::decode_request(value).map_err(corrupt(Table::Requests))?;
-            index.insert((request.actor, request.request_id), sequence);
+            index.push(sequence, request, Digest::of_record(Table::Requests, key, value));
             next += 1;
         }
         if records.is_empty() {

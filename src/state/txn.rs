@@ -13,16 +13,27 @@ use super::{Digest, Heads, Record, Store, StoreError, Table, WriteSet};
 #[derive(Debug)]
 struct Cell {
     /// What the store holds.
-    stored: Option<Bytes>,
+    stored: Stored,
     /// What the batch has made of it; `None` within if it removed it.
     changed: Option<Option<Bytes>>,
 }
 
+/// A record as the store holds it.
+#[derive(Debug)]
+enum Stored {
+    /// It was read, or is known not to be there.
+    Read(Option<Bytes>),
+    /// It was not read, but this is its digest.
+    Unread(Digest),
+}
+
 impl Cell {
     fn current(&self) -> Option<&Bytes> {
-        match &self.changed {
-            Some(value) => value.as_ref(),
-            None => self.stored.as_ref(),
+        match (&self.changed, &self.stored) {
+            (Some(value), _) => value.as_ref(),
+            (None, Stored::Read(value)) => value.as_ref(),
+            // A record is left unread only when it is removed.
+            (None, Stored::Unread(_)) => None,
         }
     }
 }
@@ -63,7 +74,7 @@ impl<'a, S: Store> Txn<'a, S> {
         self.cells
             .entry((table, key))
             .and_modify(|cell| cell.changed.clone_from(&changed))
-            .or_insert(Cell { stored: None, changed });
+            .or_insert(Cell { stored: Stored::Read(None), changed });
     }
 
     /// Removes a record.
@@ -72,13 +83,19 @@ impl<'a, S: Store> Txn<'a, S> {
         Ok(())
     }
 
+    /// Removes a record whose digest is known, without reading it.
+    pub(super) fn remove_known(&mut self, table: Table, key: Bytes, digest: Digest) {
+        let unread = Cell { stored: Stored::Unread(digest), changed: None };
+        self.cells.entry((table, key)).or_insert(unread).changed = Some(None);
+    }
+
     fn cell(&mut self, table: Table, key: &Bytes) -> Result<&mut Cell, StoreError> {
         use std::collections::btree_map::Entry;
         match self.cells.entry((table, key.clone())) {
             Entry::Occupied(cell) => Ok(cell.into_mut()),
             Entry::Vacant(empty) => {
                 let stored = self.store.get(table, key)?;
-                Ok(empty.insert(Cell { stored, changed: None }))
+                Ok(empty.insert(Cell { stored: Stored::Read(stored), changed: None }))
             }
         }
     }
@@ -89,11 +106,13 @@ impl<'a, S: Store> Txn<'a, S> {
         let mut changes = WriteSet::default();
         for ((table, key), cell) in self.cells {
             let Some(value) = cell.changed else { continue };
-            if value == cell.stored {
-                continue;
-            }
-            if let Some(old) = &cell.stored {
-                heads.sum.remove(Digest::of_record(table, &key, old));
+            let old = match &cell.stored {
+                Stored::Read(old) if *old == value => continue,
+                Stored::Read(old) => old.as_ref().map(|old| Digest::of_record(table, &key, old)),
+                Stored::Unread(digest) => Some(*digest),
+            };
+            if let Some(old) = old {
+                heads.sum.remove(old);
                 heads.records = heads.records.checked_sub(1).ok_or_else(|| {
                     let what = "there are more records than it counts".to_owned();
                     StoreError::Corrupt { table: Table::Meta, what }

@@ -7,14 +7,13 @@
 use super::{Batch, Context, Ruled};
 use crate::state::query::corrupt;
 use crate::state::records::{Remembered, RequestRecord, keys};
-use crate::state::{Rejection, Store, StoreError, Table, codec};
+use crate::state::{Digest, Rejection, Store, StoreError, Table, codec};
 
 impl<S: Store> Batch<'_, S> {
     /// The earlier request that this one repeats; `None` if it is new.
     pub(super) fn recall(&mut self, context: &Context<'_>) -> Ruled<Option<RequestRecord>> {
         let command = context.command;
-        let who = (command.actor.clone(), command.request_id);
-        let Some(&sequence) = self.requests.get(&who) else {
+        let Some(sequence) = self.requests.sequence(&command.actor, command.request_id) else {
             return Ok(None);
         };
         let request = self.request(sequence)?;
@@ -27,8 +26,8 @@ impl<S: Store> Batch<'_, S> {
 
     /// Whether the actor's request id is remembered, for whatever body.
     pub(super) fn is_remembered(&self, context: &Context<'_>) -> bool {
-        let who = (context.command.actor.clone(), context.command.request_id);
-        self.requests.contains_key(&who)
+        let command = context.command;
+        self.requests.sequence(&command.actor, command.request_id).is_some()
     }
 
     /// Remembers an accepted request and forgets the oldest beyond the limit.
@@ -46,9 +45,10 @@ impl<S: Store> Batch<'_, S> {
             answer,
         };
         let sequence = self.heads.requests.end;
-        let value = codec::encode_request(&request);
-        self.txn.insert(Table::Requests, keys::sequence(sequence), value);
-        self.requests.insert((request.actor, request.request_id), sequence);
+        let (key, value) = (keys::sequence(sequence), codec::encode_request(&request));
+        let digest = Digest::of_record(Table::Requests, &key, &value);
+        self.txn.insert(Table::Requests, key, value);
+        self.requests.push(sequence, request, digest);
         self.heads.requests.end = sequence + 1;
         while self.heads.requests.end - self.heads.requests.start > self.remembered {
             self.forget(self.heads.requests.start)?;
@@ -58,18 +58,20 @@ impl<S: Store> Batch<'_, S> {
     }
 
     fn forget(&mut self, sequence: u64) -> Result<(), StoreError> {
-        let request = self.request(sequence)?;
-        self.requests.remove(&(request.actor, request.request_id));
-        self.txn.remove(Table::Requests, &keys::sequence(sequence))
+        let digest = self.requests.pop().ok_or_else(|| missing(sequence))?;
+        self.txn.remove_known(Table::Requests, keys::sequence(sequence), digest);
+        Ok(())
     }
 
     /// A request that the heads or the index say is there; a missing one is damage.
     fn request(&mut self, sequence: u64) -> Result<RequestRecord, StoreError> {
         let value = self.txn.get(Table::Requests, &keys::sequence(sequence))?;
-        let value = value.ok_or_else(|| StoreError::Corrupt {
-            table: Table::Requests,
-            what: format!("request {sequence} is missing"),
-        })?;
+        let value = value.ok_or_else(|| missing(sequence))?;
         codec::decode_request(&value).map_err(corrupt(Table::Requests))
     }
+}
+
+fn missing(sequence: u64) -> StoreError {
+    let what = format!("request {sequence} is missing");
+    StoreError::Corrupt { table: Table::Requests, what }
 }
