@@ -218,7 +218,7 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
             64 * MIB,
             4 * MIB,
         )?,
-        wal_cache_bytes: bytes("storage.wal_cache_bytes", layer.wal_cache_bytes, 64 * MIB, MIB)?,
+        wal_cache_bytes: bytes("storage.wal_cache_bytes", layer.wal_cache_bytes, 32 * MIB, MIB)?,
         overlay_bytes: bytes("storage.overlay_bytes", layer.overlay_bytes, 64 * MIB, MIB)?,
         overlay_age_ms: between(
             "storage.overlay_age_ms",
@@ -229,7 +229,7 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
         view_cache_bytes: bytes(
             "storage.view_cache_bytes",
             layer.view_cache_bytes,
-            256 * MIB,
+            128 * MIB,
             MIB,
         )?,
         snapshot_floor_bytes: bytes(
