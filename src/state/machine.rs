@@ -1,6 +1,6 @@
 //! The door to the state: entries go in, answers come out, and a whole batch becomes visible at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::apply::Batch;
 use super::query::{SCAN_RECORDS, corrupt};
 use super::{Applied, Heads, Position, Store, StoreError, Table, codec};
-use crate::domain::{Actor, RequestId, limits};
+use crate::domain::{Actor, NodeId, RequestId, limits};
 
 /// What an entry of the log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,13 @@ pub enum Entry {
     Blank,
     /// A command, as [`codec::encode_command`] wrote it.
     Command(Bytes),
-    /// A membership with its own position, opaque.
-    Membership(Bytes),
+    /// A membership.
+    Membership {
+        /// With its own position, opaque.
+        bytes: Bytes,
+        /// The nodes that it names, with and without a vote.
+        members: BTreeSet<NodeId>,
+    },
 }
 
 /// Remembered requests by who made them: where their records are.
