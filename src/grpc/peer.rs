@@ -240,6 +240,8 @@ impl<F: Fs> PeerService for PeerApi<F> {
         let changed = self.node.change_membership(request.into_inner()).await;
         changed.map(Response::new).map_err(|error| match error {
             crate::raft::RaftError::Membership(_) => malformed_change(&error),
+            // The asker knows which id it asked for.
+            crate::raft::RaftError::RemovedId(_) => Status::already_exists(error.to_string()),
             other => stopped(other),
         })
     }

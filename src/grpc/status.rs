@@ -175,6 +175,10 @@ fn raft_line(error: &RaftError) -> Line {
         RaftError::Membership(_) => {
             Line::precondition("MEMBERSHIP_CHANGE_REFUSED", "cluster", error)
         }
+        RaftError::RemovedId(node) => {
+            Line::precondition("NODE_ID_REMOVED", &format!("node/{node}"), error)
+                .with("node_id", node)
+        }
         RaftError::Stopped(_) => Line::new(Code::Unavailable, "NODE_STOPPED", error).retry(LATER),
     }
 }

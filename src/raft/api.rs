@@ -133,6 +133,12 @@ pub enum RaftError {
     /// A change of members is not possible; for a person.
     #[error("the membership can't be changed so: {0}")]
     Membership(String),
+    /// The id belonged to a member that was removed.
+    #[error(
+        "node id {0} belonged to a server that was removed from this cluster, and is never given again; \
+         take an id that was never used"
+    )]
+    RemovedId(NodeId),
     /// The node has stopped; for a person.
     #[error("the node has stopped: {0}")]
     Stopped(String),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::api::{Member, RaftError, Refusal};
 use super::forward::{ForwardFailure, Forwarder};
-use super::machine::StateMachine;
+use super::machine::{AppliedState, StateMachine};
 use super::peers::{Lane, Peers};
 use super::types::{CommandBytes, TypeConfig, position};
 use super::wire::log_id_from_wire;
@@ -47,13 +47,21 @@ pub(crate) struct LeaderLink<F: Fs> {
     pub(crate) raft: RaftHandle<F>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) wal: Wal<F>,
+    pub(crate) applied: Arc<AppliedState>,
+    /// Held while members are added or removed.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     forwarder: Forwarder,
 }
 
 impl<F: Fs> LeaderLink<F> {
-    pub(crate) fn new(raft: RaftHandle<F>, peers: Arc<Peers>, wal: Wal<F>) -> Self {
+    pub(crate) fn new(
+        raft: RaftHandle<F>,
+        peers: Arc<Peers>,
+        wal: Wal<F>,
+        applied: Arc<AppliedState>,
+    ) -> Self {
         let forwarder = Forwarder::new(peers.clone());
-        Self { raft, peers, wal, forwarder }
+        Self { raft, peers, wal, applied, changing: tokio::sync::Mutex::default(), forwarder }
     }
 
     /// This node's own id.

@@ -16,6 +16,7 @@ use super::types::{
     Entry, LogId, Response, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
 };
 use super::wire::{decode_stored_membership, encode_stored_membership};
+use crate::domain::NodeId;
 use crate::fs::Fs;
 use crate::state::{self, Heads, Machine};
 use crate::storage::snapshot::{SnapshotFile, Snapshots};
@@ -128,8 +129,9 @@ fn state_entry(entry: Entry) -> state::Entry {
         EntryPayload::Blank => state::Entry::Blank,
         EntryPayload::Normal(command) => state::Entry::Command(command.0),
         EntryPayload::Membership(membership) => {
+            let members = membership.nodes().map(|(id, _)| NodeId::new(*id)).collect();
             let stored = StoredMembership::new(Some(entry.log_id), membership);
-            state::Entry::Membership(encode_stored_membership(&stored))
+            state::Entry::Membership { bytes: encode_stored_membership(&stored), members }
         }
     }
 }

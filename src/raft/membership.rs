@@ -87,6 +87,10 @@ impl<F: Fs> LeaderLink<F> {
             return self.change_here(change).await;
         }
         let mut client = self.peers.client(&leader, Lane::Control)?;
+        let joining = match &change {
+            Change::AddLearner(member) => Some(member.id),
+            _ => None,
+        };
         let mut request = tonic::Request::new(change_to_wire(&change));
         request.set_timeout(CHANGE_DEADLINE);
         match client.membership(request).await {
@@ -100,7 +104,10 @@ impl<F: Fs> LeaderLink<F> {
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 Err(RaftError::Membership(status.message().to_owned()))
             }
-            Err(_) => Err(RaftError::OutcomeUnknown),
+            Err(status) => match joining.filter(|_| status.code() == tonic::Code::AlreadyExists) {
+                Some(id) => Err(RaftError::RemovedId(id)),
+                None => Err(RaftError::OutcomeUnknown),
+            },
         }
     }
 
@@ -119,18 +126,37 @@ impl<F: Fs> LeaderLink<F> {
     }
 
     async fn add_learner(&self, member: Member) -> Result<LogId, RaftError> {
-        let metrics = self.raft.metrics();
-        let known = metrics.borrow_watched().membership_config.get_node(&member.id.get()).cloned();
+        // What is checked must still hold when the change is proposed.
+        let _one_at_a_time = self.changing.lock().await;
+        let (known, since) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = &metrics.membership_config;
+            let since = membership.log_id().as_ref().map_or(0, |id| id.index);
+            (membership.get_node(&member.id.get()).cloned(), since)
+        };
         if let Some(known) = known {
             let what = format!("node {} is a member already, at {}", known.id, known.peer_address);
             return Err(RaftError::Membership(what));
         }
+        self.check_not_removed(member.id, since).await?;
         let id = member.id.get();
         self.raft
             .add_learner(id, member, false)
             .await
             .map(|response| response.log_id)
             .map_err(refused)
+    }
+
+    /// I7: refuses the id of a former member. The state knows of every removal once it has applied the membership at
+    /// `since`, which does not name the node.
+    async fn check_not_removed(&self, id: NodeId, since: u64) -> Result<(), RaftError> {
+        let mut applied = self.applied.subscribe();
+        applied.wait_for(|applied| *applied >= Some(since)).await.map_err(stopped)?;
+        if self.applied.heads().removed.contains(&id) {
+            return Err(RaftError::RemovedId(id));
+        }
+        Ok(())
     }
 
     async fn promote(&self, id: NodeId) -> Result<LogId, RaftError> {
@@ -174,6 +200,7 @@ impl<F: Fs> LeaderLink<F> {
     }
 
     async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {
+        let _one_at_a_time = self.changing.lock().await;
         let metrics = self.raft.metrics();
         let (is_voter, voters) = {
             let metrics = metrics.borrow_watched();

@@ -164,7 +164,7 @@ impl<F: Fs> Node<F> {
             Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
                 .await
                 .map_err(|error| StartError::Raft(error.to_string()))?;
-        let link = Arc::new(LeaderLink::new(raft, peers, wal));
+        let link = Arc::new(LeaderLink::new(raft, peers, wal, applied.clone()));
         let barrier = Barrier::start({
             let link = link.clone();
             move || {

@@ -233,6 +233,10 @@ impl<C: Consensus> ClusterService<C> {
         node: NodeSpec,
     ) -> Result<Position, ServiceError> {
         let actor = actor_of(permit, Action::AddLearner)?;
+        // The leader checks this again; here it is found before anything is recorded.
+        if self.context.heads()?.removed.contains(&node.id) {
+            return Err(RaftError::RemovedId(node.id).into());
+        }
         let member = self.greet(node).await?;
         let what = format!(
             "add learner {} at {} as {}",

@@ -1,5 +1,6 @@
 //! Where the state stands: one record, written with every commit.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::records::keys;
 use super::{AuditPosition, CodecError, Digest, Position, Store, StoreError, Table, codec};
-use crate::domain::{ClusterId, Timestamp};
+use crate::domain::{ClusterId, NodeId, Timestamp};
 
 /// Where the state stands. Stored as record `heads` of [`Table::Meta`], and equal on all nodes at the same entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +29,10 @@ pub struct Heads {
     pub records: u64,
     /// The cluster; `None` before the bootstrap.
     pub cluster: Option<ClusterId>,
+    /// The nodes that the membership names.
+    pub members: BTreeSet<NodeId>,
+    /// Nodes that were members once. Such an id is never given again (I7): it may have acknowledged what it lost.
+    pub removed: BTreeSet<NodeId>,
 }
 
 impl Heads {
@@ -43,6 +48,13 @@ impl Heads {
             }),
             None => Ok(Self::default()),
         }
+    }
+
+    /// Notes a membership and its nodes; those that it lacks are removed for ever.
+    pub(super) fn note_membership(&mut self, membership: Bytes, members: BTreeSet<NodeId>) {
+        let old = std::mem::replace(&mut self.members, members);
+        self.removed.extend(old.difference(&self.members));
+        self.membership = membership;
     }
 
     /// The table and key that they are stored at.

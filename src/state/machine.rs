@@ -1,6 +1,6 @@
 //! The door to the state: entries go in, answers come out, and a whole batch becomes visible at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use super::apply::Batch;
 use super::query::{SCAN_RECORDS, corrupt};
 use super::records::RequestRecord;
 use super::{Applied, Digest, Heads, Position, Store, StoreError, Table, codec};
-use crate::domain::{Actor, RequestId, limits};
+use crate::domain::{Actor, NodeId, RequestId, limits};
 
 /// What an entry of the log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,13 @@ pub enum Entry {
     Blank,
     /// A command, as [`codec::encode_command`] wrote it.
     Command(Bytes),
-    /// A membership with its own position, opaque.
-    Membership(Bytes),
+    /// A membership.
+    Membership {
+        /// With its own position, opaque.
+        bytes: Bytes,
+        /// The nodes that it names, with and without a vote.
+        members: BTreeSet<NodeId>,
+    },
 }
 
 /// Remembered requests: what is needed to know one again, and to forget the oldest without reading its record.

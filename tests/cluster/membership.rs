@@ -25,6 +25,7 @@ async fn a_dead_server_is_replaced_under_a_new_id_and_leadership_is_handed_on() 
     let ids: Vec<_> = voters.iter().filter_map(|m| m.node.as_ref()).map(|n| n.node_id).collect();
     assert_eq!(ids, [1, 2, 4]);
     harness.cluster.wait_caught_up(4, LIMIT).await.unwrap();
+    the_old_id_is_never_given_again(&mut harness).await;
 
     let administrator = harness.client(&harness.administrator);
     let to = if status.leader_id == 4 { 1 } else { 4 };
@@ -34,4 +35,19 @@ async fn a_dead_server_is_replaced_under_a_new_id_and_leadership_is_handed_on() 
     let helen = harness.client_of_node(4, &harness.help_desk);
     let disclosed = helen.disclose(&disclosure(escrow.protector)).await.unwrap();
     assert_eq!(disclosed.recovery_key.expose_secret(), key.expose_secret());
+}
+
+/// Node 3 comes back with an empty data directory, as after a lost disk, and asks for its old id.
+async fn the_old_id_is_never_given_again(harness: &mut Harness) {
+    let spec = harness.cluster.spec(3).unwrap();
+    let data = harness.cluster.node(3).unwrap().data_dir();
+    std::fs::remove_dir_all(&data).unwrap();
+    harness.cluster.start_node(3).await.unwrap();
+    let node = format!("3={},{}", spec.client_address, spec.peer_address);
+    for args in [&["cluster", "add-node", &node][..], &["cluster", "replace", "2", &node]] {
+        let refused = harness.run(&harness.administrator, args).await.ends_with(6);
+        assert!(refused.stderr().contains("node id 3"), "{}", refused.stderr());
+        assert!(refused.stderr().contains("never used"), "{}", refused.stderr());
+    }
+    harness.cluster.kill_node(3).await.unwrap();
 }

@@ -75,6 +75,7 @@ fn errors() -> Vec<ServiceError> {
         RaftError::Refused(Refusal::Draining),
         RaftError::NotInitialised,
         RaftError::Membership("no".into()),
+        RaftError::RemovedId(NodeId::new(2)),
         RaftError::Stopped("no".into()),
     ];
     let denied = ["NOT_AN_AGENT", "NOT_AN_OPERATOR", "FOREIGN_DEVICE", "ROLE_MISSING"];

@@ -4,6 +4,7 @@ use super::harness::*;
 use crate::auth::Action;
 use crate::crypto::testing::{CLUSTER, Order, TestCa};
 use crate::domain::{Epoch, NodeId};
+use crate::raft::RaftError;
 use crate::service::{InitCluster, ServiceError};
 use crate::state::CommandBody;
 
@@ -83,4 +84,20 @@ async fn a_change_of_members_is_recorded_before_it_is_made() {
     let permit = bench.permit(&alice(), Action::RemoveNode).unwrap();
     assert!(bench.cluster.remove(&permit, request(34), NodeId::new(3)).await.is_err());
     assert_eq!(*bench.fake.changes.lock(), made);
+}
+
+#[tokio::test]
+async fn the_id_of_a_removed_server_is_refused_before_anything_is_recorded() {
+    let bench = Bench::ready().await;
+    bench.fake.membership(&[1, 2, 3]);
+    bench.fake.membership(&[1, 3]);
+    let recorded = bench.fake.proposed.lock().len();
+    let permit = bench.permit(&alice(), Action::AddLearner).unwrap();
+    let error = bench.cluster.add_learner(&permit, request(30), node(2)).await.unwrap_err();
+    let ServiceError::Raft(RaftError::RemovedId(id)) = error else { panic!("{error:?}") };
+    assert_eq!(id, NodeId::new(2));
+    assert!(RaftError::RemovedId(id).to_string().contains("id 2"), "names the id");
+    assert_eq!(bench.fake.proposed.lock().len(), recorded);
+    assert!(bench.fake.changes.lock().is_empty());
+    bench.cluster.add_learner(&permit, request(31), node(4)).await.unwrap();
 }

@@ -81,6 +81,15 @@ impl Fake {
         machine.apply([(Position { term: 1, index }, entry)]).unwrap().pop().unwrap()
     }
 
+    /// Applies a membership of these nodes.
+    pub(crate) fn membership(&self, nodes: &[u64]) {
+        let mut machine = self.machine.lock();
+        let index = machine.heads().position.map_or(1, |position| position.index + 1);
+        let members = nodes.iter().copied().map(NodeId::new).collect();
+        let entry = Entry::Membership { bytes: bytes::Bytes::from_static(b"members"), members };
+        machine.apply([(Position { term: 1, index }, entry)]).unwrap();
+    }
+
     fn change(&self, what: String) -> Result<Position, RaftError> {
         self.changes.lock().push(what);
         Ok(Position { term: 1, index: self.index() })

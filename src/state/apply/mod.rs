@@ -109,9 +109,9 @@ impl<'a, S: Store> Batch<'a, S> {
         self.heads.position = Some(position);
         let outcome = match entry {
             Entry::Blank => Ok(Accepted::Nothing),
-            Entry::Membership(membership) => {
+            Entry::Membership { bytes, members } => {
                 // A copy, because a slice would keep the whole read of the log in memory.
-                self.heads.membership = Bytes::copy_from_slice(&membership);
+                self.heads.note_membership(Bytes::copy_from_slice(&bytes), members);
                 Ok(Accepted::Nothing)
             }
             Entry::Command(bytes) => match codec::decode_entry(&bytes) {

@@ -7,7 +7,7 @@ use super::command::{epoch_from, epoch_to, signer_from, signer_to};
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
-    AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, OperatorName,
+    AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId, OperatorName,
     ProtectorId, RequestId, Role, Sealed, Text, VolumeId,
 };
 use crate::state::records::{
@@ -26,6 +26,8 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         sum: Bytes::copy_from_slice(&heads.sum.to_bytes()),
         records: heads.records,
         cluster_id: heads.cluster.as_ref().map_or_else(Bytes::new, |c| id(c.as_bytes())),
+        members: heads.members.iter().map(|node| node.get()).collect(),
+        removed: heads.removed.iter().map(|node| node.get()).collect(),
     })
 }
 
@@ -43,6 +45,8 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         sum: Digest::from_bytes(&digest("sum", &heads.sum)?),
         records: heads.records,
         cluster: optional_id(&heads.cluster_id, ClusterId::from_slice)?,
+        members: heads.members.into_iter().map(NodeId::new).collect(),
+        removed: heads.removed.into_iter().map(NodeId::new).collect(),
     })
 }
 

@@ -26,14 +26,36 @@ fn blanks_and_memberships_move_the_position_only() {
     let mut rig = Rig::ready();
     let before = rig.machine.heads().clone();
     rig.entry(Entry::Blank);
-    let applied = rig.entry(Entry::Membership(Bytes::from_static(b"three voters")));
+    let applied = rig.entry(membership(b"three voters", &[1, 2, 3]));
     assert_eq!(applied.outcome, Ok(Accepted::Nothing));
     let expected = Heads {
         position: Some(applied.position),
         membership: Bytes::from_static(b"three voters"),
+        members: [1, 2, 3].map(NodeId::new).into(),
         ..before
     };
     assert_eq!(rig.machine.heads(), &expected);
+}
+
+#[test]
+fn the_id_of_a_node_that_is_a_member_no_more_stays_removed_for_ever() {
+    let mut rig = Rig::ready();
+    let removed = |rig: &Rig| -> Vec<u64> {
+        rig.machine.heads().removed.iter().map(|node| node.get()).collect()
+    };
+    rig.entry(membership(b"a", &[1, 2, 3]));
+    assert!(removed(&rig).is_empty());
+    let before = rig.machine.heads().state_digest();
+    rig.entry(membership(b"b", &[1, 3, 4]));
+    assert_eq!(removed(&rig), [2]);
+    assert_ne!(rig.machine.heads().state_digest(), before, "it is part of the digest");
+    rig.entry(membership(b"c", &[1, 5]));
+    // Not even a membership that names it again makes it a fresh one.
+    rig.entry(membership(b"d", &[1, 2, 5]));
+    assert_eq!(removed(&rig), [2, 3, 4]);
+    // A machine that is opened anew, as after a restart or a snapshot, knows it too.
+    let again = Machine::open(Arc::clone(rig.machine.store())).unwrap();
+    assert_eq!(again.heads(), rig.machine.heads());
 }
 
 #[test]

@@ -48,6 +48,12 @@ pub(super) fn node(n: u64) -> Actor {
     Actor::Node(NodeId::new(n))
 }
 
+/// A membership of these nodes.
+pub(super) fn membership(bytes: &'static [u8], nodes: &[u64]) -> Entry {
+    let members = nodes.iter().copied().map(NodeId::new).collect();
+    Entry::Membership { bytes: Bytes::from_static(bytes), members }
+}
+
 pub(super) fn at(ms: u64) -> Timestamp {
     Timestamp::from_millis(ms)
 }

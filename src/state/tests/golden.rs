@@ -63,7 +63,8 @@ fn written() -> String {
         writeln!(out, "applied {}", hex::encode(codec::encode_applied(&applied))).unwrap();
     }
     rig.entry(Entry::Command(Bytes::from_static(b"\xff")));
-    rig.entry(Entry::Membership(Bytes::from_static(b"voters")));
+    rig.entry(membership(b"more voters", &[1, 2, 3, 300]));
+    rig.entry(membership(b"voters", &[1, 3, 4]));
     for (table, (key, value)) in rig.store().records() {
         let (key, value) = (hex::encode(key), hex::encode(value));
         writeln!(out, "record {} {key} {value}", table.tag()).unwrap();

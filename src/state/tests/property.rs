@@ -235,12 +235,15 @@ fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry
                 continue;
             }
             Step::Retry(_) | Step::Blank => Entry::Blank,
-            Step::Membership(n) => Entry::Membership(Bytes::from(vec![*n; 3])),
+            Step::Membership(n) => Entry::Membership {
+                bytes: Bytes::from(vec![*n; 3]),
+                members: (0..8).filter(|bit| n & (1 << bit) != 0).map(NodeId::new).collect(),
+            },
             Step::Garbage(bytes) => Entry::Command(Bytes::from(bytes.clone())),
         };
         let outcome = match &entry {
             Entry::Command(_) => model.unreadable(position),
-            Entry::Blank | Entry::Membership(_) => Ok(Accepted::Nothing),
+            Entry::Blank | Entry::Membership { .. } => Ok(Accepted::Nothing),
         };
         others.insert(log.len(), outcome);
         log.push((position, entry));
