@@ -1,9 +1,9 @@
-//! What a caller may do: one table of roles and actions.
+//! What a caller may do: which right each action takes. Who has which right is [`Right`]'s table.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::domain::{Actor, DeviceId, Role};
+use crate::domain::{Actor, DeviceId, Right, Role};
 
 use super::Caller;
 
@@ -64,8 +64,8 @@ enum Rule {
     AnyOperator,
     /// An operator with at least one grant, whatever it is.
     AnyRole,
-    /// An operator with one of these roles.
-    Roles(&'static [Role]),
+    /// An operator with this right.
+    Has(Right),
 }
 
 impl Action {
@@ -93,24 +93,20 @@ impl Action {
         }
     }
 
-    /// The table.
+    /// What it takes.
     const fn rule(&self) -> Rule {
-        use Role::{Administrator, AdvancedHelpDesk, Auditor, HelpDesk, ReportReader};
         match self {
             Self::GetEscrowKey => Rule::AnyAgent,
             Self::Escrow { device } | Self::ReportCompliance { device } => Rule::AgentOf(*device),
-            Self::FindKeys | Self::DiscloseKey => Rule::Roles(&[HelpDesk, AdvancedHelpDesk]),
-            Self::ReadAudit => Rule::Roles(&[Auditor]),
-            Self::ListGrants => Rule::Roles(&[Administrator, Auditor]),
-            Self::GetDevice | Self::ListDevices => {
-                Rule::Roles(&[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator])
+            Self::FindKeys => Rule::Has(Right::FindKeys),
+            Self::DiscloseKey => Rule::Has(Right::DiscloseKeys),
+            Self::ReadAudit => Rule::Has(Right::ReadAudit),
+            Self::ListGrants => Rule::Has(Right::ReadGrants),
+            Self::GetDevice | Self::ListDevices => Rule::Has(Right::ReadDevices),
+            Self::Grant | Self::Revoke => Rule::Has(Right::ChangeGrants),
+            Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
+                Rule::Has(Right::ChangeCluster)
             }
-            Self::Grant
-            | Self::Revoke
-            | Self::AddLearner
-            | Self::PromoteNode
-            | Self::RemoveNode
-            | Self::TransferLeadership => Rule::Roles(&[Administrator]),
             Self::ListReasons | Self::GetStatus => Rule::AnyRole,
             // There are no grants yet; that it happens once only is for the state machine to see.
             Self::InitCluster => Rule::AnyOperator,
@@ -173,7 +169,8 @@ pub fn authorize(
             missing(&"it is granted no role")
         }
         (Rule::AnyRole, Actor::Operator(_)) => Ok(()),
-        (Rule::Roles(any), Actor::Operator(_)) => {
+        (Rule::Has(right), Actor::Operator(_)) => {
+            let any = right.roles();
             let named = any.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
             if any.iter().any(|role| roles.contains(role)) {
                 Ok(())
@@ -184,7 +181,7 @@ pub fn authorize(
         (Rule::AnyAgent | Rule::AgentOf(_), Actor::Node(_) | Actor::Operator(_)) => {
             Err(denied("NOT_AN_AGENT", &"only agents may"))
         }
-        (Rule::AnyOperator | Rule::AnyRole | Rule::Roles(_), Actor::Node(_) | Actor::Agent(_)) => {
+        (Rule::AnyOperator | Rule::AnyRole | Rule::Has(_), Actor::Node(_) | Actor::Agent(_)) => {
             Err(denied("NOT_AN_OPERATOR", &"only operators may"))
         }
     }

@@ -3,6 +3,7 @@
 //! Pure values with validation at construction: a value of one of these types is well-formed. No I/O, no clock, no
 //! async, no wire or storage encoding.
 
+mod access;
 mod actor;
 mod audit;
 mod compliance;
@@ -14,6 +15,7 @@ mod people;
 mod reason;
 mod recovery_key;
 
+pub use access::Right;
 pub use actor::{Actor, SpiffeError};
 pub use audit::{
     AUDIT_LABEL, AuditAction, AuditOutcome, AuditPosition, AuditRecord, ChainError, ChainFault,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::harness::*;
 use crate::auth::Action;
 use crate::crypto::testing::{DEVICE, operator};
-use crate::domain::{Actor, NodeId, Role};
-use crate::service::{FRESH_FOR, ServiceError};
-use crate::state::CommandBody;
+use crate::domain::{Actor, NodeId, Role, Text};
+use crate::service::{Consensus as _, FRESH_FOR, ServiceError};
+use crate::state::{Command, CommandBody, FindQuery, Rejection};
 
 #[tokio::test]
 async fn each_role_may_do_its_part_and_no_more() {
@@ -32,6 +32,45 @@ async fn each_role_may_do_its_part_and_no_more() {
     // The auditor reads the chain and no keys.
     let auditor = caller(operator(Auditor.as_str()));
     assert!(bench.permit(&auditor, Action::ReadAudit).is_ok());
+}
+
+#[tokio::test]
+async fn what_a_node_permits_is_what_the_state_machine_accepts() {
+    let bench = Bench::ready().await;
+    bench.escrow(luks2_key().as_bytes()).await;
+    let detail = || Text::free("detail", "x").unwrap();
+    let grant = |role| CommandBody::Grant { operator: "zoe".parse().unwrap(), role };
+    let revoke = |role| CommandBody::Revoke { operator: "zoe".parse().unwrap(), role };
+    let bodies = [
+        (Action::FindKeys, CommandBody::FindKeys(FindQuery::Protector(PROTECTOR))),
+        (Action::DiscloseKey, CommandBody::Disclose(disclosure())),
+        (Action::Grant, grant(Role::HelpDesk)),
+        (Action::Revoke, revoke(Role::HelpDesk)),
+        (Action::ReadAudit, CommandBody::AuditRead { detail: detail() }),
+        (Action::AddLearner, CommandBody::ClusterChange { detail: detail() }),
+        (Action::PromoteNode, CommandBody::ClusterChange { detail: detail() }),
+        (Action::RemoveNode, CommandBody::ClusterChange { detail: detail() }),
+        (Action::TransferLeadership, CommandBody::ClusterChange { detail: detail() }),
+        (Action::Escrow { device: DEVICE }, CommandBody::Escrow(bench.sealed(b"other"))),
+    ];
+    let mut callers =
+        vec![caller(operator("nobody")), agent(), caller(Actor::Node(NodeId::new(2)))];
+    for (n, role) in (50..).zip(Role::ALL) {
+        bench.grant(n, role.as_str(), role).await;
+        callers.push(caller(operator(role.as_str())));
+    }
+    for caller in &callers {
+        for (n, (action, body)) in (150..).zip(&bodies) {
+            let permitted = bench.permit(caller, *action).is_ok();
+            let (actor, body) = (caller.actor().clone(), body.clone());
+            let command =
+                Command { actor, request_id: request(n), time: bench.context.now(), body };
+            let outcome = bench.fake.propose(command).await.unwrap().outcome;
+            let accepted =
+                !matches!(outcome, Err(Rejection::NotGranted { .. } | Rejection::ForeignDevice));
+            assert_eq!(permitted, accepted, "{} {action:?}: {outcome:?}", caller.actor());
+        }
+    }
 }
 
 #[tokio::test]

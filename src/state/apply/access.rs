@@ -4,18 +4,11 @@ use std::collections::BTreeSet;
 
 use super::audit::{Facts, action_of};
 use super::{Batch, Context, Ruled};
-use crate::domain::{Actor, AuditAction, AuditOutcome, OperatorName, Role};
+use crate::domain::{Actor, AuditAction, AuditOutcome, OperatorName, Right, Role};
 use crate::state::query::{grants_from, roles_from};
 use crate::state::records::{Grant, Remembered};
 use crate::state::txn::Txn;
 use crate::state::{Accepted, RefusalCount, Rejection, Store, StoreError, Table, codec};
-
-/// Who may grant roles and change the cluster.
-pub(super) const ADMINISTRATORS: [Role; 1] = [Role::Administrator];
-/// Who may read the audit chain.
-pub(super) const AUDIT_READERS: [Role; 2] = [Role::Auditor, Role::Administrator];
-/// Who may find and disclose keys.
-pub(super) const HELP_DESK: [Role; 2] = [Role::HelpDesk, Role::AdvancedHelpDesk];
 
 /// Writes a grant.
 pub(super) fn put_grant<S: Store>(txn: &mut Txn<'_, S>, grant: &Grant) -> Result<(), StoreError> {
@@ -24,18 +17,14 @@ pub(super) fn put_grant<S: Store>(txn: &mut Txn<'_, S>, grant: &Grant) -> Result
 }
 
 impl<S: Store> Batch<'_, S> {
-    /// The actor's roles, of which there is at least one of `wanted`.
-    pub(super) fn permitted(
-        &self,
-        context: &Context<'_>,
-        wanted: &[Role],
-    ) -> Ruled<BTreeSet<Role>> {
+    /// The actor's roles, of which at least one has the right.
+    pub(super) fn permitted(&self, context: &Context<'_>, right: Right) -> Ruled<BTreeSet<Role>> {
         let actor = &context.command.actor;
         let roles = match actor {
             Actor::Operator(operator) => roles_from(&self.txn, operator)?,
             Actor::Agent(_) | Actor::Node(_) => BTreeSet::new(),
         };
-        if wanted.iter().any(|role| roles.contains(role)) {
+        if right.roles().iter().any(|role| roles.contains(role)) {
             return Ok(roles);
         }
         let action = action_of(&context.command.body);
@@ -49,7 +38,7 @@ impl<S: Store> Batch<'_, S> {
         operator: &OperatorName,
         role: Role,
     ) -> Ruled<Accepted> {
-        self.permitted(context, &ADMINISTRATORS)?;
+        self.permitted(context, Right::ChangeGrants)?;
         if let Some(accepted) = self.granted_before(context)? {
             return Ok(accepted);
         }
@@ -73,7 +62,7 @@ impl<S: Store> Batch<'_, S> {
         operator: &OperatorName,
         role: Role,
     ) -> Ruled<Accepted> {
-        self.permitted(context, &ADMINISTRATORS)?;
+        self.permitted(context, Right::ChangeGrants)?;
         if let Some(accepted) = self.granted_before(context)? {
             return Ok(accepted);
         }
@@ -109,10 +98,10 @@ impl<S: Store> Batch<'_, S> {
         Ok(grants.iter().filter(|grant| grant.role == Role::Administrator).count())
     }
 
-    /// Somebody with one of the `wanted` roles is about to do something outside the state. A repeat leaves a record of its
+    /// Somebody with the right to it is about to do something outside the state. A repeat leaves a record of its
     /// own, because it may be done again.
-    pub(super) fn note(&mut self, context: &Context<'_>, wanted: &[Role]) -> Ruled<Accepted> {
-        self.permitted(context, wanted)?;
+    pub(super) fn note(&mut self, context: &Context<'_>, right: Right) -> Ruled<Accepted> {
+        self.permitted(context, right)?;
         let repeated = self.recall(context)?.is_some();
         let outcome = if repeated { AuditOutcome::Repeated } else { AuditOutcome::Ok };
         let body = &context.command.body;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use std::collections::BTreeSet;
 
-use super::access::HELP_DESK;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
-use crate::domain::{AuditAction, AuditOutcome, KeyVersion, ProtectorId, Role, Timestamp, limits};
+use crate::domain::{
+    AuditAction, AuditOutcome, KeyVersion, ProtectorId, Right, Role, Timestamp, limits,
+};
 use crate::state::query::{corrupt, key_record};
 use crate::state::records::{Device, KeyRecord, Quota, Remembered, RequestRecord, keys};
 use crate::state::{Accepted, Disclose, Rejection, Store, StoreError, Table, codec};
@@ -19,7 +20,7 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         disclose: &Disclose,
     ) -> Ruled<Accepted> {
-        let roles = self.permitted(context, &HELP_DESK)?;
+        let roles = self.permitted(context, Right::DiscloseKeys)?;
         check_user(&roles, disclose)?;
         if let Some(request) = self.recall(context)? {
             return self.disclose_again(context, disclose, &request);

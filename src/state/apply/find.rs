@@ -1,9 +1,8 @@
 //! Searches of the help desk. They read only, but each leaves an audit record.
 
-use super::access::HELP_DESK;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled};
-use crate::domain::{AuditAction, AuditOutcome, DeviceId, VolumeId, limits::REPLY_KEYS};
+use crate::domain::{AuditAction, AuditOutcome, DeviceId, Right, VolumeId, limits::REPLY_KEYS};
 use crate::state::query::{device_from, summaries_by_prefix, summaries_of_volumes};
 use crate::state::records::{Device, Remembered};
 use crate::state::{Accepted, FindQuery, KeySummary, Rejection, Store};
@@ -11,7 +10,7 @@ use crate::state::{Accepted, FindQuery, KeySummary, Rejection, Store};
 impl<S: Store> Batch<'_, S> {
     /// The help desk searches. A repeat searches again, and leaves a record of its own.
     pub(super) fn find(&mut self, context: &Context<'_>, query: &FindQuery) -> Ruled<Accepted> {
-        self.permitted(context, &HELP_DESK)?;
+        self.permitted(context, Right::FindKeys)?;
         let repeated = self.recall(context)?.is_some();
         let (keys, truncated) = self.search(query)?;
         let outcome = if repeated { AuditOutcome::Repeated } else { AuditOutcome::Ok };

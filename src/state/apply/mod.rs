@@ -28,7 +28,7 @@ use super::{
     Accepted, Applied, Command, CommandBody, Heads, Outcome, Position, Rejection, Store,
     StoreError, Table,
 };
-use crate::domain::{Actor, AuditOutcome, DeviceId, User, limits};
+use crate::domain::{Actor, AuditOutcome, DeviceId, Right, User, limits};
 
 use audit::{Facts, action_of};
 
@@ -166,8 +166,8 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::Disclose(disclose) => self.disclose(context, disclose),
             CommandBody::Grant { operator, role } => self.grant(context, operator, *role),
             CommandBody::Revoke { operator, role } => self.revoke(context, operator, *role),
-            CommandBody::AuditRead { .. } => self.note(context, &access::AUDIT_READERS),
-            CommandBody::ClusterChange { .. } => self.note(context, &access::ADMINISTRATORS),
+            CommandBody::AuditRead { .. } => self.note(context, Right::ReadAudit),
+            CommandBody::ClusterChange { .. } => self.note(context, Right::ChangeCluster),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

@@ -72,15 +72,26 @@ fn roles_of_an_operator_are_not_those_of_one_whose_name_is_longer() {
 }
 
 #[test]
-fn auditors_and_administrators_read_the_audit_chain_and_that_is_recorded() {
+fn auditors_alone_read_the_audit_chain_and_that_is_recorded() {
     let body = CommandBody::AuditRead { detail: name("1 to 9") };
     let mut rig = Rig::ready();
-    for reader in [ODO, ROOT] {
-        assert_eq!(rig.accept(operator(reader), body.clone()), Accepted::Recorded);
-        assert_eq!(rig.last_audit().action, AuditAction::AuditRead);
-        assert_eq!(rig.last_audit().detail.as_str(), "1 to 9");
+    for other in [operator(ROOT), operator(HUGO), operator(ADA), agent(1), node(1)] {
+        let refused = rig.refuse(other, body.clone());
+        assert!(matches!(refused, Rejection::NotGranted { .. }), "{refused:?}");
     }
-    assert!(matches!(rig.refuse(operator(HUGO), body), Rejection::NotGranted { .. }));
+    assert_eq!(rig.accept(operator(ODO), body), Accepted::Recorded);
+    assert_eq!(rig.last_audit().action, AuditAction::AuditRead);
+    assert_eq!(rig.last_audit().detail.as_str(), "1 to 9");
+}
+
+#[test]
+fn the_first_administrator_can_appoint_an_auditor() {
+    let mut rig = Rig::empty();
+    rig.accept(operator(ROOT), bootstrap());
+    let body = CommandBody::AuditRead { detail: name("all") };
+    assert!(matches!(rig.refuse(operator(ROOT), body.clone()), Rejection::NotGranted { .. }));
+    rig.accept(operator(ROOT), grant(ODO, Role::Auditor));
+    assert_eq!(rig.accept(operator(ODO), body), Accepted::Recorded);
 }
 
 #[test]

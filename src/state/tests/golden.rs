@@ -44,8 +44,8 @@ fn history() -> Vec<Command> {
         (agent(1), CommandBody::Escrow(with_package)),
         (agent(1), CommandBody::Escrow(escrow_of(1, 1, 2, 0, 0x44))),
         (operator(HUGO), disclose_of(1, 1, Some("eve"))),
+        (operator(ODO), CommandBody::AuditRead { detail: name("1 to 9") }),
         (operator(ROOT), revoke(ODO, Role::Auditor)),
-        (operator(ROOT), CommandBody::AuditRead { detail: name("1 to 9") }),
         (node(2), CommandBody::Refusals(vec![refusal])),
         (operator(ROOT), CommandBody::ClusterChange { detail: name("add node/4") }),
     ];

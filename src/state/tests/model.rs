@@ -208,8 +208,7 @@ impl Model {
                 self.change(position, command, (operator.as_str().to_owned(), *role), false)
             }
             CommandBody::AuditRead { .. } => {
-                let roles = [Role::Auditor, Role::Administrator];
-                self.need(command, &roles, AuditAction::AuditRead)?;
+                self.need(command, &[Role::Auditor], AuditAction::AuditRead)?;
                 self.note(position, command, "audit-read")
             }
             CommandBody::ClusterChange { .. } => {

@@ -1,0 +1,78 @@
+//! Which roles may do what: the one table.
+//!
+//! A node asks it before it proposes a command, and the state machine asks it again when it applies the command, so that
+//! the two can't come to disagree.
+
+use super::Role;
+
+/// What an operator may have leave to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Right {
+    /// Find keys.
+    FindKeys,
+    /// Have a key opened.
+    DiscloseKeys,
+    /// Read the audit chain.
+    ReadAudit,
+    /// See who is granted what.
+    ReadGrants,
+    /// See devices and their compliance, without secrets.
+    ReadDevices,
+    /// Grant roles and take them away.
+    ChangeGrants,
+    /// Change the cluster's members and hand leadership on.
+    ChangeCluster,
+}
+
+impl Right {
+    /// All rights.
+    pub const ALL: [Self; 7] = [
+        Self::FindKeys,
+        Self::DiscloseKeys,
+        Self::ReadAudit,
+        Self::ReadGrants,
+        Self::ReadDevices,
+        Self::ChangeGrants,
+        Self::ChangeCluster,
+    ];
+
+    /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
+    /// appoint an auditor, which leaves a record, but reads neither keys nor the audit chain by that.
+    pub const fn roles(self) -> &'static [Role] {
+        use Role::{Administrator, AdvancedHelpDesk, Auditor, HelpDesk, ReportReader};
+        match self {
+            Self::FindKeys | Self::DiscloseKeys => &[HelpDesk, AdvancedHelpDesk],
+            Self::ReadAudit => &[Auditor],
+            Self::ReadGrants => &[Administrator, Auditor],
+            Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
+            Self::ChangeGrants | Self::ChangeCluster => &[Administrator],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rights of a role.
+    fn rights(role: Role) -> Vec<Right> {
+        Right::ALL.into_iter().filter(|right| right.roles().contains(&role)).collect()
+    }
+
+    #[test]
+    fn an_auditor_reads_the_audit_and_no_keys() {
+        assert_eq!(rights(Role::Auditor), [Right::ReadAudit, Right::ReadGrants]);
+    }
+
+    #[test]
+    fn an_administrator_reads_neither_keys_nor_the_audit() {
+        let own =
+            [Right::ReadGrants, Right::ReadDevices, Right::ChangeGrants, Right::ChangeCluster];
+        assert_eq!(rights(Role::Administrator), own);
+    }
+
+    #[test]
+    fn every_right_belongs_to_somebody() {
+        assert!(Right::ALL.into_iter().all(|right| !right.roles().is_empty()));
+    }
+}
