@@ -114,6 +114,10 @@ fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEEP_ENTRIES,
         enable_pre_vote: Some(true),
+        // A leader sends entries on before its own disk has them. Killed and started again, it may lack what a follower
+        // holds; leading on in the same term it would give the same log id to another entry, which nobody can detect. So
+        // whoever comes back stands for election like everybody else.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| StartError::Times(error.to_string()))

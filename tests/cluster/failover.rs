@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast::cli::local_cluster::wait_for;
 use holdfast::client::{Client, KeyQuery, NewEscrow, Receipt, SealedEscrow};
 use holdfast::domain::{DeviceId, KeyVersion, ProtectorId};
+use holdfast_proto::v1;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 use tokio::task::JoinHandle;
@@ -136,4 +137,31 @@ async fn every_server_takes_every_kind_of_request_whoever_leads() {
         assert_eq!(volume.key_version, 2);
         assert_eq!(volume.protector_id, escrow.protector.to_string());
     }
+}
+
+/// A killed leader may lack the last entries that it sent to others. Leading on in its old term, it would give their log
+/// ids to other entries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_comes_back_after_a_kill_never_leads_on_in_its_old_term() {
+    let mut harness = Harness::start().await;
+    let old = term_of_the_leader(&harness).await;
+    for node in [1, 2, 3] {
+        harness.cluster.kill_node(node).await.unwrap();
+    }
+    harness.cluster.start().await.unwrap();
+    let new = term_of_the_leader(&harness).await;
+    assert!(new > old, "term {old} went on after a restart of all servers");
+    harness.cluster.stop().await.unwrap();
+}
+
+async fn term_of_the_leader(harness: &Harness) -> u64 {
+    let client = harness.client(&harness.administrator);
+    let leads = |member: &&v1::MemberStatus| member.role == v1::MemberRole::Leader as i32;
+    wait_for("a member says that it leads", LIMIT, || async {
+        let status = client.status(true).await.map_err(|error| error.to_string())?;
+        let term = status.members.iter().find(leads).map(|member| member.term);
+        term.ok_or_else(|| "nobody does".to_owned())
+    })
+    .await
+    .unwrap()
 }
