@@ -1,8 +1,10 @@
 //! `holdfast config`: checks or shows a server's configuration.
 
+use serde::Serialize;
+
 use super::Done;
 use super::exit::{CliError, Exit};
-use super::output::{Format, Printer};
+use super::output::{Format, Printer, Sheet, Show};
 use crate::server::config::{Config, Sources};
 
 /// What to do with the configuration.
@@ -14,11 +16,24 @@ pub(super) enum ConfigCommand {
     Show(Box<Sources>),
 }
 
+/// What a check found; if there is a fault, it is the error instead.
+#[derive(Serialize)]
+struct ValidView {
+    valid: bool,
+    node_id: u64,
+}
+
+impl Show for ValidView {
+    fn sheet(&self) -> Sheet {
+        Sheet::new().line(format!("the configuration of node {} is valid", self.node_id))
+    }
+}
+
 pub(super) fn run(command: ConfigCommand, printer: Printer) -> Done {
     match command {
         ConfigCommand::Check(sources) => {
-            load(*sources)?;
-            printer.progress("the configuration is valid");
+            let node_id = load(*sources)?.node_id.get();
+            printer.print(&ValidView { valid: true, node_id })?;
         }
         ConfigCommand::Show(sources) => {
             let config = load(*sources)?;

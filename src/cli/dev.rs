@@ -35,7 +35,7 @@ impl From<LocalError> for CliError {
         match error {
             LocalError::Client(error) => error.into(),
             LocalError::Pki(error) => error.into(),
-            LocalError::PortTaken { .. } => Self::new(Exit::Conflict, error.to_string()),
+            LocalError::InUse { .. } | LocalError::PortTaken { .. } => Self::new(Exit::Conflict, error.to_string()),
             LocalError::Timeout { .. } => Self::new(Exit::Unavailable, error.to_string()),
             LocalError::Io { .. }
             | LocalError::Description { .. }
@@ -193,6 +193,8 @@ struct IdentityView {
 #[derive(Debug, Serialize)]
 struct DevView {
     cluster_id: String,
+    /// The program that runs the servers.
+    program: PathBuf,
     endpoints: String,
     node_ca: PathBuf,
     agent_ca: PathBuf,
@@ -228,6 +230,7 @@ impl DevView {
         let device = cluster.device().to_string();
         Self {
             cluster_id: pki.cluster().to_string(),
+            program: cluster.program().to_owned(),
             endpoints: cluster.endpoints(),
             node_ca: pki.ca_path(CaKind::Node),
             agent_ca: pki.ca_path(CaKind::Agent),
@@ -276,6 +279,7 @@ impl Show for DevView {
             .line("")
             .line("In another terminal:")
             .line("")
+            .line(format!("export PATH={}:$PATH", quoted(self.program.parent().unwrap_or(&self.program))))
             .line(format!("export HOLDFAST_ADDR={}", self.endpoints))
             .line(format!("export HOLDFAST_CACERT={}", quoted(&self.node_ca)))
             .line("")

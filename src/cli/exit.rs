@@ -29,6 +29,22 @@ pub enum Exit {
     Partial = 7,
 }
 
+impl Exit {
+    /// Its name in JSON.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Unavailable => "unavailable",
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
+            Self::Conflict => "conflict",
+            Self::Partial => "partial",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -40,12 +56,14 @@ impl From<Exit> for ExitCode {
 pub struct CliError {
     exit: Exit,
     what: String,
+    /// The servers' reason, such as `UNKNOWN_KEY`; empty if it did not come from one.
+    reason: String,
 }
 
 impl CliError {
     /// A failure with its exit code.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into() }
+        Self { exit, what: what.into(), reason: String::new() }
     }
 
     /// A failure without a code of its own.
@@ -56,6 +74,17 @@ impl CliError {
     /// A value on the command line is wrong.
     pub fn usage(what: impl Into<String>) -> Self {
         Self::new(Exit::Usage, what)
+    }
+
+    /// The error for a program: one line of JSON.
+    pub(super) fn to_json(&self) -> String {
+        let error = serde_json::json!({
+            "exit_code": self.exit as u8,
+            "kind": self.exit.as_str(),
+            "message": self.what,
+            "reason": self.reason,
+        });
+        serde_json::json!({ "error": error }).to_string()
     }
 
     /// How the command ends.
@@ -85,7 +114,7 @@ impl From<ClientError> for CliError {
             Some(advice) => format!("{error}; {advice}"),
             None => error.to_string(),
         };
-        Self { exit, what }
+        Self { exit, what, reason: error.reason().to_owned() }
     }
 }
 
@@ -103,8 +132,7 @@ impl From<PkiError> for CliError {
             | PkiError::Certificate(_)
             | PkiError::Authorities(_)
             | PkiError::CaExpired(_)
-            | PkiError::Make(_)
-            | PkiError::Output(_) => Exit::Failed,
+            | PkiError::Make(_) => Exit::Failed,
         };
         Self::new(exit, with_causes(&error))
     }
@@ -133,11 +161,15 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         ),
         ClientError::Receipt(_) => Some("don't use the key for encryption; escrow it again"),
         ClientError::Refused(refusal) => match refusal.kind {
-            ErrorKind::Denied => {
+            ErrorKind::Denied if ["ROLE_MISSING", "NOT_GRANTED"].contains(&refusal.reason.as_str()) => {
                 Some("an administrator grants roles with `holdfast grant add NAME ROLE`")
+            }
+            ErrorKind::Conflict if refusal.reason == "CLUSTER_NOT_INITIALISED" => {
+                Some("make the cluster with `holdfast cluster init`")
             }
             ErrorKind::Exhausted if refusal.retry_after.is_some() => Some("try again later"),
             ErrorKind::Exhausted
+            | ErrorKind::Denied
             | ErrorKind::Unavailable
             | ErrorKind::NotFound
             | ErrorKind::Conflict

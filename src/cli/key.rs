@@ -1,6 +1,6 @@
 //! `holdfast key`: finding, disclosing and escrowing recovery keys.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
@@ -244,11 +244,19 @@ fn read_key(path: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
             (path.display().to_string(), read)
         }
         None => {
-            let stdin = std::io::stdin().lock();
+            let stdin = std::io::stdin();
+            if stdin.is_terminal() {
+                // What is typed is echoed and stays in the terminal's history; and nobody would know what to type.
+                return Err(CliError::usage("give --key-file, or the recovery key on standard input"));
+            }
+            let stdin = stdin.lock();
             ("standard input".to_owned(), stdin.take(KEY_FILE_BYTES).read_to_string(&mut text))
         }
     };
     read.map_err(|error| CliError::usage(format!("{name}: {error}")))?;
+    if text.trim().is_empty() {
+        return Err(CliError::usage(format!("{name} holds no recovery key; nothing was sent")));
+    }
     Ok(text)
 }
 

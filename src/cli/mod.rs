@@ -116,20 +116,33 @@ pub fn run() -> ExitCode {
     let context = Context { connection: cli.connection, printer: Printer::new(cli.output) };
     match cli.command {
         Command::Server(args) => crate::server::run(*args),
-        Command::Pki(command) => finish(run_pki(command, context.printer)),
-        Command::Config(command) => finish(config::run(command, context.printer)),
-        Command::Completions { shell } => finish(completions(shell, context.printer)),
-        command => finish(run_async(context, command)),
+        command => {
+            let printer = context.printer;
+            finish(run_command(context, command), printer)
+        }
     }
 }
 
-fn finish(done: Done) -> ExitCode {
+/// Says how a command ended: to a person in a line, to a program in a line of JSON, both the last one on stderr.
+fn finish(done: Done, printer: Printer) -> ExitCode {
     match done {
         Ok(exit) => exit.into(),
         Err(error) => {
-            Printer::default().progress(format!("error: {error}"));
+            printer.progress(match printer.format() {
+                Format::Table => format!("error: {error}"),
+                Format::Json => error.to_json(),
+            });
             error.exit().into()
         }
+    }
+}
+
+fn run_command(context: Context, command: Command) -> Done {
+    match command {
+        Command::Pki(command) => run_pki(command, context.printer),
+        Command::Config(command) => config::run(command, context.printer),
+        Command::Completions { shell } => completions(shell, context.printer),
+        command => run_async(context, command),
     }
 }
 
@@ -158,9 +171,7 @@ async fn dispatch(context: Context, command: Command) -> Done {
 }
 
 fn run_pki(command: pki::PkiCommand, printer: Printer) -> Done {
-    let mut text = Vec::new();
-    pki::run(command, SystemClock.now(), &mut text)?;
-    printer.raw(&text)?;
+    printer.print(&pki::run(command, SystemClock.now())?)?;
     Ok(Exit::Ok)
 }
 

@@ -3,6 +3,7 @@
 //! A retry repeats the very same message, request id and all, so the servers recognise it: nothing is done twice. Only
 //! failures that say nothing about the request itself are retried; a refusal never is.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,6 +48,9 @@ const NOT_INITIALISED: &str = "CLUSTER_NOT_INITIALISED";
 enum Failure {
     /// Give up: no other attempt can end otherwise.
     Final(ClientError),
+    /// This server is in no cluster. Final once all servers have said so: then nobody has made the cluster. One that waits
+    /// to be added says it as well, and is passed over.
+    Empty(Refusal),
     /// Try another server, or again.
     Retry { what: String, outcome_unknown: bool, after: Option<Duration> },
 }
@@ -90,6 +94,7 @@ impl Pool {
         let end = started.checked_add(patience.deadline).unwrap_or(started);
         let mut attempts: u32 = 0;
         let mut unknown = false;
+        let mut empty = BTreeSet::new();
         let mut backoff = Backoff::new(self.endpoints.len());
         loop {
             let index = self.preferred.load(Ordering::Relaxed);
@@ -109,7 +114,15 @@ impl Pool {
             };
             let (last, after) = match failure {
                 Failure::Final(error) => return Err(error),
+                Failure::Empty(refusal) => {
+                    empty.insert(index);
+                    if empty.len() == self.endpoints.len() {
+                        return Err(ClientError::Refused(refusal));
+                    }
+                    (format!("{}: {refusal}", endpoint.address()), refusal.retry_after)
+                }
                 Failure::Retry { what, outcome_unknown, after } => {
+                    empty.remove(&index);
                     unknown |= outcome_unknown;
                     (format!("{}: {what}", endpoint.address()), after)
                 }
@@ -154,6 +167,12 @@ where
 }
 
 fn failure_of(status: &Status, endpoint: &Endpoint) -> Failure {
+    if status.code() == Code::FailedPrecondition && local_failure(status).is_none() {
+        let refusal = Refusal::from_status(status);
+        if refusal.reason == NOT_INITIALISED {
+            return Failure::Empty(refusal);
+        }
+    }
     match classify(status, endpoint) {
         Ok(error) => Failure::Final(error),
         Err((what, outcome_unknown, after)) => Failure::Retry { what, outcome_unknown, after },

@@ -156,7 +156,10 @@ fn describe(error: &dyn std::error::Error, file: Option<&Path>) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
     match file.map(|path| path.display().to_string()) {

@@ -118,7 +118,9 @@ fn open_fit<F: Fs>(
         return Err(Unfit::AheadOfLog { view: position, log: bounds.last });
     }
     if !view.opened_clean() {
-        tracing::info!("the view was not closed in order: checking all its records");
+        if position.is_some() {
+            tracing::info!("the view was not closed in order: checking all its records");
+        }
         view.verify()?;
     }
     Ok(view)

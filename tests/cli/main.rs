@@ -9,16 +9,24 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod config;
+mod deploy;
+
 use std::process::{Command, Output};
 
 fn holdfast(args: &[&str]) -> Output {
+    holdfast_with(args, &[])
+}
+
+/// Runs it with these variables and no others of ours.
+fn holdfast_with(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HOLDFAST_") {
             command.env_remove(name);
         }
     }
-    command.args(args).output().unwrap()
+    command.envs(variables.iter().copied()).args(args).output().unwrap()
 }
 
 #[track_caller]
@@ -117,4 +125,48 @@ fn files_that_are_missing_or_readable_for_others_are_named() {
     std::fs::remove_file(&key).unwrap();
     let (_, err) = ends_with(&args, 1);
     assert!(err.contains("operator-helen.key"), "{err}");
+}
+
+#[test]
+fn with_json_output_the_last_line_of_standard_error_is_the_error_as_json() {
+    let files = Files::new();
+    let args = files.unreachable(&["key", "find", "1854c11f", "-o", "json"]);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let (out, err) = ends_with(&args, 3);
+    assert!(out.is_empty(), "{out}");
+    let error: serde_json::Value = serde_json::from_str(err.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["exit_code"], 3, "{err}");
+    assert_eq!(error["error"]["kind"], "unavailable", "{err}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("127.0.0.1:1"), "{err}");
+}
+
+#[test]
+fn pki_commands_answer_in_json_too() {
+    let files = Files::new();
+    let json = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&ends_with(args, 0).0).unwrap()
+    };
+    let (pki, out, root) = (files.path("more"), files.path("out"), files.path("root.key"));
+    let made = json(&["pki", "init", "--dir", &pki, "-o", "json"]);
+    let cluster = made["cluster_id"].as_str().unwrap().to_owned();
+    let node = ["pki", "issue", "--dir", &pki, "--out", &out, "node", "--id", "1", "--host", "a"];
+    let issued = json(&[&node[..], &["-o", "json"]].concat());
+    let certificate = issued["certificate"].as_str().unwrap();
+    let shown = json(&["pki", "show", certificate, "-o", "json"]);
+    assert_eq!(shown["certificates"][0]["uris"][0], format!("spiffe://{cluster}/node/1"));
+    assert_eq!(shown["certificates"][0]["expired"], false);
+    let made = json(&["pki", "root-key", "--out", &root, "-o", "json"]);
+    assert_eq!(made["root_key"], root.as_str());
+}
+
+#[test]
+fn an_escrow_without_a_key_says_so_and_never_asks() {
+    let files = Files::new();
+    let id = "0b9f9d8e-5d0b-4a0e-9d57-6c1f0c6f3a10";
+    let escrow = ["key", "escrow", "--device", id, "--volume", id, "--protector", id];
+    let args = files.unreachable(&escrow);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    // Standard input is empty here, as it is for a job without a terminal.
+    let (_, err) = ends_with(&args, 2);
+    assert!(err.contains("standard input holds no recovery key"), "{err}");
 }

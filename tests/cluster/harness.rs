@@ -60,15 +60,28 @@ pub(crate) fn operator(name: &str) -> OperatorName {
 
 impl Harness {
     pub(crate) async fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().unwrap();
-        let options =
-            LocalOptions { binary: binary(), dir: dir.path().to_owned(), extra: settings() };
-        let mut cluster = LocalCluster::prepare(options).unwrap();
+        let mut harness = Self::prepare();
+        let cluster = &mut harness.cluster;
         cluster.start().await.unwrap();
-        let device = cluster.device();
         cluster.grant(&operator("helen"), &[Role::HelpDesk]).await.unwrap();
         cluster.grant(&operator("arthur"), &[Role::Auditor]).await.unwrap();
         cluster.grant(&operator("rita"), &[Role::ReportReader]).await.unwrap();
+        harness
+    }
+
+    /// Three servers that run and are in no cluster.
+    pub(crate) async fn not_initialised() -> Self {
+        let mut harness = Self::prepare();
+        harness.cluster.start_nodes().await.unwrap();
+        harness
+    }
+
+    fn prepare() -> Self {
+        let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().unwrap();
+        let options =
+            LocalOptions { binary: binary(), dir: dir.path().to_owned(), extra: settings() };
+        let cluster = LocalCluster::prepare(options).unwrap();
+        let device = cluster.device();
         Self {
             administrator: cluster.operator(&operator("admin")).unwrap(),
             help_desk: cluster.operator(&operator("helen")).unwrap(),

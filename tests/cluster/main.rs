@@ -15,6 +15,7 @@
 mod failover;
 mod harness;
 mod identity;
+mod local;
 mod membership;
 mod planted;
 mod refusals;

@@ -44,3 +44,15 @@ async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apar
         .await
         .ends_with(3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_says_at_once_that_nobody_has_made_the_cluster() {
+    let harness = Harness::not_initialised().await;
+    for args in [&["cluster", "status"][..], &["grant", "list"]] {
+        let started = std::time::Instant::now();
+        let ran = harness.run(&harness.administrator, &[args, &["--timeout", "60"]].concat()).await;
+        let ran = ran.ends_with(6);
+        assert!(ran.stderr().contains("holdfast cluster init"), "{}", ran.stderr());
+        assert!(started.elapsed() < LIMIT / 2, "it waited {:?}", started.elapsed());
+    }
+}

@@ -45,10 +45,12 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> Done {
     let dir = dir.ok_or_else(|| CliError::failed("no directory"))?;
     let mut stop = Stop::new()?;
     let mut story = Story::new(context.printer);
+    // Leaving `tell` drops the cluster, which kills its servers.
     let told = tokio::select! {
-        told = tell(&mut story, dir) => told,
-        () = stop.wait() => Err(CliError::failed("stopped by a signal")),
+        told = tell(&mut story, dir) => Some(told),
+        () = stop.wait() => None,
     };
+    let told = told.ok_or_else(|| story.stopped())?;
     told.map_err(|error| story.failed(&error))?;
     story.end()?;
     Ok(Exit::Ok)

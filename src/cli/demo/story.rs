@@ -96,6 +96,11 @@ impl Story {
         }
     }
 
+    /// The error of a story that was told to stop.
+    pub(super) fn stopped(&self) -> CliError {
+        CliError::failed(format!("stopped by a signal, in step {}", self.steps.len()))
+    }
+
     /// Ends the story.
     pub(super) fn end(self) -> Result<(), CliError> {
         let seconds = self.started.elapsed().as_secs_f64();

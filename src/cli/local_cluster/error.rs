@@ -26,6 +26,12 @@ pub enum LocalError {
         /// What is wrong with it.
         what: String,
     },
+    /// Another process has its cluster there.
+    #[error("{} is in use: another `holdfast dev` or `demo` runs there", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Another process listens on a port of the cluster. Its nodes know each other by their ports.
     #[error(
         "port {port} of node {node} is taken; is the cluster running already? Stop whatever listens there"

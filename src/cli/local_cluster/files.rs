@@ -1,6 +1,6 @@
 //! Files of a local cluster: its description, the nodes' configurations, the ends of logs.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
@@ -76,6 +76,17 @@ impl Description {
             return Err(bad(format!("has format {}, this program knows {FORMAT}", read.format)));
         }
         Ok(Some(read))
+    }
+}
+
+/// Takes the directory for this process alone, until the file is closed.
+pub(super) fn lock(dir: &Path) -> Result<File, LocalError> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LocalError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io(&path)(error)),
     }
 }
 

@@ -3,21 +3,21 @@
 //! `dev`, `demo`, `bench --local` and the cluster tests use it. Everything lies below one directory and is found again by
 //! the next start. It never waits by sleeping for a fixed time: it waits for conditions, with a deadline.
 
+mod conditions;
 mod error;
 mod files;
+mod lifecycle;
 mod node;
 mod ports;
 
-use std::future::Future;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_proto::v1;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use conditions::{http_get, wait_for};
 pub use error::LocalError;
 pub use files::NodePorts;
 pub(super) use files::write_json;
@@ -27,12 +27,10 @@ use super::pki::{CaKind, IssuedPaths, Pki, Subject, write_root_key};
 use crate::client::{Client, ClientOptions};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{ClusterId, DeviceId, NodeId, OperatorName, Role};
-use files::{Description, io};
+use files::{Description, io, lock};
 
 /// Name of the first administrator.
 pub const ADMINISTRATOR: &str = "admin";
-/// The servers' reason when the cluster was made before.
-const ALREADY_INITIALISED: &str = "CLUSTER_ALREADY_INITIALISED";
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
 /// Validity of local certificates, in days.
@@ -68,17 +66,20 @@ pub struct LocalCluster {
     description: Description,
     pki: Pki,
     nodes: Vec<LocalNode>,
+    /// Nobody else may start servers here as long as this is open.
+    _lock: File,
 }
 
 impl LocalCluster {
     /// Makes the files of a cluster of three, or finds those of an earlier one. Nothing is started.
     ///
     /// # Errors
-    /// If a file can't be made or read.
+    /// If a file can't be made or read, or another process uses the directory.
     pub fn prepare(mut options: LocalOptions) -> Result<Self, LocalError> {
         std::fs::create_dir_all(&options.dir).map_err(io(&options.dir))?;
         options.dir = options.dir.canonicalize().map_err(io(&options.dir))?;
         let dir = &options.dir;
+        let lock = lock(dir)?;
         let pki_dir = dir.join("pki");
         let pki = if pki_dir.join("cluster.json").exists() {
             Pki::open(&pki_dir)?
@@ -104,7 +105,7 @@ impl LocalCluster {
                 made
             }
         };
-        let mut cluster = Self { options, description, pki, nodes: Vec::new() };
+        let mut cluster = Self { options, description, pki, nodes: Vec::new(), _lock: lock };
         for ports in cluster.description.nodes.clone() {
             cluster.add_files(ports)?;
         }
@@ -139,6 +140,11 @@ impl LocalCluster {
     /// The directory of everything.
     pub fn dir(&self) -> &Path {
         &self.options.dir
+    }
+
+    /// The program that runs the servers.
+    pub fn program(&self) -> &Path {
+        &self.options.binary
     }
 
     /// The certificate authorities.
@@ -265,211 +271,6 @@ impl LocalCluster {
         self.client(&self.operator(&administrator()?)?)
     }
 
-    /// Starts a node and waits until it listens.
-    ///
-    /// # Errors
-    /// If a port is taken, it ends by itself, or it does not listen in time.
-    pub async fn start_node(&mut self, id: u64) -> Result<(), LocalError> {
-        let binary = self.options.binary.clone();
-        let node = self.node_mut(id)?;
-        ports::check(node.ports())?;
-        node.spawn(&binary)?;
-        self.wait_live(id).await
-    }
-
-    async fn wait_live(&mut self, id: u64) -> Result<(), LocalError> {
-        let node = self.node_mut(id)?;
-        let address = node.ports().http_address();
-        let deadline = Instant::now().checked_add(START_DEADLINE);
-        loop {
-            node.check_running()?;
-            if http_get(&address, "/livez").await.is_ok_and(|(status, _)| status == 200) {
-                return Ok(());
-            }
-            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-                let what = format!("node {id} listens");
-                return Err(timeout(what, START_DEADLINE, String::new()));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Starts all nodes, makes the cluster if it is new, and waits until all members work.
-    ///
-    /// # Errors
-    /// If a node can't be started, or the cluster does not come to work in time.
-    pub async fn start(&mut self) -> Result<(), LocalError> {
-        self.start_nodes().await?;
-        self.ensure_initialised().await?;
-        self.wait_healthy(START_DEADLINE).await?;
-        Ok(())
-    }
-
-    /// Starts all nodes and waits until they listen.
-    ///
-    /// # Errors
-    /// If a port is taken, or a node can't be started or ends by itself.
-    pub async fn start_nodes(&mut self) -> Result<(), LocalError> {
-        let binary = self.options.binary.clone();
-        for node in &self.nodes {
-            ports::check(node.ports())?;
-        }
-        for node in &mut self.nodes {
-            node.spawn(&binary)?;
-        }
-        for id in self.nodes.iter().map(LocalNode::id).collect::<Vec<_>>() {
-            self.wait_live(id).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes the cluster of all nodes, which run and are empty, unless it was made before.
-    ///
-    /// # Errors
-    /// If the cluster can't be made.
-    pub async fn ensure_initialised(&mut self) -> Result<(), LocalError> {
-        if self.description.initialised {
-            return Ok(());
-        }
-        let signer = self.pki.signer(SystemClock.now())?;
-        let nodes = self.nodes.iter().map(|node| self.spec(node.id()));
-        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let made = self.administrator()?.init_cluster(nodes, &administrator()?, &signer).await;
-        match made {
-            Ok(_) => {}
-            // An earlier start made it, and did not live to write that down.
-            Err(error) if error.reason() == ALREADY_INITIALISED => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.description.initialised = true;
-        self.save()
-    }
-
-    /// Waits until a running node has applied everything that the leader had committed when it was first asked.
-    ///
-    /// # Errors
-    /// If a node ends by itself, or it does not come true in time.
-    pub async fn wait_caught_up(&mut self, id: u64, limit: Duration) -> Result<u64, LocalError> {
-        let status = self.wait_healthy(limit).await?;
-        let goal = status.members.iter().map(|member| member.applied_index).max().unwrap_or(0);
-        let client = self.administrator()?;
-        let deadline = Instant::now().checked_add(limit);
-        loop {
-            self.check_running()?;
-            let last = match client.status(true).await {
-                Ok(status) => match member(&status, id) {
-                    Some(member) if member.applied_index >= goal => return Ok(member.applied_index),
-                    Some(member) => format!("it is at {} of {goal}", member.applied_index),
-                    None => "it is no member".to_owned(),
-                },
-                Err(error) => error.to_string(),
-            };
-            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-                return Err(timeout(format!("node {id} catches up"), limit, last));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Waits until all members have applied the same entry and gives their state digests, which must be equal then.
-    ///
-    /// # Errors
-    /// If digests differ at the same index, or it does not come true in time.
-    pub async fn wait_same_digest(&self, limit: Duration) -> Result<(u64, String), LocalError> {
-        let client = self.administrator()?;
-        wait_for("all members have the same state at the same log index", limit, || async {
-            let status = client.status(true).await.map_err(|error| error.to_string())?;
-            same_digest(&status)
-        })
-        .await
-    }
-
-    /// Waits until somebody leads and every running member answers, is unsealed, and knows of the leader.
-    ///
-    /// # Errors
-    /// If a node ends by itself, or it does not come true in time.
-    pub async fn wait_healthy(
-        &mut self,
-        limit: Duration,
-    ) -> Result<v1::GetStatusResponse, LocalError> {
-        let running: Vec<_> =
-            self.nodes.iter().filter(|node| node.pid().is_some()).map(LocalNode::id).collect();
-        let client = self.administrator()?;
-        let deadline = Instant::now().checked_add(limit);
-        loop {
-            self.check_running()?;
-            let last = match client.status(true).await {
-                Ok(status) => match unhealthy(&status, &running) {
-                    None => return Ok(status),
-                    Some(why) => why,
-                },
-                Err(error) => error.to_string(),
-            };
-            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-                return Err(timeout("all running members work".to_owned(), limit, last));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// The node that leads.
-    ///
-    /// # Errors
-    /// If none does within the deadline.
-    pub async fn leader(&self) -> Result<u64, LocalError> {
-        let client = self.administrator()?;
-        wait_for("somebody leads", START_DEADLINE, || async {
-            let status = client.status(false).await.map_err(|error| error.to_string())?;
-            if status.leader_id == 0 {
-                Err("nobody leads".to_owned())
-            } else {
-                Ok(status.leader_id)
-            }
-        })
-        .await
-    }
-
-    /// Says so if a node ended by itself.
-    ///
-    /// # Errors
-    /// With the last words of the first one that did.
-    pub fn check_running(&mut self) -> Result<(), LocalError> {
-        self.nodes.iter_mut().try_for_each(LocalNode::check_running)
-    }
-
-    /// Kills a node at once, as `kill -9` does.
-    ///
-    /// # Errors
-    /// If there is none of this id.
-    pub async fn kill_node(&mut self, id: u64) -> Result<(), LocalError> {
-        self.node_mut(id)?.kill().await
-    }
-
-    /// Stops a node (SIGTERM) and waits until it has ended with exit code 0.
-    ///
-    /// # Errors
-    /// If it does not end in time, or with another code.
-    pub async fn stop_node(&mut self, id: u64) -> Result<(), LocalError> {
-        let node = self.node_mut(id)?;
-        node.ask_to_stop()?;
-        node.wait_stopped().await
-    }
-
-    /// Stops all nodes that run, all at the same time.
-    ///
-    /// # Errors
-    /// The first failure, after all have ended.
-    pub async fn stop(&mut self) -> Result<(), LocalError> {
-        let mut result = Ok(());
-        for node in &self.nodes {
-            result = result.and(node.ask_to_stop());
-        }
-        for node in &mut self.nodes {
-            result = result.and(node.wait_stopped().await);
-        }
-        result
-    }
-
     /// Grants roles as the first administrator.
     ///
     /// # Errors
@@ -485,94 +286,4 @@ impl LocalCluster {
 
 fn administrator() -> Result<OperatorName, LocalError> {
     Ok(ADMINISTRATOR.parse().map_err(crate::client::ClientError::from)?)
-}
-
-fn timeout(what: String, waited: Duration, last: String) -> LocalError {
-    LocalError::Timeout { what, waited, last }
-}
-
-fn member(status: &v1::GetStatusResponse, id: u64) -> Option<&v1::MemberStatus> {
-    status.members.iter().find(|member| member.node.as_ref().is_some_and(|n| n.node_id == id))
-}
-
-fn same_digest(status: &v1::GetStatusResponse) -> Result<(u64, String), String> {
-    let Some(first) = status.members.first() else { return Err("no members".to_owned()) };
-    for member in &status.members {
-        let id = member.node.as_ref().map_or(0, |node| node.node_id);
-        if !member.reachable {
-            return Err(format!("node {id} does not answer: {}", member.error));
-        }
-        if member.applied_index != first.applied_index {
-            return Err(format!("node {id} is at another log index"));
-        }
-        if member.state_digest.is_empty() || member.state_digest != first.state_digest {
-            return Err(format!("node {id} has another state at index {}", member.applied_index));
-        }
-    }
-    Ok((first.applied_index, hex::encode(&first.state_digest)))
-}
-
-fn unhealthy(status: &v1::GetStatusResponse, running: &[u64]) -> Option<String> {
-    if status.leader_id == 0 {
-        return Some("nobody leads".to_owned());
-    }
-    for id in running {
-        match member(status, *id) {
-            None => {}
-            Some(member) if !member.reachable => {
-                return Some(format!("node {id} does not answer: {}", member.error));
-            }
-            Some(member) if !member.unsealed => return Some(format!("node {id} is sealed")),
-            Some(_) => {}
-        }
-    }
-    None
-}
-
-/// Looks at a condition until it holds; the error says why it does not yet.
-///
-/// # Errors
-/// If it does not hold within the limit, with the last reason.
-pub async fn wait_for<T, F, Fut>(what: &str, limit: Duration, mut look: F) -> Result<T, LocalError>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, String>>,
-{
-    let deadline = Instant::now().checked_add(limit);
-    loop {
-        let last = match look().await {
-            Ok(value) => return Ok(value),
-            Err(why) => why,
-        };
-        if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-            return Err(timeout(what.to_owned(), limit, last));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-/// A GET of plain HTTP/1.1: status and body.
-///
-/// # Errors
-/// If nobody listens, or the answer is none.
-pub async fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
-    let get = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(5), get)
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-    let text = String::from_utf8_lossy(&answer);
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-    match (status, body) {
-        (Some(status), Some(body)) => Ok((status, body)),
-        _ => Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),
-    }
 }

@@ -74,7 +74,4 @@ pub enum PkiError {
     /// The certificate could not be made.
     #[error("the certificate can't be made")]
     Make(#[from] rcgen::Error),
-    /// The output can't be written.
-    #[error("the output can't be written")]
-    Output(#[from] std::io::Error),
 }

@@ -13,7 +13,7 @@ mod issue;
 mod show;
 mod store;
 
-pub use command::{IssueArgs, IssueCommand, PkiCommand, run};
+pub use command::{CertificateView, IssueArgs, IssueCommand, PkiCommand, PkiView, run};
 pub use error::PkiError;
 pub use files::write_root_key;
 pub use issue::{Issued, IssuedPaths, Subject};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use super::*;
+use crate::cli::output::Show as _;
 use crate::auth::identify;
 use crate::crypto::testing::{CLUSTER, DEVICE, days_from_now, now, operator, rng};
 use crate::crypto::{KeyringParts, RootKey, StatementVerifier};
@@ -197,9 +198,8 @@ struct CommandLine {
 fn holdfast_pki(arguments: &[&str], time: Timestamp) -> Result<String, String> {
     let arguments = std::iter::once(&"pki").chain(arguments);
     let parsed = CommandLine::try_parse_from(arguments).map_err(|error| error.to_string())?;
-    let mut out = Vec::new();
-    run(parsed.pki, time, &mut out).map_err(|error| error.to_string())?;
-    Ok(String::from_utf8(out).unwrap())
+    let made = run(parsed.pki, time).map_err(|error| error.to_string())?;
+    Ok(made.sheet().as_str().to_owned())
 }
 
 #[test]
@@ -223,6 +223,10 @@ fn the_command_line_makes_a_pki_issues_and_shows() {
         assert!(shown.contains(&format!("URI:        spiffe://{cluster}/")), "{shown}");
         assert!(!shown.contains("expired"), "{shown}");
     }
+    // What all kinds share may stand before the kind as well.
+    let (before, second) = (place("before"), ["node", "--id", "2", "--host", "localhost"]);
+    let arguments = [&["issue", "--dir", &pki, "--out", &before][..], &second].concat();
+    assert!(holdfast_pki(&arguments, now()).unwrap().contains("before/node-2.pem"));
     let node = format!("{out}/node-1.pem");
     let shown = holdfast_pki(&["show", &node], days_from_now(366)).unwrap();
     assert!(shown.contains("host:       127.0.0.1") && shown.contains("(expired)"), "{shown}");

@@ -7,6 +7,7 @@ use super::{
     Config, ConfigError, Layer, LimitsConfig, LimitsLayer, LogConfig, LogLayer, RaftConfig,
     RaftLayer, StorageConfig, StorageLayer, TlsLayer, TlsPaths,
 };
+use crate::crypto::RootKey;
 use crate::domain::{ClusterId, NodeId};
 use crate::telemetry;
 
@@ -81,6 +82,14 @@ fn check_readable(key: &'static str, path: &Path) -> Result<(), ConfigError> {
     }
 }
 
+/// A key that the server would not use later is refused now: its file's mode and place, and its form.
+fn check_root_key(path: &Path, data_dir: &Path) -> Result<(), ConfigError> {
+    match RootKey::load(path, data_dir) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(fault("auto_unseal_key_file", error.to_string())),
+    }
+}
+
 fn between(
     key: &'static str,
     value: Option<u64>,
@@ -131,7 +140,7 @@ impl Config {
         let peer_address = advertised("peer_address", layer.peer_address, peer_listen)?;
         let auto_unseal_key_file = layer.auto_unseal_key_file;
         if let Some(path) = &auto_unseal_key_file {
-            check_readable("auto_unseal_key_file", path)?;
+            check_root_key(path, &data_dir)?;
         }
         Ok(Self {
             node_id: NodeId::new(node_id),
