@@ -161,7 +161,9 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         ),
         ClientError::Receipt(_) => Some("don't use the key for encryption; escrow it again"),
         ClientError::Refused(refusal) => match refusal.kind {
-            ErrorKind::Denied if ["ROLE_MISSING", "NOT_GRANTED"].contains(&refusal.reason.as_str()) => {
+            ErrorKind::Denied
+                if ["ROLE_MISSING", "NOT_GRANTED"].contains(&refusal.reason.as_str()) =>
+            {
                 Some("an administrator grants roles with `holdfast grant add NAME ROLE`")
             }
             ErrorKind::Conflict if refusal.reason == "CLUSTER_NOT_INITIALISED" => {

@@ -247,7 +247,9 @@ fn read_key(path: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
             let stdin = std::io::stdin();
             if stdin.is_terminal() {
                 // What is typed is echoed and stays in the terminal's history; and nobody would know what to type.
-                return Err(CliError::usage("give --key-file, or the recovery key on standard input"));
+                return Err(CliError::usage(
+                    "give --key-file, or the recovery key on standard input",
+                ));
             }
             let stdin = stdin.lock();
             ("standard input".to_owned(), stdin.take(KEY_FILE_BYTES).read_to_string(&mut text))

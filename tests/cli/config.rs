@@ -88,7 +88,10 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     ];
     let flags = ["--raft-heartbeat-ms", "80", "--client-address", "flag.example:2"];
     let file = shown(&config, &[], &[]);
-    assert_eq!((&file["raft"]["heartbeat_ms"], &file["log"]["format"]), (&60.into(), &"json".into()));
+    assert_eq!(
+        (&file["raft"]["heartbeat_ms"], &file["log"]["format"]),
+        (&60.into(), &"json".into())
+    );
     let variable = shown(&config, &[], &variables);
     assert_eq!(variable["raft"]["heartbeat_ms"], 70);
     assert_eq!(variable["log"]["format"], "text");

@@ -71,6 +71,44 @@ async fn writes_go_on_when_the_leader_is_killed_and_it_catches_up_after_a_restar
     harness.cluster.stop().await.unwrap();
 }
 
+/// Escrows to one volume after the other, and panics if one is not acknowledged.
+fn strict_writer(client: Client, device: DeviceId, log: Acknowledged) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut next: NewEscrow = new_escrow(device);
+        loop {
+            let sealed = client.seal(&next, &new_key(), None).await.unwrap();
+            let receipt = client.send(&sealed).await.unwrap();
+            next.expected_version = receipt.facts.version;
+            next.protector = ProtectorId::new(Uuid::new_v4());
+            log.lock().push((sealed, receipt));
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_fails_while_one_server_after_the_other_is_stopped_in_order() {
+    let mut harness = Harness::start().await;
+    let agent = harness.client(&harness.agent);
+    let log = Acknowledged::default();
+    let writers: Vec<_> =
+        (0..4).map(|_| strict_writer(agent.clone(), harness.device, Arc::clone(&log))).collect();
+    acknowledged(&log, 10).await;
+    for _ in 0..2 {
+        let leader = harness.cluster.leader().await.unwrap();
+        // It must end with exit code 0, and soon.
+        harness.cluster.stop_node(leader).await.unwrap();
+        let before = log.lock().len();
+        acknowledged(&log, before + 10).await;
+        harness.cluster.start_node(leader).await.unwrap();
+        harness.cluster.wait_caught_up(leader, LIMIT).await.unwrap();
+    }
+    assert!(writers.iter().all(|writer| !writer.is_finished()), "a write failed");
+    writers.iter().for_each(JoinHandle::abort);
+    all_are_there(&agent, &log).await;
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    harness.cluster.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_a_kill_of_all_three_servers_at_once() {
     let mut harness = Harness::start().await;

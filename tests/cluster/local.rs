@@ -95,7 +95,9 @@ async fn dev_prints_commands_that_work_and_a_second_start_brings_the_data_back()
     let commands = printed_commands(&mut dev).await;
     let find: String = commands.lines().filter(|line| !line.contains("escrow")).fold(
         String::new(),
-        |all, line| if line.trim_start().starts_with("--device") { all } else { all + line + "\n" },
+        |all, line| {
+            if line.trim_start().starts_with("--device") { all } else { all + line + "\n" }
+        },
     );
     let (code, out, err) = paste(&find).await;
     assert_eq!(code, Some(0), "{find}\n{out}\n{err}");

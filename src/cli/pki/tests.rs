@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use super::*;
-use crate::cli::output::Show as _;
 use crate::auth::identify;
+use crate::cli::output::Show as _;
 use crate::crypto::testing::{CLUSTER, DEVICE, days_from_now, now, operator, rng};
 use crate::crypto::{KeyringParts, RootKey, StatementVerifier};
 use crate::domain::{Actor, ClusterId, NodeId, OperatorName, Timestamp};
