@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use holdfast::cli::local_cluster::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,6 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::harness::{LIMIT, binary};
+
+/// How long a whole demonstration may take; each of its steps has a deadline of its own.
+const STORY: Duration = Duration::from_secs(300);
 
 fn start(args: &[&str]) -> Child {
     let mut command = Command::new(binary());
@@ -26,7 +30,7 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 async fn ended(child: Child) -> (Option<i32>, String, String) {
-    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();
+    let output = tokio::time::timeout(STORY, child.wait_with_output()).await.unwrap().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
