@@ -2,13 +2,15 @@
 
 use tokio::time::Instant;
 
-use super::conditions::{http_get, timeout};
+use super::conditions::{http_get, timeout, wait_for};
 use super::error::LocalError;
 use super::{LocalCluster, LocalNode, POLL, START_DEADLINE, administrator, ports};
 use crate::clock::{Clock as _, SystemClock};
 
 /// The servers' reason when the cluster was made before.
 const ALREADY_INITIALISED: &str = "CLUSTER_ALREADY_INITIALISED";
+/// The servers' reason when one of them does not answer another.
+const NODE_NOT_READY: &str = "NODE_NOT_READY";
 
 impl LocalCluster {
     /// Starts a node and waits until it listens.
@@ -80,13 +82,18 @@ impl LocalCluster {
         let signer = self.pki.signer(SystemClock.now())?;
         let nodes = self.nodes.iter().map(|node| self.spec(node.id()));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let made = self.administrator()?.init_cluster(nodes, &administrator()?, &signer).await;
-        match made {
-            Ok(_) => {}
-            // An earlier start made it, and did not live to write that down.
-            Err(error) if error.reason() == ALREADY_INITIALISED => {}
-            Err(error) => return Err(error.into()),
-        }
+        let (client, admin) = (self.administrator()?, administrator()?);
+        let made = wait_for("the servers reach each other", START_DEADLINE, || async {
+            match client.init_cluster(nodes.clone(), &admin, &signer).await {
+                Ok(_) => Ok(Ok(())),
+                // An earlier start made it, and did not live to write that down.
+                Err(error) if error.reason() == ALREADY_INITIALISED => Ok(Ok(())),
+                // They run, but on a busy machine one may be slow to answer another. Nothing was done yet.
+                Err(error) if error.reason() == NODE_NOT_READY => Err(error.to_string()),
+                Err(error) => Ok(Err(error)),
+            }
+        });
+        made.await??;
         self.description.initialised = true;
         self.save()
     }
