@@ -232,6 +232,14 @@ impl<F: Fs> PeerService for PeerApi<F> {
         Ok(Response::new(pb::StatusResponse { status: self.node.status() }))
     }
 
+    async fn compare(
+        &self,
+        request: Request<pb::CompareRequest>,
+    ) -> Result<Response<pb::CompareResponse>, Status> {
+        self.check(&request)?;
+        Ok(Response::new(self.node.compare()))
+    }
+
     async fn membership(
         &self,
         request: Request<pb::MembershipRequest>,

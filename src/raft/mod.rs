@@ -4,6 +4,8 @@
 
 mod api;
 mod barrier;
+mod compare;
+mod contact;
 mod forward;
 mod link;
 mod log_store;
@@ -13,7 +15,9 @@ mod network;
 mod node;
 pub mod peer;
 mod peers;
+mod snapshots;
 mod status;
+mod time;
 mod types;
 mod watch;
 mod wire;

@@ -1,5 +1,7 @@
 //! What the peer port may do with a node: the receiving half of the conversation between nodes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use holdfast_proto::peer::v1 as pb;
@@ -23,7 +25,7 @@ use super::wire::{
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
 use crate::state::{Applied, Position};
-use crate::storage::snapshot::SnapshotFile;
+use crate::storage::snapshot::{SnapshotError, SnapshotFile};
 use crate::storage::wal::Space;
 
 /// Who sent a call, and whom it is for.
@@ -199,6 +201,9 @@ impl<F: Fs> PeerHandle<F> {
     ) -> Result<pb::InstallSnapshotResponse, Status> {
         let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
         self.may_take_part().map_err(|error| unavailable(&error))?;
+        if self.0.0.link.wal.space() == Space::Low {
+            return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
+        }
         let malformed = |what: &str| Status::invalid_argument(what.to_owned());
         let first = chunks.message().await?.ok_or_else(|| malformed("the snapshot is empty"))?;
         let header =
@@ -223,7 +228,10 @@ impl<F: Fs> PeerHandle<F> {
         let file = tokio::task::spawn_blocking(move || receiver.finish())
             .await
             .map_err(|error| unavailable(&error))?
-            .map_err(|error| Status::data_loss(error.to_string()))?;
+            .map_err(|error| match error {
+                SnapshotError::Damaged { .. } => Status::data_loss(error.to_string()),
+                other => unavailable(&other),
+            })?;
         let snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>> =
             openraft::storage::Snapshot { meta, snapshot: file };
         let vote: Vote = vote;
@@ -264,6 +272,11 @@ impl<F: Fs> PeerHandle<F> {
         self.0.0.link.read_index_for_peer().await
     }
 
+    /// Digests of this node's state, and its clock.
+    pub fn compare(&self) -> pb::CompareResponse {
+        super::compare::write(self.0.0.applied.states(), self.0.0.link.time.now())
+    }
+
     /// What this node says of itself.
     pub fn status(&self) -> Bytes {
         super::status::write(&self.0.report())
@@ -297,9 +310,10 @@ fn accept<F: Fs>(
     if carries_commands && node.0.link.wal.space() == Space::Low {
         return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
     }
+    let age = request.quorum_age_ms.map(Duration::from_millis);
     let request =
         append_from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    node.note_leader_heard();
+    node.note_leader_heard(age);
     Ok(request)
 }
 

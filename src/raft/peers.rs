@@ -4,12 +4,13 @@
 //! it against its certificate, its own identity and the membership (I7).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdfast_proto::peer::v1 as pb;
 use holdfast_proto::peer::v1::peer_service_client::PeerServiceClient;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -91,7 +92,13 @@ pub(crate) struct Peers {
     certificate: tls::Identity,
     channels: Mutex<BTreeMap<(NodeId, String, Lane), Channel>>,
     acknowledged: Mutex<BTreeMap<NodeId, (u64, Position)>>,
+    /// Told when a snapshot could not be read or was refused by its receiver.
+    refused: Notify,
+    quorum_age: OnceLock<QuorumAge>,
 }
+
+/// Tells the time since this node, as the leader, last had proof of a quorum.
+type QuorumAge = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 impl Peers {
     pub(crate) fn new(identity: Identity, files: &PeerTls) -> Result<Self, TlsError> {
@@ -104,7 +111,30 @@ impl Peers {
             certificate,
             channels: Mutex::new(BTreeMap::new()),
             acknowledged: Mutex::new(BTreeMap::new()),
+            refused: Notify::new(),
+            quorum_age: OnceLock::new(),
         })
+    }
+
+    /// Says where the age of the last proof of a quorum is known from now on. Only the first word counts.
+    pub(crate) fn tell_quorum_age(&self, age: QuorumAge) {
+        drop(self.quorum_age.set(age));
+    }
+
+    /// Time since this node, as the leader, last had proof of a quorum, in milliseconds, rounded up.
+    pub(crate) fn quorum_age_ms(&self) -> Option<u64> {
+        let age = self.quorum_age.get()?()?;
+        u64::try_from(age.as_millis()).ok().map(|age| age.saturating_add(1))
+    }
+
+    /// A snapshot of this node could not be read, or its receiver found it damaged.
+    pub(crate) fn note_snapshot_refused(&self) {
+        self.refused.notify_one();
+    }
+
+    /// Waits until a snapshot is refused.
+    pub(crate) async fn snapshot_refused(&self) {
+        self.refused.notified().await;
     }
 
     pub(crate) fn identity(&self) -> Identity {
