@@ -48,6 +48,11 @@ impl AppliedState {
         self.heads.read().clone()
     }
 
+    /// Whether a node was a member once and was removed.
+    pub(crate) fn was_removed(&self, id: NodeId) -> bool {
+        self.heads.read().removed.contains(&id)
+    }
+
     /// The last applied index.
     pub(crate) fn index(&self) -> Option<u64> {
         *self.index.borrow()

@@ -9,6 +9,7 @@ mod contact;
 mod forward;
 mod link;
 mod log_store;
+mod lost_leader;
 mod machine;
 mod membership;
 mod network;

@@ -86,6 +86,8 @@ pub(crate) struct Inner<F: Fs> {
     pub(crate) elections: AtomicU64,
     pub(crate) draining: AtomicBool,
     pub(crate) divergence: Mutex<Option<String>>,
+    /// Whether a leader is being looked after, see `lost_leader.rs`.
+    pub(crate) suspecting: AtomicBool,
     pub(crate) started: Instant,
     /// When a leader last had proof of a quorum, in milliseconds since the start; 0 for never.
     pub(crate) heard_ms: AtomicU64,
@@ -199,6 +201,7 @@ impl<F: Fs> Node<F> {
             elections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             divergence: Mutex::default(),
+            suspecting: AtomicBool::new(false),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
             barrier,

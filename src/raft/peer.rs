@@ -43,6 +43,17 @@ pub struct Sender {
     pub to_incarnation: Option<Incarnation>,
 }
 
+/// What a call asks for, which says who may make it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Who is there. Asked also before the node is a member, when nobody knows the life of its data directory.
+    Greeting,
+    /// The conversation of the consensus. A new leader may be ahead of this node's membership.
+    Consensus,
+    /// Something that is done for members only.
+    OfMember,
+}
+
 /// Why a call between nodes is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerRefusal {
@@ -62,6 +73,15 @@ pub enum PeerRefusal {
         "node {0} has another incarnation than the membership says; it lost its data and must be replaced"
     )]
     SenderIncarnation(NodeId),
+    /// The call does not say which life of this node's data directory it is for.
+    #[error("the call does not say which incarnation of this node it is for")]
+    NoIncarnation,
+    /// The sender was removed from the cluster.
+    #[error("node {0} was removed from the cluster")]
+    Removed(NodeId),
+    /// The sender is no member.
+    #[error("node {0} is no member of the cluster")]
+    NotMember(NodeId),
 }
 
 /// The receiving half of a node.
@@ -88,7 +108,7 @@ impl<F: Fs> PeerHandle<F> {
     ///
     /// # Errors
     /// If it is not.
-    pub fn check(&self, sender: &Sender) -> Result<(), PeerRefusal> {
+    pub fn check(&self, sender: &Sender, call: Call) -> Result<(), PeerRefusal> {
         let own = self.0.identity();
         if sender.cluster != own.cluster {
             return Err(PeerRefusal::OtherCluster(sender.cluster));
@@ -99,13 +119,21 @@ impl<F: Fs> PeerHandle<F> {
         if sender.to_incarnation.is_some_and(|meant| meant != own.incarnation) {
             return Err(PeerRefusal::OtherIncarnation);
         }
+        if sender.to_incarnation.is_none() && call != Call::Greeting {
+            return Err(PeerRefusal::NoIncarnation);
+        }
         let metrics = self.0.0.link.raft.metrics();
         let metrics = metrics.borrow_watched();
+        // A leader that was removed hands over before it falls silent.
+        let leads = metrics.current_leader == Some(sender.id.get());
+        if !leads && self.0.0.applied.was_removed(sender.id) {
+            return Err(PeerRefusal::Removed(sender.id));
+        }
         match metrics.membership_config.get_node(&sender.id.get()) {
             Some(member) if member.incarnation != sender.incarnation => {
                 Err(PeerRefusal::SenderIncarnation(sender.id))
             }
-            // A sender that this node does not know yet may be a new leader, ahead of this node's membership.
+            None if call == Call::OfMember => Err(PeerRefusal::NotMember(sender.id)),
             _ => Ok(()),
         }
     }
@@ -138,8 +166,14 @@ impl<F: Fs> PeerHandle<F> {
                 let (mut requests, sender) = state?;
                 let result = match requests.message().await {
                     Ok(Some(request)) => accept(&node, request),
-                    Ok(None) => return None,
-                    Err(status) => Err(status),
+                    Ok(None) => {
+                        super::lost_leader::look_after(&node);
+                        return None;
+                    }
+                    Err(status) => {
+                        super::lost_leader::look_after(&node);
+                        Err(status)
+                    }
                 };
                 match result {
                     Ok(request) => Some((request, Some((requests, sender)))),
