@@ -249,6 +249,8 @@ impl<F: Fs> Node<F> {
         }
         if self.0.draining.load(Ordering::Relaxed) {
             Err(RaftError::Refused(Refusal::Draining))
+        } else if self.0.applied.was_removed(self.0.identity.id) {
+            Err(RaftError::Refused(Refusal::NotMember))
         } else {
             Ok(())
         }

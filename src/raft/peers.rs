@@ -11,6 +11,7 @@ use holdfast_proto::peer::v1 as pb;
 use holdfast_proto::peer::v1::peer_service_client::PeerServiceClient;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -43,6 +44,9 @@ pub const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_secs(1);
+/// How long a node that may join is given to answer.
+const GREETING: Duration = Duration::from_secs(3);
+const GREETING_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a connection is for. Each purpose has its own, so that a snapshot never delays a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +76,12 @@ impl Interceptor for Stamp {
         }
         Ok(request)
     }
+}
+
+/// Whether no answer came in time, rather than a bad one.
+fn is_silence(status: &Status) -> bool {
+    use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable};
+    matches!(status.code(), Cancelled | DeadlineExceeded | Unavailable)
 }
 
 /// Who this node is towards the others.
@@ -230,9 +240,20 @@ impl Peers {
     /// Greets a running node that may not be a member yet.
     pub(crate) async fn hello(&self, to: NodeId, address: &str) -> Result<Hello, RaftError> {
         let client = self.client_at(to, address, None, Lane::Control)?;
-        self.greet_with(client, to, None).await.map_err(|status| {
-            RaftError::Membership(format!("node {to} at {address}: {}", status.message()))
-        })
+        let deadline = Instant::now() + GREETING;
+        loop {
+            match self.greet_with(client.clone(), to, None).await {
+                Ok(hello) => return Ok(hello),
+                // A busy machine may take longer than a connection between members does.
+                Err(status) if is_silence(&status) && Instant::now() < deadline => {
+                    tokio::time::sleep(GREETING_PAUSE).await;
+                }
+                Err(status) => {
+                    let what = format!("node {to} at {address}: {}", status.message());
+                    return Err(RaftError::Membership(what));
+                }
+            }
+        }
     }
 
     async fn greet_with(

@@ -3,10 +3,16 @@
 use std::time::{Duration, Instant};
 
 use holdfast::cli::local_cluster::wait_for;
-use holdfast::client::{Client, ErrorKind};
+use holdfast::cli::pki::IssuedPaths;
+use holdfast::crypto::Authority;
 use holdfast::domain::ProtectorId;
+use holdfast::tls::{Connector, Identity, client_config};
+use holdfast_proto::v1;
+use holdfast_proto::v1::admin_service_client::AdminServiceClient;
 use rustix::process::Signal;
 use serde_json::Value;
+use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::harness::{Harness, LIMIT, new_escrow, new_key};
@@ -36,20 +42,31 @@ async fn status_of(harness: &Harness, node: u64) -> (i32, Value) {
     (ran.code(), ran.json())
 }
 
-async fn refuses_all_but_stale_reads(harness: &Harness, node: u64) {
-    let agent = one(harness, node, &harness.agent);
-    let refused = agent.escrow(&new_escrow(harness.device), &new_key(), None).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
-    assert!(refused.to_string().contains("quorum"), "{refused}");
-    let reader = one(harness, node, &harness.reader);
-    let refused = reader.device(harness.device, false).await.unwrap_err();
-    assert!(refused.to_string().contains("quorum"), "{refused}");
-    reader.device(harness.device, true).await.unwrap();
+/// A connection to one server, without the client's patience: each call is made once.
+async fn connect(harness: &Harness, node: u64, who: &IssuedPaths) -> Channel {
+    let ca = Authority::from_pem_file("node", &harness.cluster.client_ca()).unwrap();
+    let identity = Identity::load(&who.certificate, &who.private_key).unwrap();
+    let config = client_config(&ca, Some(&identity)).unwrap();
+    let address = harness.cluster.node(node).unwrap().ports().client_address();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect_with_connector(Connector::new(config, LIMIT)).await.unwrap()
 }
 
-fn one(harness: &Harness, node: u64, who: &holdfast::cli::pki::IssuedPaths) -> Client {
-    let address = harness.cluster.node(node).unwrap().ports().client_address();
-    harness.hasty(&address, &harness.cluster.client_ca(), who)
+async fn refuses_all_but_stale_reads(harness: &Harness, node: u64) {
+    let reason = |status: tonic::Status| status.get_details_error_info().unwrap().reason;
+    let mut admin = AdminServiceClient::new(connect(harness, node, &harness.administrator).await);
+    let write = v1::GrantRoleRequest {
+        request_id: Uuid::new_v4().to_string(),
+        operator: "nobody".to_owned(),
+        role: v1::Role::Auditor.into(),
+    };
+    let refused = admin.grant_role(write).await.unwrap_err();
+    assert_eq!(reason(refused), "NO_QUORUM_CONTACT");
+    let device = |stale| v1::GetDeviceRequest { device_id: harness.device.to_string(), stale };
+    let mut reader = AdminServiceClient::new(connect(harness, node, &harness.reader).await);
+    let refused = reader.get_device(device(false)).await.unwrap_err();
+    assert_eq!(reason(refused), "NO_QUORUM_CONTACT");
+    reader.get_device(device(true)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
