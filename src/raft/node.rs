@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::api::{
     ClusterView, Hello, Member, MemberReport, MemberStatus, NodeMetrics, NodeOptions, RaftError,
-    RaftTimes, Refusal,
+    RaftTimes, Refusal, StorageSizes,
 };
 use super::barrier::Barrier;
 use super::contact;
@@ -109,6 +109,21 @@ fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+fn storage_options(sizes: &StorageSizes) -> (WalOptions, ViewOptions) {
+    let wal = WalOptions {
+        segment_bytes: sizes.wal_segment_bytes,
+        cache_bytes: in_memory(sizes.wal_cache_bytes),
+        ..WalOptions::default()
+    };
+    let view = ViewOptions {
+        overlay_bytes: in_memory(sizes.overlay_bytes),
+        overlay_age: sizes.overlay_age,
+        cache_bytes: sizes.view_cache_bytes,
+        ..ViewOptions::default()
+    };
+    (wal, view)
+}
+
 fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
@@ -142,12 +157,7 @@ impl<F: Fs> Node<F> {
         let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
-        let sizes = &options.sizes;
-        let wal_options = WalOptions {
-            segment_bytes: sizes.wal_segment_bytes,
-            cache_bytes: in_memory(sizes.wal_cache_bytes),
-            ..WalOptions::default()
-        };
+        let (wal_options, view_options) = storage_options(&options.sizes);
         let wal = Wal::open(fs.clone(), &data_dir.wal(), wal_options)?;
         let joined = data_dir.joined()?;
         let empty = wal.vote().is_none() && wal.last().is_none();
@@ -155,12 +165,6 @@ impl<F: Fs> Node<F> {
             return Err(StartError::LogLost(options.id));
         }
         let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
-        let view_options = ViewOptions {
-            overlay_bytes: in_memory(sizes.overlay_bytes),
-            overlay_age: sizes.overlay_age,
-            cache_bytes: sizes.view_cache_bytes,
-            ..ViewOptions::default()
-        };
         let bounds = recovery::LogBounds {
             purged: wal.purged(),
             last: wal.last(),

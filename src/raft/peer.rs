@@ -17,7 +17,7 @@ pub use super::peers::{
 use super::api::{Hello, RaftError, Refusal};
 use super::membership::{change_from_wire, changed_to_wire};
 use super::node::Node;
-use super::types::{TypeConfig, Vote};
+use super::types::{TypeConfig, Vote, position};
 use super::wire::{
     append_from_wire, append_result_to_wire, log_id_from_wire, snapshot_header_from_wire,
     vote_from_wire, vote_request_from_wire, vote_response_to_wire, vote_to_wire,
@@ -266,6 +266,14 @@ impl<F: Fs> PeerHandle<F> {
                 SnapshotError::Damaged { .. } => Status::data_loss(error.to_string()),
                 other => unavailable(&other),
             })?;
+        // Openraft believes the header; it must say what the file holds.
+        let membership = super::wire::decode_stored_membership(&file.meta().membership);
+        let same = membership.is_ok_and(|held| held == meta.last_membership)
+            && file.meta().last == meta.last_log_id.as_ref().map(position);
+        if !same {
+            self.0.0.snapshots.discard(&file);
+            return Err(malformed("the header of the snapshot does not describe its file"));
+        }
         let snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>> =
             openraft::storage::Snapshot { meta, snapshot: file };
         let vote: Vote = vote;
