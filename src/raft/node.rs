@@ -35,6 +35,8 @@ use crate::storage::wal::{Space, Wal, WalError, WalOptions};
 
 /// Entries that stay in the log behind a snapshot, so that a follower that was briefly away needs no snapshot.
 const KEEP_ENTRIES: u64 = 10_000;
+/// How long a node that stops and has given leadership away waits to see who takes it.
+const ELECTION_MOMENT: Duration = Duration::from_millis(300);
 /// Most entries in one replication request.
 const PAYLOAD_ENTRIES: u64 = 512;
 
@@ -456,9 +458,29 @@ impl<F: Fs> Node<F> {
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
         let leads = self.0.link.leader().is_some_and(|leader| leader.id == self.0.identity.id);
-        if leads && let Err(error) = self.0.link.change_here(Change::Transfer(None)).await {
-            tracing::warn!(%error, "leadership could not be handed on");
+        if !leads {
+            return;
         }
+        tokio::select! {
+            biased;
+            handed = self.0.link.change_here(Change::Transfer(None)) => {
+                if let Err(error) = handed {
+                    tracing::warn!(%error, "leadership could not be handed on");
+                }
+            }
+            () = self.led_no_more() => {}
+        }
+    }
+
+    /// Returns a moment after this node stopped to lead: somebody stands by then, and it is for the others to elect.
+    async fn led_no_more(&self) {
+        let mut news = self.0.link.raft.server_metrics();
+        while news.borrow_and_update().state.is_leader() {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(ELECTION_MOMENT).await;
     }
 
     /// Stops taking part, and brings what is applied to disk, so that the next start is quick.
