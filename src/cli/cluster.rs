@@ -22,7 +22,7 @@ const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(3600);
 pub(super) enum ClusterCommand {
     /// Make a cluster of servers that run and are empty; once in its life
     Init(InitArgs),
-    /// Show every configured member; exit code 7 if one doesn't answer, 3 if nobody leads
+    /// Show every configured member; exit code 7 if one doesn't answer, 3 if nobody leads, 1 if states differ
     Status,
     /// Add an empty server as a learner: it gets the log and has no vote
     AddNode {
@@ -193,6 +193,7 @@ async fn status(context: &Context, client: &Client) -> Done {
             Err(CliError::new(exit, "nobody leads: no majority of the voters answers"))
         }
         Exit::Partial => Err(CliError::new(exit, status.unreachable())),
+        Exit::Failed => Err(CliError::new(exit, status.diverged())),
         other => Ok(other),
     }
 }
@@ -219,7 +220,7 @@ impl Show for InitView {
 struct StatusView {
     cluster_id: String,
     answered_by: u64,
-    /// 0 if nobody leads. A leader that lost its majority may not know that yet: see `quorum`.
+    /// 0 if nobody leads, as far as the answering node has had proof within the last second.
     leader_id: u64,
     /// Whether a majority of the voters answers.
     quorum: bool,
@@ -246,6 +247,8 @@ struct MemberView {
     audit_sequence: u64,
     log_bytes: u64,
     version: String,
+    /// Where its state differs from another member's; empty if it does not.
+    divergence: String,
 }
 
 impl From<v1::MemberStatus> for MemberView {
@@ -255,6 +258,7 @@ impl From<v1::MemberStatus> for MemberView {
             Ok(v1::MemberRole::Follower) => "follower",
             Ok(v1::MemberRole::Candidate) => "candidate",
             Ok(v1::MemberRole::Learner) => "learner",
+            Ok(v1::MemberRole::IsolatedLeader) => "isolated leader",
             Ok(v1::MemberRole::Unspecified) | Err(_) => "unknown",
         };
         let node = member.node.unwrap_or_default();
@@ -277,6 +281,7 @@ impl From<v1::MemberStatus> for MemberView {
             audit_sequence: member.audit_head.map_or(0, |head| head.sequence),
             log_bytes: member.log_bytes,
             version: member.version,
+            divergence: member.divergence,
         }
     }
 }
@@ -301,13 +306,23 @@ impl From<v1::GetStatusResponse> for StatusView {
 
 impl StatusView {
     fn exit(&self) -> Exit {
-        if self.leader_id == 0 || !self.quorum {
+        if self.members.iter().any(|member| !member.divergence.is_empty()) {
+            Exit::Failed
+        } else if self.leader_id == 0 || !self.quorum {
             Exit::Unavailable
         } else if self.members.iter().any(|member| !member.reachable) {
             Exit::Partial
         } else {
             Exit::Ok
         }
+    }
+
+    fn diverged(&self) -> String {
+        let diverged = self.members.iter().filter(|member| !member.divergence.is_empty());
+        let names: Vec<_> = diverged
+            .map(|member| format!("STATE DIVERGED: node {} {}", member.node_id, member.divergence))
+            .collect();
+        names.join("; ")
     }
 
     fn unreachable(&self) -> String {
@@ -333,7 +348,7 @@ impl Show for StatusView {
                 known(member.applied_index.to_string()),
                 known(if member.unsealed { "yes" } else { "no" }.to_owned()),
                 known(member.state_digest.get(..12).unwrap_or_default().to_owned()),
-                dash(&member.error),
+                dash(if member.divergence.is_empty() { &member.error } else { &member.divergence }),
             ]
         });
         let leader =
@@ -373,6 +388,17 @@ mod tests {
         assert!(view.sheet().as_str().contains("connection refused"));
         let json = serde_json::to_value(&view).unwrap();
         assert_eq!(json["members"][1]["error"], "connection refused");
+    }
+
+    #[test]
+    fn a_state_that_differs_is_named_and_makes_the_exit_code_failed() {
+        let mut members = vec![member(1, true), member(2, true), member(3, false)];
+        members[1].divergence = "differs from node 1 at log index 1024".to_owned();
+        let status = v1::GetStatusResponse { leader_id: 1, members, ..Default::default() };
+        let view = StatusView::from(status);
+        assert_eq!(view.exit(), Exit::Failed);
+        assert!(view.diverged().contains("node 2 differs from node 1"), "{}", view.diverged());
+        assert!(view.sheet().as_str().contains("log index 1024"));
     }
 
     #[test]

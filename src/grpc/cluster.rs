@@ -258,6 +258,7 @@ pub fn encode_member(status: &MemberStatus) -> v1::MemberStatus {
         MemberRole::Follower => v1::MemberRole::Follower,
         MemberRole::Candidate => v1::MemberRole::Candidate,
         MemberRole::Learner => v1::MemberRole::Learner,
+        MemberRole::IsolatedLeader => v1::MemberRole::IsolatedLeader,
     };
     v1::MemberStatus {
         reachable: true,
@@ -272,6 +273,7 @@ pub fn encode_member(status: &MemberStatus) -> v1::MemberStatus {
         audit_head: Some(encode::audit_head(&report.audit)),
         log_bytes: report.log_bytes,
         version: report.version.clone(),
+        divergence: report.divergence.clone(),
         ..known
     }
 }

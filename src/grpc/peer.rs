@@ -19,7 +19,7 @@ use crate::auth::{Authorities, identify_once};
 use crate::clock::SharedClock;
 use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
-use crate::raft::peer::{self, PEER_MESSAGE_BYTES, PeerHandle, Sender};
+use crate::raft::peer::{self, Call, PEER_MESSAGE_BYTES, PeerHandle, Sender};
 use crate::state::codec;
 use crate::tls::PeerCertificates;
 
@@ -53,9 +53,9 @@ impl<F: Fs> PeerApi<F> {
     }
 
     /// Who calls, proven.
-    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    fn check<T>(&self, request: &Request<T>, call: Call) -> Result<(), Status> {
         let sender = self.sender(request)?;
-        self.node.check(&sender).map_err(|refusal| {
+        self.node.check(&sender, call).map_err(|refusal| {
             tracing::warn!(from = sender.id.get(), %refusal, "a call on the peer port is refused");
             Status::permission_denied(refusal.to_string())
         })
@@ -126,7 +126,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<pb::HelloRequest>,
     ) -> Result<Response<pb::HelloResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::Greeting)?;
         let hello = self.node.hello();
         Ok(Response::new(pb::HelloResponse {
             node_id: hello.id.get(),
@@ -142,7 +142,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::Consensus)?;
         let answers = self.node.append(request.into_inner()).map_err(stopped)?;
         Ok(Response::new(answers.boxed()))
     }
@@ -151,7 +151,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::Consensus)?;
         self.node.vote(request.into_inner()).await.map(Response::new).map_err(stopped)
     }
 
@@ -159,7 +159,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::Consensus)?;
         self.node.pre_vote(request.into_inner()).await.map(Response::new).map_err(stopped)
     }
 
@@ -167,7 +167,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::Consensus)?;
         self.node.install_snapshot(request.into_inner()).await.map(Response::new)
     }
 
@@ -175,7 +175,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::Consensus)?;
         self.node.transfer_leader(request.into_inner()).await.map(Response::new).map_err(stopped)
     }
 
@@ -185,7 +185,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<Streaming<pb::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::OfMember)?;
         let mut commands = request.into_inner();
         let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);
         let node = self.node.clone();
@@ -214,7 +214,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::OfMember)?;
         let at = self
             .node
             .read_index()
@@ -228,15 +228,23 @@ impl<F: Fs> PeerService for PeerApi<F> {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::OfMember)?;
         Ok(Response::new(pb::StatusResponse { status: self.node.status() }))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<pb::CompareRequest>,
+    ) -> Result<Response<pb::CompareResponse>, Status> {
+        self.check(&request, Call::OfMember)?;
+        Ok(Response::new(self.node.compare()))
     }
 
     async fn membership(
         &self,
         request: Request<pb::MembershipRequest>,
     ) -> Result<Response<pb::MembershipResponse>, Status> {
-        self.check(&request)?;
+        self.check(&request, Call::OfMember)?;
         let changed = self.node.change_membership(request.into_inner()).await;
         changed.map(Response::new).map_err(|error| match error {
             crate::raft::RaftError::Membership(_) => malformed_change(&error),

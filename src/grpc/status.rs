@@ -168,6 +168,7 @@ fn raft_line(error: &RaftError) -> Line {
             Refusal::DiskLow => Line::new(Code::Unavailable, "DISK_LOW", error).retry(LATER),
             Refusal::NotMember => Line::new(Code::Unavailable, "NOT_A_MEMBER", error).retry(LATER),
             Refusal::Draining => Line::new(Code::Unavailable, "DRAINING", error).retry(SOON),
+            Refusal::ClockAhead => Line::new(Code::Unavailable, "CLOCK_AHEAD", error).retry(LATER),
         },
         RaftError::NotInitialised => {
             Line::precondition("CLUSTER_NOT_INITIALISED", "cluster", error)

@@ -41,6 +41,9 @@ pub enum MemberRole {
     Candidate,
     /// It gets the log and has no vote.
     Learner,
+    /// It led, and had no contact with a majority for a second: it leads no more, and does not know by whom it is
+    /// replaced.
+    IsolatedLeader,
 }
 
 /// What a member says of itself.
@@ -68,6 +71,8 @@ pub struct MemberReport {
     pub log_bytes: u64,
     /// Version of its program.
     pub version: String,
+    /// Where its state was found to differ from another member's, for a person; empty if it was not.
+    pub divergence: String,
 }
 
 /// A member, and what it said or why it said nothing.
@@ -113,6 +118,9 @@ pub enum Refusal {
     /// It is shutting down.
     #[error("the node is shutting down")]
     Draining,
+    /// The command's time is far ahead of the clock that counts: that of the leader, or of a majority.
+    #[error("the clock of the server that took the request is far ahead")]
+    ClockAhead,
 }
 
 /// Why the consensus gave no answer.
@@ -149,9 +157,9 @@ pub enum RaftError {
 pub struct NodeMetrics {
     /// Its term.
     pub term: u64,
-    /// Id of the leader; 0 if none is known.
+    /// Id of the leader; 0 if none is known, or a quorum was last known to follow it more than a second ago.
     pub leader: u64,
-    /// Whether it leads.
+    /// Whether it leads, a quorum having followed it within the last second.
     pub is_leader: bool,
     /// Last entry that it knows to be committed.
     pub committed_index: u64,
@@ -171,8 +179,12 @@ pub struct NodeMetrics {
     pub overlay_bytes: u64,
     /// Entries that are applied and not yet in the engine.
     pub view_lag_entries: u64,
-    /// Age of the newest snapshot in milliseconds; `None` if there is none.
+    /// Time since the newest command in the newest snapshot, in milliseconds; `None` if there is no snapshot.
     pub snapshot_age_ms: Option<u64>,
+    /// Whether the state was found to differ from another member's at the same log index.
+    pub divergence: bool,
+    /// Whether this node's clock is far ahead of a majority's.
+    pub clock_ahead: bool,
     /// Whether the disk has too little room left for proposals.
     pub disk_low: bool,
 }

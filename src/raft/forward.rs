@@ -102,13 +102,19 @@ async fn run_stream(
         }
     };
     let mut sequence = 0u64;
+    let mut next: Option<(Bytes, Answer)> = None;
     loop {
         tokio::select! {
-            next = receiver.recv() => {
-                let Some((command, answer)) = next else { break };
+            taken = receiver.recv(), if next.is_none() => {
+                next = taken;
+                if next.is_none() { break }
+            }
+            // Answers are read while there is no room for a request: the leader may wait for that itself.
+            room = requests.reserve(), if next.is_some() => {
+                let (Ok(room), Some((command, answer))) = (room, next.take()) else { break };
                 sequence = sequence.wrapping_add(1);
                 pending.lock().insert(sequence, answer);
-                if requests.send(pb::ForwardRequest { sequence, command }).await.is_err() { break }
+                room.send(pb::ForwardRequest { sequence, command });
             }
             answer = answers.message() => match answer {
                 Ok(Some(response)) => {
@@ -120,12 +126,37 @@ async fn run_stream(
         }
     }
     receiver.close();
+    if let Some((_, answer)) = next {
+        reply(answer, Err(ForwardFailure::NotLeader));
+    }
     while let Some((_, answer)) = receiver.recv().await {
         reply(answer, Err(ForwardFailure::NotLeader));
     }
     let left = std::mem::take(&mut *pending.lock());
     for (_, answer) in left {
         reply(answer, Err(ForwardFailure::Unknown));
+    }
+}
+
+/// A refusal as it goes back to the node that forwarded.
+pub(crate) const fn refusal_to_wire(refusal: Refusal) -> pb::forward_error::Refusal {
+    use pb::forward_error::Refusal as Wire;
+    match refusal {
+        Refusal::DiskLow => Wire::DiskLow,
+        Refusal::NotMember => Wire::NotMember,
+        Refusal::Draining => Wire::Draining,
+        Refusal::ClockAhead => Wire::ClockAhead,
+    }
+}
+
+const fn refusal_from_wire(refusal: pb::forward_error::Refusal) -> Refusal {
+    use pb::forward_error::Refusal as Wire;
+    match refusal {
+        // The first version knew one refusal only, and did not name it.
+        Wire::Unspecified | Wire::DiskLow => Refusal::DiskLow,
+        Wire::NotMember => Refusal::NotMember,
+        Wire::Draining => Refusal::Draining,
+        Wire::ClockAhead => Refusal::ClockAhead,
     }
 }
 
@@ -144,12 +175,33 @@ fn read_answer(response: pb::ForwardResponse) -> Result<Applied, ForwardFailure>
         Some(pb::forward_response::Result::Error(error)) => Err(match error.kind() {
             pb::forward_error::Kind::NotLeader => ForwardFailure::NotLeader,
             pb::forward_error::Kind::Refused => {
-                ForwardFailure::Refused(RaftError::Refused(Refusal::DiskLow))
+                ForwardFailure::Refused(RaftError::Refused(refusal_from_wire(error.refusal())))
             }
             pb::forward_error::Kind::OutcomeUnknown | pb::forward_error::Kind::Unspecified => {
                 ForwardFailure::Unknown
             }
         }),
         None => Err(ForwardFailure::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_its_kind_on_its_way_back() {
+        for refusal in
+            [Refusal::DiskLow, Refusal::NotMember, Refusal::Draining, Refusal::ClockAhead]
+        {
+            let error = pb::ForwardError {
+                kind: pb::forward_error::Kind::Refused.into(),
+                refusal: refusal_to_wire(refusal).into(),
+                ..pb::ForwardError::default()
+            };
+            let result = Some(pb::forward_response::Result::Error(error));
+            let read = read_answer(pb::ForwardResponse { sequence: 1, result });
+            assert_eq!(read, Err(ForwardFailure::Refused(RaftError::Refused(refusal))));
+        }
     }
 }

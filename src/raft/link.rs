@@ -12,9 +12,10 @@ use openraft::{Raft, ReadPolicy};
 use tokio::time::Instant;
 
 use super::api::{Member, RaftError, Refusal};
-use super::forward::{ForwardFailure, Forwarder};
+use super::forward::{ForwardFailure, Forwarder, refusal_to_wire};
 use super::machine::{AppliedState, StateMachine};
 use super::peers::{Lane, Peers};
+use super::time::TimeGuard;
 use super::types::{CommandBytes, TypeConfig, position};
 use super::wire::log_id_from_wire;
 use crate::domain::NodeId;
@@ -50,6 +51,7 @@ pub(crate) struct LeaderLink<F: Fs> {
     pub(crate) applied: Arc<AppliedState>,
     /// Held while members are added or removed.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) time: TimeGuard,
     forwarder: Forwarder,
 }
 
@@ -59,9 +61,11 @@ impl<F: Fs> LeaderLink<F> {
         peers: Arc<Peers>,
         wal: Wal<F>,
         applied: Arc<AppliedState>,
+        time: TimeGuard,
     ) -> Self {
         let forwarder = Forwarder::new(peers.clone());
-        Self { raft, peers, wal, applied, changing: tokio::sync::Mutex::default(), forwarder }
+        let changing = tokio::sync::Mutex::default();
+        Self { raft, peers, wal, applied, changing, time, forwarder }
     }
 
     /// This node's own id.
@@ -89,8 +93,8 @@ impl<F: Fs> LeaderLink<F> {
     pub(crate) async fn propose(&self, command: Bytes) -> Result<Applied, RaftError> {
         match self.until(PROPOSE_DEADLINE, || self.propose_once(command.clone())).await? {
             Ending::Answer(applied) => Ok(applied),
-            Ending::TooLate { in_doubt: true } => Err(RaftError::OutcomeUnknown),
-            Ending::TooLate { in_doubt: false } => Err(RaftError::NoLeader),
+            Ending::Failed { error, in_doubt } => Err(told(error, in_doubt)),
+            Ending::TooLate { in_doubt } => Err(told(RaftError::NoLeader, in_doubt)),
         }
     }
 
@@ -112,6 +116,7 @@ impl<F: Fs> LeaderLink<F> {
         if self.wal.space() == Space::Low {
             return Err(Miss::Final(RaftError::Refused(Refusal::DiskLow)));
         }
+        self.time.check(&command).map_err(|refusal| Miss::Final(RaftError::Refused(refusal)))?;
         match self.raft.client_write(CommandBytes(command)).await {
             Ok(response) => response.data.0.ok_or_else(|| {
                 Miss::Final(RaftError::Stopped("a command was applied without an outcome".into()))
@@ -121,7 +126,9 @@ impl<F: Fs> LeaderLink<F> {
             }
             Err(OpenraftError::APIError(_)) => Err(Miss::Unknown),
             Err(OpenraftError::Fatal(fatal)) => {
-                Err(Miss::Final(RaftError::Stopped(fatal.to_string())))
+                // It may be in the log already, and others may commit it.
+                tracing::warn!(%fatal, "the consensus stopped while a command was proposed");
+                Err(Miss::Final(RaftError::OutcomeUnknown))
             }
         }
     }
@@ -136,6 +143,7 @@ impl<F: Fs> LeaderLink<F> {
             kind: kind.into(),
             leader_id: self.leader().map_or(0, |leader| leader.id.get()),
             message,
+            refusal: pb::forward_error::Refusal::Unspecified.into(),
         };
         match self.propose_here(command).await {
             Ok(applied) => Ok(applied),
@@ -144,7 +152,8 @@ impl<F: Fs> LeaderLink<F> {
             }
             Err(Miss::Unknown) => Err(refuse(Kind::OutcomeUnknown, String::new())),
             Err(Miss::Final(RaftError::Refused(refusal))) => {
-                Err(refuse(Kind::Refused, refusal.to_string()))
+                let error = refuse(Kind::Refused, refusal.to_string());
+                Err(pb::ForwardError { refusal: refusal_to_wire(refusal).into(), ..error })
             }
             Err(Miss::Final(error)) => Err(refuse(Kind::OutcomeUnknown, error.to_string())),
         }
@@ -154,6 +163,7 @@ impl<F: Fs> LeaderLink<F> {
     pub(crate) async fn read_index(&self) -> Result<Position, RaftError> {
         match self.until(READ_DEADLINE, || self.read_index_once()).await? {
             Ending::Answer(position) => Ok(position),
+            Ending::Failed { error, .. } => Err(error),
             Ending::TooLate { .. } => Err(RaftError::NoLeader),
         }
     }
@@ -212,7 +222,7 @@ impl<F: Fs> LeaderLink<F> {
                 biased;
                 result = attempt() => match result {
                     Ok(answer) => return Ok(Ending::Answer(answer)),
-                    Err(Miss::Final(error)) => return Err(error),
+                    Err(Miss::Final(error)) => return Ok(Ending::Failed { error, in_doubt }),
                     Err(Miss::NotProposed) => {}
                     Err(Miss::Unknown) => in_doubt = true,
                 },
@@ -248,11 +258,36 @@ impl<F: Fs> LeaderLink<F> {
     }
 }
 
+/// What is told of a proposal that failed: an earlier try may have been proposed, whatever the last one came to.
+fn told(error: RaftError, in_doubt: bool) -> RaftError {
+    if in_doubt { RaftError::OutcomeUnknown } else { error }
+}
+
 /// How a series of tries ended.
 enum Ending<T> {
     Answer(T),
+    /// Trying again would not help.
+    Failed {
+        /// Why the last try failed.
+        error: RaftError,
+        /// Whether an earlier try may have been proposed.
+        in_doubt: bool,
+    },
     TooLate {
         /// Whether a try was given up that may have been proposed.
         in_doubt: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_after_a_try_that_may_have_been_proposed_is_an_unknown_outcome() {
+        let refused = RaftError::Refused(Refusal::DiskLow);
+        assert_eq!(told(refused.clone(), false), refused);
+        assert_eq!(told(refused, true), RaftError::OutcomeUnknown);
+        assert_eq!(told(RaftError::NoLeader, true), RaftError::OutcomeUnknown);
+    }
 }

@@ -9,9 +9,10 @@ use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::compare::{self, Ring, StateAt};
 use super::types::{
     Entry, LogId, Response, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
 };
@@ -32,17 +33,24 @@ pub(crate) struct AppliedState {
     pub(crate) view: Arc<View>,
     heads: RwLock<Heads>,
     index: watch::Sender<Option<u64>>,
+    /// Digests of earlier states, to be compared with other nodes'.
+    ring: Mutex<Ring>,
 }
 
 impl AppliedState {
     pub(crate) fn new(view: Arc<View>, heads: Heads) -> Self {
         let index = watch::Sender::new(heads.position.map(|position| position.index));
-        Self { view, heads: RwLock::new(heads), index }
+        Self { view, heads: RwLock::new(heads), index, ring: Mutex::default() }
     }
 
     /// The facts of the state, all of one moment.
     pub(crate) fn heads(&self) -> Heads {
         self.heads.read().clone()
+    }
+
+    /// Whether a node was a member once and was removed.
+    pub(crate) fn was_removed(&self, id: NodeId) -> bool {
+        self.heads.read().removed.contains(&id)
     }
 
     /// The last applied index.
@@ -55,8 +63,20 @@ impl AppliedState {
         self.index.subscribe()
     }
 
+    /// The state now and earlier, at some indexes, ascending.
+    pub(crate) fn states(&self) -> Vec<StateAt> {
+        let mut states: Vec<_> = self.ring.lock().states().collect();
+        let heads = self.heads();
+        let now = heads.position.map(|position| (position.index, heads.state_digest()));
+        states.extend(now.filter(|now| states.last() != Some(now)));
+        states
+    }
+
     fn publish(&self, heads: &Heads) {
         let index = heads.position.map(|position| position.index);
+        if let Some(index) = index.filter(|index| index.is_multiple_of(compare::EVERY)) {
+            self.ring.lock().push((index, heads.state_digest()));
+        }
         *self.heads.write() = heads.clone();
         self.index.send_replace(index);
     }
@@ -124,6 +144,11 @@ impl<F: Fs> StateMachine<F> {
     }
 }
 
+/// A batch ends at the indexes whose digests are kept (I4), so that all nodes see the state there.
+fn ends_batch(batch: &[EntryResponder<TypeConfig>]) -> bool {
+    batch.last().is_some_and(|(entry, _)| entry.log_id.index.is_multiple_of(compare::EVERY))
+}
+
 fn state_entry(entry: Entry) -> state::Entry {
     match entry.payload {
         EntryPayload::Blank => state::Entry::Blank,
@@ -157,7 +182,7 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
     {
         while let Some(first) = entries.try_next().await? {
             let mut batch = vec![first];
-            while batch.len() < APPLY_BATCH {
+            while batch.len() < APPLY_BATCH && !ends_batch(&batch) {
                 match entries.next().now_or_never().flatten() {
                     Some(entry) => batch.push(entry?),
                     None => break,
@@ -168,8 +193,19 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
         Ok(())
     }
 
+    /// Openraft takes a failed build for the end of the node. So snapshots are built beside it (`snapshots.rs`), and it
+    /// is only handed what is there already, or told that there is nothing. It must have one when it starts with a log
+    /// that was purged and no snapshot.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder<F>> {
+        match self.snapshots.current() {
+            Some(file) if !force => Some(SnapshotBuilder::Ready(file)),
+            None if !force => None,
+            _ => Some(self.get_snapshot_builder().await),
+        }
+    }
+
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<F> {
-        SnapshotBuilder { view: self.applied.view.clone(), snapshots: self.snapshots.clone() }
+        SnapshotBuilder::Build(self.applied.view.clone(), self.snapshots.clone())
     }
 
     async fn install_snapshot(
@@ -196,10 +232,12 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
     }
 }
 
-/// Makes a snapshot while writes go on.
-pub(crate) struct SnapshotBuilder<F: Fs> {
-    view: Arc<View>,
-    snapshots: Arc<Snapshots<F>>,
+/// Gives openraft a snapshot.
+pub(crate) enum SnapshotBuilder<F: Fs> {
+    /// One that is published.
+    Ready(SnapshotFile<F>),
+    /// One that is made while writes go on.
+    Build(Arc<View>, Arc<Snapshots<F>>),
 }
 
 impl<F: Fs> RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder<F> {
@@ -208,17 +246,17 @@ impl<F: Fs> RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder<F> {
     async fn build_snapshot(
         &mut self,
     ) -> Result<SnapshotOf<TypeConfig, SnapshotFile<F>>, io::Error> {
-        let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
-        let file = tokio::task::spawn_blocking(move || snapshots.build(&view))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let file = match self {
+            Self::Ready(file) => file.clone(),
+            Self::Build(view, snapshots) => {
+                let (view, snapshots) = (view.clone(), snapshots.clone());
+                tokio::task::spawn_blocking(move || snapshots.build(&view))
+                    .await
+                    .map_err(io::Error::other)?
+                    .map_err(io::Error::other)?
+            }
+        };
         let meta = raft_meta(file.meta().last, &file.meta().membership)?;
-        tracing::info!(
-            index = meta.last_log_id.map(|id| id.index),
-            bytes = file.bytes(),
-            "snapshot taken"
-        );
         Ok(openraft::storage::Snapshot { meta, snapshot: file })
     }
 }

@@ -8,6 +8,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::api::{Member, RaftError};
+use super::contact::last_answers;
 use super::link::LeaderLink;
 use super::peers::Lane;
 use super::types::{LogId, position};
@@ -24,6 +25,12 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a new leader may take to appear after a transfer.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
+/// A member that has not answered the leader for this long is not counted on.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+/// The same in heartbeats, if those are rare.
+const ANSWERS_WITHIN_BEATS: u64 = 4;
+/// How often it is looked whether a leader that hands over is still answered.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A change of the membership, or of who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,18 +135,24 @@ impl<F: Fs> LeaderLink<F> {
     async fn add_learner(&self, member: Member) -> Result<LogId, RaftError> {
         // What is checked must still hold when the change is proposed.
         let _one_at_a_time = self.changing.lock().await;
-        let (known, since) = {
+        let (known, at) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let membership = &metrics.membership_config;
-            let since = membership.log_id().as_ref().map_or(0, |id| id.index);
-            (membership.get_node(&member.id.get()).cloned(), since)
+            (membership.get_node(&member.id.get()).cloned(), *membership.log_id())
         };
-        if let Some(known) = known {
-            let what = format!("node {} is a member already, at {}", known.id, known.peer_address);
-            return Err(RaftError::Membership(what));
+        match (known, at) {
+            // Asked again after a lost answer.
+            (Some(known), Some(at)) if known == member => return Ok(at),
+            (Some(known), _) => {
+                let (id, address) = (known.id, known.peer_address);
+                let what = format!("node {id} is another member already, at {address}");
+                return Err(RaftError::Membership(what));
+            }
+            (None, at) => {
+                self.check_not_removed(member.id, at.map_or(0, |at| at.index)).await?;
+            }
         }
-        self.check_not_removed(member.id, since).await?;
         let id = member.id.get();
         self.raft
             .add_learner(id, member, false)
@@ -160,6 +173,9 @@ impl<F: Fs> LeaderLink<F> {
     }
 
     async fn promote(&self, id: NodeId) -> Result<LogId, RaftError> {
+        if let Some(at) = self.voter_since(id) {
+            return Ok(at);
+        }
         let mut metrics = self.raft.metrics();
         let caught_up = async {
             while self.behind(id)? > CAUGHT_UP_ENTRIES {
@@ -177,9 +193,47 @@ impl<F: Fs> LeaderLink<F> {
                 return Err(RaftError::Membership(what));
             }
         }
+        let _one_at_a_time = self.changing.lock().await;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.get()]));
+        self.check_majority(|voters| {
+            voters.insert(id.get());
+        })?;
         let response = self.raft.change_membership(change, false).await;
         response.map(|response| response.log_id).map_err(refused)
+    }
+
+    /// The membership by which a node has a vote, once it is committed: for a promotion that is asked for again.
+    fn voter_since(&self, id: NodeId) -> Option<LogId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.committed_membership_config;
+        let joint = membership.membership().get_joint_config();
+        joint.iter().all(|voters| voters.contains(&id.get())).then(|| *membership.log_id())?
+    }
+
+    fn answers_within(&self) -> Duration {
+        let beat = self.raft.config().heartbeat_interval;
+        ANSWERS_WITHIN.max(Duration::from_millis(beat.saturating_mul(ANSWERS_WITHIN_BEATS)))
+    }
+
+    /// Refuses a change after which no majority would answer: nothing could be written any more, and the change could
+    /// not even be taken back.
+    fn check_majority(&self, change: impl FnOnce(&mut BTreeSet<u64>)) -> Result<(), RaftError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let mut voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        change(&mut voters);
+        let answering: BTreeSet<u64> = last_answers(&metrics)
+            .filter(|(_, age)| *age <= self.answers_within())
+            .map(|(id, _)| id)
+            .chain([metrics.id])
+            .collect();
+        match silent_majority(&voters, &answering) {
+            None => Ok(()),
+            Some(silent) => Err(RaftError::Membership(format!(
+                "no majority would be left that answers: node {silent} does not; bring it back or remove it first"
+            ))),
+        }
     }
 
     /// How many entries a learner is behind.
@@ -187,9 +241,6 @@ impl<F: Fs> LeaderLink<F> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        if membership.voter_ids().any(|voter| voter == id.get()) {
-            return Err(RaftError::Membership(format!("node {id} has a vote already")));
-        }
         if membership.get_node(&id.get()).is_none() {
             return Err(RaftError::Membership(format!("node {id} is no member; add it first")));
         }
@@ -202,17 +253,28 @@ impl<F: Fs> LeaderLink<F> {
     async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {
         let _one_at_a_time = self.changing.lock().await;
         let metrics = self.raft.metrics();
-        let (is_voter, voters) = {
+        let (member, voters, at) = {
             let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            if membership.get_node(&id.get()).is_none() {
-                return Err(RaftError::Membership(format!("node {id} is no member")));
-            }
+            let membership = &metrics.membership_config;
             let voters: BTreeSet<u64> = membership.voter_ids().collect();
-            (voters.contains(&id.get()), voters.len())
+            (membership.get_node(&id.get()).is_some(), voters, *membership.log_id())
         };
-        if is_voter && voters == 1 {
+        let is_voter = voters.contains(&id.get());
+        if !member {
+            // Asked again after a lost answer, unless it never was a member.
+            let checked = self.check_not_removed(id, at.map_or(0, |at| at.index)).await;
+            let removed = matches!(checked, Err(RaftError::RemovedId(_)));
+            return at
+                .filter(|_| removed)
+                .ok_or_else(|| RaftError::Membership(format!("node {id} is no member")));
+        }
+        if is_voter && voters.len() == 1 {
             return Err(RaftError::Membership("the last voter can't be removed".into()));
+        }
+        if is_voter {
+            self.check_majority(|voters| {
+                voters.remove(&id.get());
+            })?;
         }
         let ids = BTreeSet::from([id.get()]);
         let change = if is_voter {
@@ -229,6 +291,9 @@ impl<F: Fs> LeaderLink<F> {
 
     /// Hands leadership to `to`, or to the voter that is furthest ahead.
     async fn transfer(&self, to: Option<NodeId>) -> Result<Changed, RaftError> {
+        if to == Some(self.id()) {
+            return Ok(Changed { position: None, leader: to });
+        }
         let target = self.transfer_target(to)?;
         self.raft.trigger().transfer_leader(target).await.map_err(stopped)?;
         let mut news = self.raft.server_metrics();
@@ -239,7 +304,13 @@ impl<F: Fs> LeaderLink<F> {
                 if let Some(leader) = leader.filter(|leader| *leader != own) {
                     return Ok(NodeId::new(leader));
                 }
-                news.changed().await.map_err(|error| RaftError::Stopped(error.to_string()))?;
+                // When all stop at once, nobody is left to take over.
+                if leader == Some(own) {
+                    self.transfer_target(to)?;
+                }
+                if let Ok(changed) = tokio::time::timeout(LOOK, news.changed()).await {
+                    changed.map_err(|error| RaftError::Stopped(error.to_string()))?;
+                }
             }
         };
         let leader = tokio::time::timeout(TRANSFER_DEADLINE, taken)
@@ -254,22 +325,34 @@ impl<F: Fs> LeaderLink<F> {
         let own = self.id().get();
         let voters: BTreeSet<u64> =
             metrics.membership_config.voter_ids().filter(|id| *id != own).collect();
+        let answering: BTreeSet<u64> = last_answers(&metrics)
+            .filter(|(id, age)| voters.contains(id) && *age <= self.answers_within())
+            .map(|(id, _)| id)
+            .collect();
         if let Some(to) = to {
-            let known = voters.contains(&to.get());
-            return if known {
+            return if answering.contains(&to.get()) {
                 Ok(to.get())
+            } else if voters.contains(&to.get()) {
+                Err(RaftError::Membership(format!("node {to} does not answer")))
             } else {
                 Err(RaftError::Membership(format!("node {to} is not another voter")))
             };
         }
         let replication = metrics.replication.iter().flatten();
         let ahead = replication
-            .filter(|(id, _)| voters.contains(*id))
+            .filter(|(id, _)| answering.contains(*id))
             .max_by_key(|(_, matched)| matched.map(|m| m.index));
         ahead
             .map(|(id, _)| *id)
-            .ok_or_else(|| RaftError::Membership("there is no other voter".into()))
+            .ok_or_else(|| RaftError::Membership("no other voter answers".into()))
     }
+}
+
+/// A voter that does not answer, if those that do are no majority.
+fn silent_majority(voters: &BTreeSet<u64>, answering: &BTreeSet<u64>) -> Option<u64> {
+    let present = voters.intersection(answering).count();
+    let missing = voters.difference(answering).next().copied();
+    missing.filter(|_| present <= voters.len() / 2)
 }
 
 fn stopped(error: impl std::fmt::Display) -> RaftError {
@@ -288,5 +371,20 @@ fn refused(
             openraft::errors::ClientWriteError::ForwardToLeader(_),
         ) => RaftError::NoLeader,
         openraft::errors::RaftError::APIError(error) => RaftError::Membership(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_of_the_voters_that_are_left_has_to_answer() {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        assert_eq!(silent_majority(&set(&[1, 2, 3]), &set(&[1, 2])), None);
+        assert_eq!(silent_majority(&set(&[1, 2, 3]), &set(&[1, 9])), Some(2));
+        assert_eq!(silent_majority(&set(&[1, 3]), &set(&[1, 2])), Some(3));
+        assert_eq!(silent_majority(&set(&[1, 2, 3, 4]), &set(&[1, 2])), Some(3));
+        assert_eq!(silent_majority(&set(&[1]), &set(&[1])), None);
     }
 }

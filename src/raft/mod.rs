@@ -4,16 +4,21 @@
 
 mod api;
 mod barrier;
+mod compare;
+mod contact;
 mod forward;
 mod link;
 mod log_store;
+mod lost_leader;
 mod machine;
 mod membership;
 mod network;
 mod node;
 pub mod peer;
 mod peers;
+mod snapshots;
 mod status;
+mod time;
 mod types;
 mod watch;
 mod wire;

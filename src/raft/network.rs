@@ -143,7 +143,8 @@ impl<F: Fs> Connection<F> {
             Some(beats) => beats,
             None => Beats::open(self.control()?).await.map_err(unreachable)?,
         };
-        let answer = beats.exchange(append_to_wire(request)).await.map_err(unreachable)?;
+        let request = stamped(&self.peers, request);
+        let answer = beats.exchange(request).await.map_err(unreachable)?;
         let result = append_result_from_wire(answer).map_err(unreachable)?;
         // After a refusal the follower ends the stream.
         self.beats = result.is_ok().then_some(beats);
@@ -195,11 +196,11 @@ impl<F: Fs> Connection<F> {
         term.store(first.vote.leader_id.term, Ordering::Relaxed);
         let greeting = self.peers.greet(&self.member, first.vote.leader_id.term).await;
         greeting.map_err(|message| unreachable(text(message)))?;
-        let sent = in_flight.clone();
+        let (sent, stamping) = (in_flight.clone(), self.peers.clone());
         let requests =
             futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
                 sent.fetch_add(1, Ordering::Relaxed);
-                append_to_wire(request)
+                stamped(&stamping, request)
             });
         let answers = client.append(requests).await.map_err(unreachable)?.into_inner();
         let (peers, member) = (self.peers.clone(), self.member.id);
@@ -217,6 +218,11 @@ impl<F: Fs> Connection<F> {
         });
         Ok(answers.boxed())
     }
+}
+
+/// A batch as it travels, with the age of the leader's proof that a quorum follows it.
+fn stamped(peers: &Peers, request: AppendEntriesRequest<TypeConfig>) -> pb::AppendRequest {
+    pb::AppendRequest { quorum_age_ms: peers.quorum_age_ms(), ..append_to_wire(request) }
 }
 
 /// The next answer of a follower. While nothing is under way it may be silent for ever; else it has a deadline.
@@ -315,10 +321,17 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         };
         // A reader that failed has cut the stream short, so the call failed too; its error says more.
         if let Ok(Err(error)) = reader.await {
+            self.peers.note_snapshot_refused();
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         }
-        let response =
-            response.map_err(|status| StreamingError::Network(NetworkError::new(&status)))?;
+        let response = response.map_err(|status| {
+            if status.code() == tonic::Code::DataLoss {
+                self.peers.note_snapshot_refused();
+                // Sending it again at once would not help.
+                return StreamingError::Unreachable(Unreachable::new(&status));
+            }
+            StreamingError::Network(NetworkError::new(&status))
+        })?;
         let vote = vote_from_wire(response.into_inner().vote)
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         Ok(SnapshotResponse::new(vote))

@@ -6,21 +6,25 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, Raft, SnapshotPolicy};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::{
-    ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics,
-    NodeOptions, RaftError, RaftTimes, Refusal,
+    ClusterView, Hello, Member, MemberReport, MemberStatus, NodeMetrics, NodeOptions, RaftError,
+    RaftTimes, Refusal, StorageSizes,
 };
 use super::barrier::Barrier;
+use super::contact;
 use super::link::LeaderLink;
 use super::log_store::LogStore;
 use super::machine::{AppliedState, StateMachine};
 use super::membership::Change;
 use super::network::Network;
 use super::peers::{Identity, Peers};
-use crate::domain::NodeId;
+use super::time::TimeGuard;
+use crate::clock::SharedClock;
+use crate::domain::{NodeId, Timestamp};
 use crate::fs::{Fs, StdFs};
 use crate::state::{Applied, Command, Position, codec};
 use crate::storage::layout::{DataDir, ExpectedIdentity, LayoutError};
@@ -31,6 +35,8 @@ use crate::storage::wal::{Space, Wal, WalError, WalOptions};
 
 /// Entries that stay in the log behind a snapshot, so that a follower that was briefly away needs no snapshot.
 const KEEP_ENTRIES: u64 = 10_000;
+/// How long a node that stops and has given leadership away waits to see who takes it.
+const ELECTION_MOMENT: Duration = Duration::from_millis(300);
 /// Most entries in one replication request.
 const PAYLOAD_ENTRIES: u64 = 512;
 
@@ -81,10 +87,14 @@ pub(crate) struct Inner<F: Fs> {
     pub(crate) failed: watch::Sender<Option<String>>,
     pub(crate) elections: AtomicU64,
     pub(crate) draining: AtomicBool,
+    pub(crate) divergence: Mutex<Option<String>>,
+    /// Whether a leader is being looked after, see `lost_leader.rs`.
+    pub(crate) suspecting: AtomicBool,
+    pub(crate) started: Instant,
+    /// When a leader last had proof of a quorum, in milliseconds since the start; 0 for never.
+    pub(crate) heard_ms: AtomicU64,
     barrier: Barrier,
     unsealed: AtomicBool,
-    started: Instant,
-    heard_ms: AtomicU64,
 }
 
 /// A node of the cluster. Cheap to clone.
@@ -99,6 +109,21 @@ impl<F: Fs> Clone for Node<F> {
 /// A size in memory; no machine has more than it can address.
 fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn storage_options(sizes: &StorageSizes) -> (WalOptions, ViewOptions) {
+    let wal = WalOptions {
+        segment_bytes: sizes.wal_segment_bytes,
+        cache_bytes: in_memory(sizes.wal_cache_bytes),
+        ..WalOptions::default()
+    };
+    let view = ViewOptions {
+        overlay_bytes: in_memory(sizes.overlay_bytes),
+        overlay_age: sizes.overlay_age,
+        cache_bytes: sizes.view_cache_bytes,
+        ..ViewOptions::default()
+    };
+    (wal, view)
 }
 
 fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
@@ -129,17 +154,16 @@ impl<F: Fs> Node<F> {
     ///
     /// # Errors
     /// If the data directory, the log, the snapshots or the certificates are not usable. Nothing is repaired silently.
-    pub async fn start(fs: F, options: NodeOptions) -> Result<Self, StartError> {
+    pub async fn start(
+        fs: F,
+        options: NodeOptions,
+        clock: SharedClock,
+    ) -> Result<Self, StartError> {
         let expected = ExpectedIdentity { cluster: options.cluster, node: options.id };
         let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
-        let sizes = &options.sizes;
-        let wal_options = WalOptions {
-            segment_bytes: sizes.wal_segment_bytes,
-            cache_bytes: in_memory(sizes.wal_cache_bytes),
-            ..WalOptions::default()
-        };
+        let (wal_options, view_options) = storage_options(&options.sizes);
         let wal = Wal::open(fs.clone(), &data_dir.wal(), wal_options)?;
         let joined = data_dir.joined()?;
         let empty = wal.vote().is_none() && wal.last().is_none();
@@ -147,12 +171,6 @@ impl<F: Fs> Node<F> {
             return Err(StartError::LogLost(options.id));
         }
         let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
-        let view_options = ViewOptions {
-            overlay_bytes: in_memory(sizes.overlay_bytes),
-            overlay_age: sizes.overlay_age,
-            cache_bytes: sizes.view_cache_bytes,
-            ..ViewOptions::default()
-        };
         let bounds = recovery::LogBounds {
             purged: wal.purged(),
             last: wal.last(),
@@ -168,7 +186,12 @@ impl<F: Fs> Node<F> {
             Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
                 .await
                 .map_err(|error| StartError::Raft(error.to_string()))?;
-        let link = Arc::new(LeaderLink::new(raft, peers, wal, applied.clone()));
+        peers.tell_quorum_age(Box::new({
+            let metrics = raft.metrics();
+            move || contact::quorum_age(&metrics.borrow_watched())
+        }));
+        let time = TimeGuard::new(clock);
+        let link = Arc::new(LeaderLink::new(raft, peers, wal, applied.clone(), time));
         let barrier = Barrier::start({
             let link = link.clone();
             move || {
@@ -187,10 +210,12 @@ impl<F: Fs> Node<F> {
             failed: watch::Sender::new(None),
             elections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            barrier,
-            unsealed: AtomicBool::new(false),
+            divergence: Mutex::default(),
+            suspecting: AtomicBool::new(false),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            barrier,
+            unsealed: AtomicBool::new(false),
         }));
         if !empty {
             node.mark_joined()?;
@@ -218,12 +243,6 @@ impl<F: Fs> Node<F> {
         Ok(())
     }
 
-    /// Notes that a leader was heard from.
-    pub(crate) fn note_leader_heard(&self) {
-        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.heard_ms.store(now.max(1), Ordering::Relaxed);
-    }
-
     /// Proposes a command on any node, forwarding it to the leader at most once a try, and answers when it is committed
     /// and applied where it was proposed. Does not wait for the local apply.
     ///
@@ -240,6 +259,8 @@ impl<F: Fs> Node<F> {
         }
         if self.0.draining.load(Ordering::Relaxed) {
             Err(RaftError::Refused(Refusal::Draining))
+        } else if self.0.applied.was_removed(self.0.identity.id) {
+            Err(RaftError::Refused(Refusal::NotMember))
         } else {
             Ok(())
         }
@@ -274,26 +295,6 @@ impl<F: Fs> Node<F> {
         &self.0.applied.view
     }
 
-    /// How recent the applied state is known to be.
-    pub fn freshness(&self) -> Freshness {
-        let applied_index = self.0.applied.index().unwrap_or(0);
-        let metrics = self.0.link.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leads = metrics.current_leader == Some(self.0.identity.id.get());
-        let age = if leads {
-            metrics
-                .last_quorum_acked
-                .as_ref()
-                .map_or(Duration::MAX, |at| openraft::Instant::elapsed(&**at))
-        } else {
-            match self.0.heard_ms.load(Ordering::Relaxed) {
-                0 => Duration::MAX,
-                heard => self.0.started.elapsed().saturating_sub(Duration::from_millis(heard)),
-            }
-        };
-        Freshness { applied_index, age }
-    }
-
     /// Whether the node is, or was, a member of a cluster.
     pub fn initialized(&self) -> bool {
         self.0.link.initialized()
@@ -310,7 +311,7 @@ impl<F: Fs> Node<F> {
                 .nodes()
                 .map(|(id, member)| (member.clone(), voters.contains(id)))
                 .collect();
-            (metrics.current_leader.map(NodeId::new), members)
+            (self.known_leader(&metrics), members)
         };
         let asked = members.into_iter().map(|(member, voter)| async move {
             let answer = if member.id == self.0.identity.id {
@@ -331,12 +332,7 @@ impl<F: Fs> Node<F> {
         let metrics = self.0.link.raft.metrics();
         let metrics = metrics.borrow_watched();
         MemberReport {
-            role: match metrics.state {
-                openraft::ServerState::Leader => MemberRole::Leader,
-                openraft::ServerState::Candidate => MemberRole::Candidate,
-                openraft::ServerState::Learner => MemberRole::Learner,
-                _ => MemberRole::Follower,
-            },
+            role: self.role(&metrics),
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: heads.position.map_or(0, |position| position.index),
@@ -347,6 +343,7 @@ impl<F: Fs> Node<F> {
             audit: heads.audit,
             log_bytes: self.0.link.wal.disk_bytes(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            divergence: self.0.divergence.lock().clone().unwrap_or_default(),
         }
     }
 
@@ -431,14 +428,15 @@ impl<F: Fs> Node<F> {
     pub fn metrics(&self) -> NodeMetrics {
         let metrics = self.0.link.raft.metrics();
         let metrics = metrics.borrow_watched();
+        let leader = self.known_leader(&metrics);
         let wal = &self.0.link.wal;
         let applied = self.0.applied.index().unwrap_or(0);
         let durable =
             self.view().durable_position().ok().flatten().map_or(0, |position| position.index);
         NodeMetrics {
             term: metrics.current_term,
-            leader: metrics.current_leader.unwrap_or(0),
-            is_leader: metrics.current_leader == Some(self.0.identity.id.get()),
+            leader: leader.map_or(0, NodeId::get),
+            is_leader: leader == Some(self.0.identity.id),
             committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
             applied_index: applied,
             last_log_index: metrics.last_log_index.unwrap_or(0),
@@ -448,18 +446,45 @@ impl<F: Fs> Node<F> {
             wal_disk_bytes: wal.disk_bytes(),
             overlay_bytes: self.view().overlay_bytes(),
             view_lag_entries: applied.saturating_sub(durable),
-            snapshot_age_ms: None,
+            snapshot_age_ms: self.0.snapshots.current().map(|file| self.since(file.meta().time)),
+            divergence: self.0.divergence.lock().is_some(),
+            clock_ahead: self.0.link.time.own_ahead(),
             disk_low: wal.space() == Space::Low,
         }
+    }
+
+    /// Milliseconds since `time` by this machine's clock.
+    fn since(&self, time: Timestamp) -> u64 {
+        self.0.link.time.now().as_millis().saturating_sub(time.as_millis())
     }
 
     /// Hands leadership on if the node leads, and takes no proposals any more.
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
         let leads = self.0.link.leader().is_some_and(|leader| leader.id == self.0.identity.id);
-        if leads && let Err(error) = self.0.link.change_here(Change::Transfer(None)).await {
-            tracing::warn!(%error, "leadership could not be handed on");
+        if !leads {
+            return;
         }
+        tokio::select! {
+            biased;
+            handed = self.0.link.change_here(Change::Transfer(None)) => {
+                if let Err(error) = handed {
+                    tracing::warn!(%error, "leadership could not be handed on");
+                }
+            }
+            () = self.led_no_more() => {}
+        }
+    }
+
+    /// Returns a moment after this node stopped to lead: somebody stands by then, and it is for the others to elect.
+    async fn led_no_more(&self) {
+        let mut news = self.0.link.raft.server_metrics();
+        while news.borrow_and_update().state.is_leader() {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(ELECTION_MOMENT).await;
     }
 
     /// Stops taking part, and brings what is applied to disk, so that the next start is quick.

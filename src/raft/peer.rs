@@ -1,5 +1,7 @@
 //! What the peer port may do with a node: the receiving half of the conversation between nodes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use holdfast_proto::peer::v1 as pb;
@@ -15,7 +17,7 @@ pub use super::peers::{
 use super::api::{Hello, RaftError, Refusal};
 use super::membership::{change_from_wire, changed_to_wire};
 use super::node::Node;
-use super::types::{TypeConfig, Vote};
+use super::types::{TypeConfig, Vote, position};
 use super::wire::{
     append_from_wire, append_result_to_wire, log_id_from_wire, snapshot_header_from_wire,
     vote_from_wire, vote_request_from_wire, vote_response_to_wire, vote_to_wire,
@@ -23,7 +25,7 @@ use super::wire::{
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
 use crate::state::{Applied, Position};
-use crate::storage::snapshot::SnapshotFile;
+use crate::storage::snapshot::{SnapshotError, SnapshotFile};
 use crate::storage::wal::Space;
 
 /// Who sent a call, and whom it is for.
@@ -39,6 +41,17 @@ pub struct Sender {
     pub to: NodeId,
     /// The life of that node's data directory; unknown only before the node is a member.
     pub to_incarnation: Option<Incarnation>,
+}
+
+/// What a call asks for, which says who may make it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Who is there. Asked also before the node is a member, when nobody knows the life of its data directory.
+    Greeting,
+    /// The conversation of the consensus. A new leader may be ahead of this node's membership.
+    Consensus,
+    /// Something that is done for members only.
+    OfMember,
 }
 
 /// Why a call between nodes is refused.
@@ -60,6 +73,15 @@ pub enum PeerRefusal {
         "node {0} has another incarnation than the membership says; it lost its data and must be replaced"
     )]
     SenderIncarnation(NodeId),
+    /// The call does not say which life of this node's data directory it is for.
+    #[error("the call does not say which incarnation of this node it is for")]
+    NoIncarnation,
+    /// The sender was removed from the cluster.
+    #[error("node {0} was removed from the cluster")]
+    Removed(NodeId),
+    /// The sender is no member.
+    #[error("node {0} is no member of the cluster")]
+    NotMember(NodeId),
 }
 
 /// The receiving half of a node.
@@ -86,7 +108,7 @@ impl<F: Fs> PeerHandle<F> {
     ///
     /// # Errors
     /// If it is not.
-    pub fn check(&self, sender: &Sender) -> Result<(), PeerRefusal> {
+    pub fn check(&self, sender: &Sender, call: Call) -> Result<(), PeerRefusal> {
         let own = self.0.identity();
         if sender.cluster != own.cluster {
             return Err(PeerRefusal::OtherCluster(sender.cluster));
@@ -97,13 +119,21 @@ impl<F: Fs> PeerHandle<F> {
         if sender.to_incarnation.is_some_and(|meant| meant != own.incarnation) {
             return Err(PeerRefusal::OtherIncarnation);
         }
+        if sender.to_incarnation.is_none() && call != Call::Greeting {
+            return Err(PeerRefusal::NoIncarnation);
+        }
         let metrics = self.0.0.link.raft.metrics();
         let metrics = metrics.borrow_watched();
+        // A leader that was removed hands over before it falls silent.
+        let leads = metrics.current_leader == Some(sender.id.get());
+        if !leads && self.0.0.applied.was_removed(sender.id) {
+            return Err(PeerRefusal::Removed(sender.id));
+        }
         match metrics.membership_config.get_node(&sender.id.get()) {
             Some(member) if member.incarnation != sender.incarnation => {
                 Err(PeerRefusal::SenderIncarnation(sender.id))
             }
-            // A sender that this node does not know yet may be a new leader, ahead of this node's membership.
+            None if call == Call::OfMember => Err(PeerRefusal::NotMember(sender.id)),
             _ => Ok(()),
         }
     }
@@ -136,8 +166,14 @@ impl<F: Fs> PeerHandle<F> {
                 let (mut requests, sender) = state?;
                 let result = match requests.message().await {
                     Ok(Some(request)) => accept(&node, request),
-                    Ok(None) => return None,
-                    Err(status) => Err(status),
+                    Ok(None) => {
+                        super::lost_leader::look_after(&node);
+                        return None;
+                    }
+                    Err(status) => {
+                        super::lost_leader::look_after(&node);
+                        Err(status)
+                    }
                 };
                 match result {
                     Ok(request) => Some((request, Some((requests, sender)))),
@@ -199,6 +235,9 @@ impl<F: Fs> PeerHandle<F> {
     ) -> Result<pb::InstallSnapshotResponse, Status> {
         let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
         self.may_take_part().map_err(|error| unavailable(&error))?;
+        if self.0.0.link.wal.space() == Space::Low {
+            return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
+        }
         let malformed = |what: &str| Status::invalid_argument(what.to_owned());
         let first = chunks.message().await?.ok_or_else(|| malformed("the snapshot is empty"))?;
         let header =
@@ -223,7 +262,18 @@ impl<F: Fs> PeerHandle<F> {
         let file = tokio::task::spawn_blocking(move || receiver.finish())
             .await
             .map_err(|error| unavailable(&error))?
-            .map_err(|error| Status::data_loss(error.to_string()))?;
+            .map_err(|error| match error {
+                SnapshotError::Damaged { .. } => Status::data_loss(error.to_string()),
+                other => unavailable(&other),
+            })?;
+        // Openraft believes the header; it must say what the file holds.
+        let membership = super::wire::decode_stored_membership(&file.meta().membership);
+        let same = membership.is_ok_and(|held| held == meta.last_membership)
+            && file.meta().last == meta.last_log_id.as_ref().map(position);
+        if !same {
+            self.0.0.snapshots.discard(&file);
+            return Err(malformed("the header of the snapshot does not describe its file"));
+        }
         let snapshot: SnapshotOf<TypeConfig, SnapshotFile<F>> =
             openraft::storage::Snapshot { meta, snapshot: file };
         let vote: Vote = vote;
@@ -264,6 +314,11 @@ impl<F: Fs> PeerHandle<F> {
         self.0.0.link.read_index_for_peer().await
     }
 
+    /// Digests of this node's state, and its clock.
+    pub fn compare(&self) -> pb::CompareResponse {
+        super::compare::write(self.0.0.applied.states(), self.0.0.link.time.now())
+    }
+
     /// What this node says of itself.
     pub fn status(&self) -> Bytes {
         super::status::write(&self.0.report())
@@ -297,9 +352,10 @@ fn accept<F: Fs>(
     if carries_commands && node.0.link.wal.space() == Space::Low {
         return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
     }
+    let age = request.quorum_age_ms.map(Duration::from_millis);
     let request =
         append_from_wire(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    node.note_leader_heard();
+    node.note_leader_heard(age);
     Ok(request)
 }
 

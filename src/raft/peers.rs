@@ -4,12 +4,14 @@
 //! it against its certificate, its own identity and the membership (I7).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdfast_proto::peer::v1 as pb;
 use holdfast_proto::peer::v1::peer_service_client::PeerServiceClient;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -42,6 +44,9 @@ pub const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_secs(1);
+/// How long a node that may join is given to answer.
+const GREETING: Duration = Duration::from_secs(3);
+const GREETING_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a connection is for. Each purpose has its own, so that a snapshot never delays a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +78,12 @@ impl Interceptor for Stamp {
     }
 }
 
+/// Whether no answer came in time, rather than a bad one.
+fn is_silence(status: &Status) -> bool {
+    use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable};
+    matches!(status.code(), Cancelled | DeadlineExceeded | Unavailable)
+}
+
 /// Who this node is towards the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -91,7 +102,13 @@ pub(crate) struct Peers {
     certificate: tls::Identity,
     channels: Mutex<BTreeMap<(NodeId, String, Lane), Channel>>,
     acknowledged: Mutex<BTreeMap<NodeId, (u64, Position)>>,
+    /// Told when a snapshot could not be read or was refused by its receiver.
+    refused: Notify,
+    quorum_age: OnceLock<QuorumAge>,
 }
+
+/// Tells the time since this node, as the leader, last had proof of a quorum.
+type QuorumAge = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 impl Peers {
     pub(crate) fn new(identity: Identity, files: &PeerTls) -> Result<Self, TlsError> {
@@ -104,7 +121,30 @@ impl Peers {
             certificate,
             channels: Mutex::new(BTreeMap::new()),
             acknowledged: Mutex::new(BTreeMap::new()),
+            refused: Notify::new(),
+            quorum_age: OnceLock::new(),
         })
+    }
+
+    /// Says where the age of the last proof of a quorum is known from now on. Only the first word counts.
+    pub(crate) fn tell_quorum_age(&self, age: QuorumAge) {
+        drop(self.quorum_age.set(age));
+    }
+
+    /// Time since this node, as the leader, last had proof of a quorum, in milliseconds, rounded up.
+    pub(crate) fn quorum_age_ms(&self) -> Option<u64> {
+        let age = self.quorum_age.get()?()?;
+        u64::try_from(age.as_millis()).ok().map(|age| age.saturating_add(1))
+    }
+
+    /// A snapshot of this node could not be read, or its receiver found it damaged.
+    pub(crate) fn note_snapshot_refused(&self) {
+        self.refused.notify_one();
+    }
+
+    /// Waits until a snapshot is refused.
+    pub(crate) async fn snapshot_refused(&self) {
+        self.refused.notified().await;
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -200,9 +240,20 @@ impl Peers {
     /// Greets a running node that may not be a member yet.
     pub(crate) async fn hello(&self, to: NodeId, address: &str) -> Result<Hello, RaftError> {
         let client = self.client_at(to, address, None, Lane::Control)?;
-        self.greet_with(client, to, None).await.map_err(|status| {
-            RaftError::Membership(format!("node {to} at {address}: {}", status.message()))
-        })
+        let deadline = Instant::now() + GREETING;
+        loop {
+            match self.greet_with(client.clone(), to, None).await {
+                Ok(hello) => return Ok(hello),
+                // A busy machine may take longer than a connection between members does.
+                Err(status) if is_silence(&status) && Instant::now() < deadline => {
+                    tokio::time::sleep(GREETING_PAUSE).await;
+                }
+                Err(status) => {
+                    let what = format!("node {to} at {address}: {}", status.message());
+                    return Err(RaftError::Membership(what));
+                }
+            }
+        }
     }
 
     async fn greet_with(

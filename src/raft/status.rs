@@ -32,6 +32,7 @@ pub(crate) fn write(report: &MemberReport) -> Bytes {
         MemberRole::Follower => api::MemberRole::Follower,
         MemberRole::Candidate => api::MemberRole::Candidate,
         MemberRole::Learner => api::MemberRole::Learner,
+        MemberRole::IsolatedLeader => api::MemberRole::IsolatedLeader,
     };
     let status = api::MemberStatus {
         role: role.into(),
@@ -48,6 +49,7 @@ pub(crate) fn write(report: &MemberReport) -> Bytes {
         }),
         log_bytes: report.log_bytes,
         version: report.version.clone(),
+        divergence: report.divergence.clone(),
         ..api::MemberStatus::default()
     };
     status.encode_to_vec().into()
@@ -66,6 +68,7 @@ fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
             api::MemberRole::Leader => MemberRole::Leader,
             api::MemberRole::Candidate => MemberRole::Candidate,
             api::MemberRole::Learner => MemberRole::Learner,
+            api::MemberRole::IsolatedLeader => MemberRole::IsolatedLeader,
             api::MemberRole::Follower | api::MemberRole::Unspecified => MemberRole::Follower,
         },
         term: status.term,
@@ -78,5 +81,6 @@ fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
         audit: AuditPosition { sequence: audit.sequence, hash: hash(&audit.hash)? },
         log_bytes: status.log_bytes,
         version: status.version.clone(),
+        divergence: status.divergence,
     })
 }

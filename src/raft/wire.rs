@@ -144,6 +144,7 @@ pub(crate) fn append_to_wire(request: AppendEntriesRequest<TypeConfig>) -> pb::A
         prev_log_id: request.prev_log_id.as_ref().map(log_id_to_wire),
         leader_commit: request.leader_commit.as_ref().map(log_id_to_wire),
         entries: request.entries.into_iter().map(entry_to_wire).collect(),
+        quorum_age_ms: None,
     }
 }
 

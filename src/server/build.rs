@@ -23,7 +23,7 @@ pub(super) async fn build_node(
     authorities: Arc<Authorities>,
     clock: SharedClock,
 ) -> Result<BuiltNode<Node<StdFs>>, StartError> {
-    let node = Node::start(StdFs, config.node_options()).await?;
+    let node = Node::start(StdFs, config.node_options(), Arc::clone(&clock)).await?;
     let peer = Routes::new(PeerApi::new(&node, authorities, clock).into_server());
     Ok(BuiltNode { node: Arc::new(node), peer })
 }

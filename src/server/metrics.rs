@@ -76,8 +76,21 @@ impl<N: ServerNode> Sources<N> {
         let node = self.context.consensus().metrics();
         let fresh = self.context.consensus().freshness();
         out.gauge("raft_term", "Current term", node.term)?;
-        out.gauge("raft_leader", "Id of the leader, 0 if none is known", node.leader)?;
-        out.gauge("raft_is_leader", "Whether this node leads", node.is_leader.into())?;
+        out.gauge(
+            "raft_leader",
+            "Id of the leader, 0 if none was known to have a quorum within the last second",
+            node.leader,
+        )?;
+        out.gauge(
+            "raft_is_leader",
+            "Whether this node leads, with a quorum within the last second",
+            node.is_leader.into(),
+        )?;
+        out.gauge(
+            "clock_ahead",
+            "Whether this node's clock is far ahead of a majority's, so that it proposes nothing",
+            node.clock_ahead.into(),
+        )?;
         out.gauge("raft_committed_index", "Last committed entry known", node.committed_index)?;
         out.gauge("raft_applied_index", "Last applied entry", node.applied_index)?;
         out.gauge("raft_last_log_index", "Last entry in the log", node.last_log_index)?;
@@ -106,8 +119,17 @@ impl<N: ServerNode> Sources<N> {
         )?;
         if let Some(age) = node.snapshot_age_ms {
             let seconds = age as f64 / 1000.0;
-            out.seconds("snapshot_age_seconds", "Age of the newest snapshot", seconds)?;
+            out.seconds(
+                "snapshot_age_seconds",
+                "Time since the newest command in the newest snapshot; absent without one",
+                seconds,
+            )?;
         }
+        out.gauge(
+            "state_divergence",
+            "Whether the state was found to differ from another member's at the same log index",
+            node.divergence.into(),
+        )?;
         out.gauge("disk_low", "Whether writes are refused for want of room", node.disk_low.into())
     }
 

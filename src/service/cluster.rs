@@ -153,12 +153,13 @@ impl<C: Consensus> ClusterService<C> {
     }
 
     async fn greet_all(&self, nodes: Vec<NodeSpec>) -> Result<Vec<Member>, ServiceError> {
-        let greetings = nodes.into_iter().map(|node| self.greet(node));
+        let greetings = nodes.into_iter().map(|node| self.greet(node, &[]));
         futures::future::try_join_all(greetings).await
     }
 
-    /// Learns a node's incarnation. Only an empty node may join.
-    async fn greet(&self, node: NodeSpec) -> Result<Member, ServiceError> {
+    /// Learns a node's incarnation. Only an empty node may join, and one that has joined already: then this is asked
+    /// again after a lost answer.
+    async fn greet(&self, node: NodeSpec, known: &[Member]) -> Result<Member, ServiceError> {
         let hello = self.context.consensus().hello(node.id, &node.peer_address);
         let hello = tokio::time::timeout(self.context.deadlines().read, hello).await;
         let fault = |why: String| ServiceError::Member { node: node.id, why };
@@ -172,17 +173,18 @@ impl<C: Consensus> ClusterService<C> {
             let what = format!("node {} answers at {}", hello.id, node.peer_address);
             return Err(fault(what));
         }
-        if hello.last_log.is_some() {
-            return Err(fault(
-                "has been in a cluster before; start it with an empty data_dir".into(),
-            ));
-        }
-        Ok(Member {
+        let member = Member {
             id: node.id,
             peer_address: node.peer_address,
             client_address: node.client_address,
             incarnation: hello.incarnation,
-        })
+        };
+        if hello.last_log.is_some() && !known.contains(&member) {
+            return Err(fault(
+                "has been in a cluster before; start it with an empty data_dir".into(),
+            ));
+        }
+        Ok(member)
     }
 
     /// Proposes the first command as soon as there is a leader.
@@ -237,7 +239,9 @@ impl<C: Consensus> ClusterService<C> {
         if self.context.heads()?.removed.contains(&node.id) {
             return Err(RaftError::RemovedId(node.id).into());
         }
-        let member = self.greet(node).await?;
+        let view = self.context.consensus().statuses(false).await;
+        let known: Vec<_> = view.members.into_iter().map(|status| status.member).collect();
+        let member = self.greet(node, &known).await?;
         let what = format!(
             "add learner {} at {} as {}",
             member.id, member.peer_address, member.incarnation

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use holdfast::cli::local_cluster::{LocalCluster, LocalOptions};
+use holdfast::cli::local_cluster::{LocalCluster, LocalOptions, http_get};
 use holdfast::cli::pki::IssuedPaths;
 use holdfast::client::{Client, ClientOptions, DisclosureRequest, NewEscrow};
 use holdfast::crypto::system_rng;
@@ -14,6 +14,7 @@ use holdfast::domain::{
     DeviceId, KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reason, RecoveryKey, Role,
     Text, User, VolumeId, VolumeKind,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -60,7 +61,12 @@ pub(crate) fn operator(name: &str) -> OperatorName {
 
 impl Harness {
     pub(crate) async fn start() -> Self {
-        let mut harness = Self::prepare();
+        Self::start_with(toml::Table::new()).await
+    }
+
+    /// With tables of settings laid over the usual ones.
+    pub(crate) async fn start_with(more: toml::Table) -> Self {
+        let mut harness = Self::prepare(more);
         let cluster = &mut harness.cluster;
         cluster.start().await.unwrap();
         cluster.grant(&operator("helen"), &[Role::HelpDesk]).await.unwrap();
@@ -71,15 +77,19 @@ impl Harness {
 
     /// Three servers that run and are in no cluster.
     pub(crate) async fn not_initialised() -> Self {
-        let mut harness = Self::prepare();
+        let mut harness = Self::prepare(toml::Table::new());
         harness.cluster.start_nodes().await.unwrap();
         harness
     }
 
-    fn prepare() -> Self {
+    fn prepare(more: toml::Table) -> Self {
         let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().unwrap();
-        let options =
-            LocalOptions { binary: binary(), dir: dir.path().to_owned(), extra: settings() };
+        let mut extra = settings();
+        for (name, table) in more {
+            let usual = extra.entry(name).or_insert_with(|| toml::Table::new().into());
+            usual.as_table_mut().unwrap().extend(table.as_table().unwrap().clone());
+        }
+        let options = LocalOptions { binary: binary(), dir: dir.path().to_owned(), extra };
         let cluster = LocalCluster::prepare(options).unwrap();
         let device = cluster.device();
         Self {
@@ -107,6 +117,32 @@ impl Harness {
         let options = ClientOptions::new(addresses, ca).unwrap();
         let options = options.with_identity(&who.certificate, &who.private_key);
         Client::open(options.with_deadline(Duration::from_secs(5))).unwrap()
+    }
+
+    /// Sends a signal to a server: `STOP` holds it in the middle of whatever it does, `CONT` lets it go on.
+    pub(crate) fn signal(&self, node: u64, signal: Signal) {
+        let pid = i32::try_from(self.cluster.node(node).unwrap().pid().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// A page of a server's monitoring port: status and body.
+    pub(crate) async fn page(&self, node: u64, path: &str) -> (u16, String) {
+        let address = self.cluster.node(node).unwrap().ports().http_address();
+        http_get(&address, path).await.unwrap()
+    }
+
+    /// What a server has logged so far.
+    pub(crate) fn log(&self, node: u64) -> String {
+        std::fs::read_to_string(self.cluster.node(node).unwrap().log_path()).unwrap()
+    }
+
+    /// A node's certificate, as its server has it.
+    pub(crate) fn node_identity(&self, id: u64) -> IssuedPaths {
+        let dir = self.cluster.dir().join("nodes").join(id.to_string());
+        IssuedPaths {
+            certificate: dir.join(format!("node-{id}.pem")),
+            private_key: dir.join(format!("node-{id}.key")),
+        }
     }
 
     /// Runs the command line as somebody.
@@ -154,6 +190,11 @@ impl Ran {
 
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8(self.output.stderr.clone()).unwrap()
+    }
+
+    /// Its exit code.
+    pub(crate) fn code(&self) -> i32 {
+        self.output.status.code().unwrap()
     }
 
     /// Asserts how it ended.

@@ -1,6 +1,6 @@
 //! Certificates: whoever has the wrong one, or none of the right kind, gets nowhere.
 
-use holdfast::cli::pki::{CaKind, IssuedPaths, Pki, Subject};
+use holdfast::cli::pki::{CaKind, Pki, Subject};
 use holdfast::client::{ErrorKind, KeyQuery};
 use holdfast::clock::{Clock as _, SystemClock};
 use holdfast::domain::{DeviceId, KeyIdPrefix, NodeId, Timestamp};
@@ -13,15 +13,6 @@ use crate::harness::{
 };
 
 const ANY: KeyQuery = KeyQuery::Prefix(KeyIdPrefix::from_bytes([0; 4]));
-
-/// A node's certificate, as its server has it.
-fn node_identity(harness: &Harness, id: u64) -> IssuedPaths {
-    let dir = harness.cluster.dir().join("nodes").join(id.to_string());
-    IssuedPaths {
-        certificate: dir.join(format!("node-{id}.pem")),
-        private_key: dir.join(format!("node-{id}.key")),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_the_wrong_kind_authority_or_time_are_refused() {
@@ -37,7 +28,7 @@ async fn certificates_of_the_wrong_kind_authority_or_time_are_refused() {
         let refused = harness.hasty(&peer_port, &ca, who).find_keys(ANY).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
     }
-    let node = node_identity(&harness, 2);
+    let node = harness.node_identity(2);
     let refused = harness.hasty(&endpoints, &ca, &node).find_keys(ANY).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
     // A node's certificate does get through to the peer port, where there is no such service.
@@ -91,9 +82,9 @@ async fn a_server_with_a_wrong_root_key_or_a_foreign_certificate_opens_nothing()
         .args(["server", "--config"])
         .arg(&config)
         .arg("--tls-cert")
-        .arg(node_identity(&harness, 2).certificate)
+        .arg(harness.node_identity(2).certificate)
         .arg("--tls-key")
-        .arg(node_identity(&harness, 2).private_key)
+        .arg(harness.node_identity(2).private_key)
         .kill_on_drop(true)
         .output();
     let ran = tokio::time::timeout(LIMIT, run).await.unwrap().unwrap();

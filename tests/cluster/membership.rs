@@ -51,3 +51,66 @@ async fn the_old_id_is_never_given_again(harness: &mut Harness) {
     }
     harness.cluster.kill_node(3).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_may_be_removed_and_each_change_may_be_asked_for_again() {
+    let mut harness = Harness::start().await;
+    harness.cluster.add_node(4).unwrap();
+    harness.cluster.start_node(4).await.unwrap();
+    let spec = harness.cluster.spec(4).unwrap();
+    let administrator = harness.client(&harness.administrator);
+    // Each as after an answer that was lost: the call is made anew, by somebody who does not know.
+    for _ in 0..2 {
+        administrator.add_learner(spec.clone()).await.unwrap();
+    }
+    for _ in 0..2 {
+        administrator.promote(NodeId::new(4)).await.unwrap();
+    }
+    let leader = harness.cluster.leader().await.unwrap();
+    let leads = administrator.transfer_leadership(Some(NodeId::new(leader))).await.unwrap();
+    assert_eq!(leads.get(), leader, "it leads already");
+    for _ in 0..2 {
+        administrator.remove_node(NodeId::new(leader)).await.unwrap();
+    }
+    let refused = administrator.remove_node(NodeId::new(9)).await.unwrap_err();
+    assert!(refused.to_string().contains("no member"), "{refused}");
+    harness
+        .client(&harness.agent)
+        .escrow(&new_escrow(harness.device), &new_key(), None)
+        .await
+        .unwrap();
+    harness.cluster.kill_node(leader).await.unwrap();
+    let status = harness.cluster.wait_healthy(LIMIT).await.unwrap();
+    assert_ne!(status.leader_id, leader);
+    let mut voters: Vec<_> =
+        status.members.iter().filter_map(|m| m.node.as_ref()).map(|node| node.node_id).collect();
+    voters.sort_unstable();
+    assert_eq!(voters, (1..=4).filter(|id| *id != leader).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_would_leave_no_majority_is_refused_and_writes_go_on() {
+    let mut harness = Harness::start().await;
+    let administrator = harness.client(&harness.administrator);
+    let agent = harness.client(&harness.agent);
+    let leader = harness.cluster.leader().await.unwrap();
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (dead, alive) = (others[0], others[1]);
+    harness.cluster.kill_node(dead).await.unwrap();
+    // It is noticed within half a second that the server is gone.
+    let refused = holdfast::cli::local_cluster::wait_for("it is noticed", LIMIT, || async {
+        let error = administrator.transfer_leadership(Some(NodeId::new(dead))).await.unwrap_err();
+        if error.to_string().contains("does not answer") {
+            Ok(error)
+        } else {
+            Err(error.to_string())
+        }
+    })
+    .await;
+    refused.unwrap();
+    let refused = administrator.remove_node(NodeId::new(alive)).await.unwrap_err();
+    assert!(refused.to_string().contains("no majority"), "{refused}");
+    agent.escrow(&new_escrow(harness.device), &new_key(), None).await.unwrap();
+    administrator.remove_node(NodeId::new(dead)).await.unwrap();
+    agent.escrow(&new_escrow(harness.device), &new_key(), None).await.unwrap();
+}

@@ -73,6 +73,7 @@ fn errors() -> Vec<ServiceError> {
         RaftError::Refused(Refusal::DiskLow),
         RaftError::Refused(Refusal::NotMember),
         RaftError::Refused(Refusal::Draining),
+        RaftError::Refused(Refusal::ClockAhead),
         RaftError::NotInitialised,
         RaftError::Membership("no".into()),
         RaftError::RemovedId(NodeId::new(2)),

@@ -38,7 +38,6 @@ impl<S: Store> Batch<'_, S> {
         operator: &OperatorName,
         role: Role,
     ) -> Ruled<Accepted> {
-        self.permitted(context, Right::ChangeGrants)?;
         if let Some(accepted) = self.granted_before(context)? {
             return Ok(accepted);
         }
@@ -62,7 +61,6 @@ impl<S: Store> Batch<'_, S> {
         operator: &OperatorName,
         role: Role,
     ) -> Ruled<Accepted> {
-        self.permitted(context, Right::ChangeGrants)?;
         if let Some(accepted) = self.granted_before(context)? {
             return Ok(accepted);
         }
@@ -77,10 +75,14 @@ impl<S: Store> Batch<'_, S> {
         self.finish_grant(context, changed)
     }
 
-    /// The answer to a repeated grant or revocation.
+    /// The answer to a repeated grant or revocation; `None` if it is new and permitted. A repeat is answered whatever the
+    /// actor may do by now: a node may have proposed it twice, and it may have taken the actor's own role away.
     fn granted_before(&mut self, context: &Context<'_>) -> Ruled<Option<Accepted>> {
-        let request = self.recall(context)?;
-        Ok(request.map(|request| match request.answer {
+        let recalled = self.recall(context);
+        if !matches!(recalled, Ok(Some(_))) {
+            self.permitted(context, Right::ChangeGrants)?;
+        }
+        Ok(recalled?.map(|request| match request.answer {
             Remembered::GrantedChanged(changed) => Accepted::Granted { changed },
             Remembered::Body | Remembered::Key(_) => Accepted::Granted { changed: false },
         }))

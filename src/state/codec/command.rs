@@ -8,7 +8,7 @@ use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     ClusterId, DeviceId, Epoch, FieldError, KeyIdPrefix, KeyVersion, ProtectorId, RequestId, Text,
-    VolumeId,
+    Timestamp, VolumeId,
 };
 use crate::state::{
     Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
@@ -31,6 +31,18 @@ pub fn encode_command(command: &Command) -> Bytes {
 /// If this version can't read it.
 pub fn decode_command(bytes: &Bytes) -> Result<Command, CodecError> {
     decode_entry(bytes).map(|(command, _)| command)
+}
+
+/// The time in a log entry, without reading the rest of it; `None` if that can't be read.
+pub fn command_time(bytes: &Bytes) -> Option<Timestamp> {
+    /// A command's time. All other fields are skipped.
+    #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+    struct Timed {
+        #[prost(uint64, tag = "3")]
+        time_ms: u64,
+    }
+    let timed: Timed = prost::Message::decode(&**bytes).ok()?;
+    Some(time(timed.time_ms))
 }
 
 /// The command, and the SHA-256 of its body as it stands in the entry.

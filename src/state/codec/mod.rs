@@ -15,7 +15,7 @@ use prost::Message;
 use crate::domain::FieldError;
 
 pub use applied::{decode_applied, encode_applied};
-pub use command::{decode_command, encode_command};
+pub use command::{command_time, decode_command, encode_command};
 
 pub(super) use command::decode_entry;
 pub(super) use records::*;

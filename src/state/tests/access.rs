@@ -115,3 +115,17 @@ fn a_node_reports_refusals_with_one_record_each_and_a_retry_counts_none_twice() 
     assert_eq!(last.detail.as_str(), "EscrowRecoveryKey at node/2");
     assert!(matches!(rig.refuse(operator(ROOT), body), Rejection::NotGranted { .. }));
 }
+
+#[test]
+fn who_gave_up_the_role_that_allowed_it_is_told_so_again_when_it_is_repeated() {
+    let mut rig = Rig::ready();
+    rig.accept(operator(ROOT), grant("second", Role::Administrator));
+    let body = revoke(ROOT, Role::Administrator);
+    let first = rig.send(operator(ROOT), 7, body.clone()).outcome;
+    assert_eq!(first, Ok(Accepted::Granted { changed: true }));
+    assert_eq!(rig.send(operator(ROOT), 7, body.clone()).outcome, first);
+    // Nothing else is permitted by that, and not the same with another id.
+    let other = rig.refuse_as(operator(ROOT), 7, grant("x", Role::Auditor));
+    assert!(matches!(other, Rejection::NotGranted { .. }), "{other:?}");
+    assert!(matches!(rig.refuse(operator(ROOT), body), Rejection::NotGranted { .. }));
+}

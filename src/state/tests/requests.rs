@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fixtures::*;
 use crate::domain::limits::REMEMBERED_REQUESTS;
+use crate::domain::{AuditOutcome, Role};
 use crate::state::*;
 
 #[test]
@@ -65,4 +66,47 @@ fn a_machine_remembers_65536_requests_and_not_one_more() {
     assert_eq!(rig.machine.heads().requests, 1..REMEMBERED_REQUESTS + 1);
     let reopened = Machine::open(Arc::clone(rig.machine.store())).unwrap();
     assert_eq!(reopened.heads(), rig.machine.heads());
+}
+
+/// Everything but what is written down about requests.
+fn effects(rig: &Rig) -> Vec<Vec<(bytes::Bytes, bytes::Bytes)>> {
+    let tables = [Table::Devices, Table::Keys, Table::Grants, Table::Quotas, Table::Keyring];
+    tables.map(|table| rig.store().scan(table, &[], &[], 1000).unwrap()).into()
+}
+
+/// A node proposes a command again when it does not know what became of it.
+#[test]
+fn a_command_of_any_kind_that_is_proposed_twice_has_one_effect() {
+    let mut rig = Rig::empty();
+    let refusal = RefusalCount {
+        actor: agent(9),
+        action: name("EscrowRecoveryKey"),
+        reason: name("FOREIGN_DEVICE"),
+        count: 3,
+    };
+    let commands = [
+        (operator(ROOT), bootstrap()),
+        (operator(ROOT), grant(HUGO, Role::HelpDesk)),
+        (operator(ROOT), grant(ODO, Role::Auditor)),
+        (agent(1), CommandBody::Escrow(escrow_of(1, 1, 1, 0, 1))),
+        (agent(1), CommandBody::ReportCompliance(report_of(1, vec![]))),
+        (operator(HUGO), CommandBody::FindKeys(FindQuery::Device(device(1)))),
+        (operator(HUGO), disclose_of(1, 0, Some("bob"))),
+        (operator(ODO), CommandBody::AuditRead { detail: name("all") }),
+        (operator(ROOT), CommandBody::ClusterChange { detail: name("remove node 2") }),
+        (node(1), CommandBody::Refusals(vec![refusal])),
+        (operator(ROOT), revoke(HUGO, Role::HelpDesk)),
+    ];
+    for (id, (actor, body)) in (1..).zip(commands) {
+        rig.send(actor.clone(), id, body.clone()).outcome.unwrap();
+        let once = (effects(&rig), rig.machine.heads().requests.clone());
+        let audit = rig.machine.heads().audit.sequence;
+        rig.send(actor, id, body.clone()).outcome.unwrap();
+        let twice = (effects(&rig), rig.machine.heads().requests.clone());
+        assert_eq!(once, twice, "{body:?}");
+        // What only looks, or is about to act outside the state, may leave a record that says it is a repeat.
+        let more = rig.machine.heads().audit.sequence - audit;
+        let says_so = more == 1 && rig.last_audit().outcome == AuditOutcome::Repeated;
+        assert!(more == 0 || says_so, "{body:?}");
+    }
 }

@@ -60,9 +60,15 @@ impl<F: Fs> SnapshotFile<F> {
             membership: heads.membership,
             cluster: heads.cluster,
             records: heads.records,
+            time: heads.time,
             bytes,
         };
         Ok(Self(Arc::new(Inner { file, path: path.to_owned(), meta })))
+    }
+
+    /// Whether both are the same open file.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What it holds.

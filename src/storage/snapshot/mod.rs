@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 pub use file::SnapshotFile;
 pub use write::SnapshotReceiver;
 
-use crate::domain::ClusterId;
+use crate::domain::{ClusterId, Timestamp};
 use crate::fs::Fs;
 use crate::state::{Position, StoreError};
 use crate::storage::view::{View, ViewError};
@@ -44,6 +44,8 @@ pub struct SnapshotMeta {
     pub records: u64,
     /// Digest of the whole state.
     pub state_digest: [u8; 32],
+    /// The state's clock: the time of the newest command in it.
+    pub time: Timestamp,
     /// Size of the file in bytes.
     pub bytes: u64,
 }
@@ -195,6 +197,19 @@ impl<F: Fs> Snapshots<F> {
         files.retain(|kept| kept.path() != file.path());
         files.insert(0, file.clone());
         Ok(())
+    }
+
+    /// Takes a published file out of use and removes it, because it turned out to be damaged. A newer one of the same
+    /// name stays.
+    pub fn discard(&self, file: &SnapshotFile<F>) {
+        let replaced = {
+            let mut files = self.files.lock();
+            files.retain(|kept| !kept.is(file));
+            files.iter().any(|kept| kept.path() == file.path())
+        };
+        if !replaced && let Err(error) = self.fs.remove_file(file.path()) {
+            tracing::warn!(%error, "a damaged snapshot can't be removed");
+        }
     }
 
     fn temporary_path(&self, purpose: &str) -> PathBuf {

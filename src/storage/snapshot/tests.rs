@@ -185,3 +185,39 @@ fn i4_a_damaged_snapshot_gives_way_to_an_older_one_that_suffices() {
         }
     }
 }
+
+#[test]
+fn a_published_snapshot_that_rots_is_replaced_by_a_new_one_and_dropped() {
+    let node = Node::new();
+    let view = node.open(None, 9).unwrap();
+    (0..10).for_each(|index| commit(&view, &node.model, index));
+    // Nothing was applied in between: the new one gets the same name.
+    let rotten = node.snapshots.build(&view).unwrap();
+    rot(rotten.path());
+    assert!(matches!(rotten.verify(), Err(SnapshotError::Damaged { .. })));
+    let new = node.snapshots.build(&view).unwrap();
+    node.snapshots.discard(&rotten);
+    assert_eq!(node.snapshots.all().len(), 1);
+    new.verify().unwrap();
+    assert!(new.path().exists());
+    // Something was: the rotten one would be kept as the second.
+    rot(new.path());
+    commit(&view, &node.model, 10);
+    let newer = node.snapshots.build(&view).unwrap();
+    assert_eq!(node.snapshots.all().len(), 2);
+    node.snapshots.discard(&new);
+    assert!(!new.path().exists());
+    let left: Vec<_> = node.snapshots.all().iter().map(|file| file.meta().last).collect();
+    assert_eq!(left, [at(10)]);
+    newer.verify().unwrap();
+}
+
+/// Flips a bit in the middle of a file, in place.
+fn rot(path: &Path) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+}

@@ -1,0 +1,175 @@
+//! When snapshots are taken, and what is done about one that can't be taken or has rotted.
+//!
+//! They are built beside openraft, which takes a failed build for the end of the node: a disk that is full now is no
+//! reason for a healthy node to die. A fault of the disk or of the view is one. A published file may rot, too: when a
+//! receiver refuses it or it can't be read, it is verified, replaced by a new one, and dropped.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::node::Node;
+use crate::fs::Fs;
+use crate::state::Position;
+use crate::storage::snapshot::{SnapshotError, SnapshotFile};
+
+/// How often the size of the log is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait after a failure before the next try.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// Takes snapshots when the log has grown to the size of the last one, and looks at those that others refuse; ends
+/// with the node.
+pub(crate) async fn watch<F: Fs>(node: Node<F>) {
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut growth = Growth::default();
+    let mut not_before = Instant::now();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = node.0.link.peers.snapshot_refused() => {
+                if !replace_if_damaged(&node).await {
+                    not_before = Instant::now() + AFTER_FAILURE;
+                }
+            }
+        }
+        if node.ending() {
+            return;
+        }
+        let snapshot = node.0.snapshots.current().map(|file| (file.meta().last, file.bytes()));
+        let last_bytes = snapshot.map_or(0, |(_, bytes)| bytes);
+        let grown = growth.since(snapshot.and_then(|(at, _)| at), node.0.link.wal.disk_bytes());
+        let due = grown > last_bytes.max(node.0.options.sizes.snapshot_floor_bytes);
+        if due && Instant::now() >= not_before && !take(&node).await {
+            not_before = Instant::now() + AFTER_FAILURE;
+        }
+    }
+}
+
+/// Takes a snapshot and tells openraft of it. False if there is none.
+async fn take<F: Fs>(node: &Node<F>) -> bool {
+    let (view, snapshots) = (node.0.applied.view.clone(), node.0.snapshots.clone());
+    let built = tokio::task::spawn_blocking(move || snapshots.build(&view)).await;
+    match built {
+        Ok(Ok(file)) => {
+            let index = file.meta().last.map(|last| last.index);
+            tracing::info!(index, bytes = file.bytes(), "snapshot taken");
+        }
+        Ok(Err(error)) => {
+            if is_fault(&error) {
+                node.fail(&chain(&error));
+            } else {
+                tracing::warn!(
+                    error = chain(&error),
+                    "no snapshot could be taken; tried again later"
+                );
+            }
+            return false;
+        }
+        Err(error) => {
+            tracing::error!(%error, "the building of a snapshot was cut off");
+            return false;
+        }
+    }
+    if let Err(error) = node.0.link.raft.trigger().snapshot().await {
+        tracing::warn!(%error, "the consensus was not told of a snapshot");
+    }
+    true
+}
+
+/// Verifies the snapshot that this node offers, and replaces it by a new one if it is damaged. False if that failed.
+async fn replace_if_damaged<F: Fs>(node: &Node<F>) -> bool {
+    let Some(file) = node.0.snapshots.current() else { return true };
+    let checked = {
+        let file: SnapshotFile<F> = file.clone();
+        tokio::task::spawn_blocking(move || file.verify()).await
+    };
+    match checked {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::error!(error = chain(&error), "a published snapshot is damaged"),
+        Err(error) => {
+            tracing::error!(%error, "the check of a snapshot was cut off");
+            return false;
+        }
+    }
+    // First the new one: without any, openraft has nothing to send, and takes that for the end of the node.
+    let replaced = take(node).await;
+    if replaced {
+        node.0.snapshots.discard(&file);
+    }
+    replaced
+}
+
+/// Whether a failed build says that the node can't be trusted any more. Want of room passes.
+fn is_fault(error: &SnapshotError) -> bool {
+    if matches!(error, SnapshotError::TooLarge) {
+        return false;
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return false;
+        }
+        cause = error.source();
+    }
+    true
+}
+
+fn chain(error: &SnapshotError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// How far the log has grown since the last snapshot.
+#[derive(Default)]
+struct Growth {
+    snapshot: Option<Position>,
+    smallest: u64,
+}
+
+impl Growth {
+    /// The log's growth, given the newest snapshot's position and the log's present size. The log is at its smallest
+    /// some time after a snapshot, when it has been purged.
+    fn since(&mut self, snapshot: Option<Position>, bytes: u64) -> u64 {
+        if self.snapshot != snapshot {
+            *self = Self { snapshot, smallest: bytes };
+        }
+        self.smallest = self.smallest.min(bytes);
+        bytes - self.smallest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_counted_from_the_smallest_size_since_the_last_snapshot() {
+        let mut growth = Growth::default();
+        let at = |index| Some(Position { term: 1, index });
+        assert_eq!(growth.since(None, 100), 100);
+        assert_eq!(growth.since(at(5), 150), 0);
+        assert_eq!(growth.since(at(5), 40), 0);
+        assert_eq!(growth.since(at(5), 90), 50);
+        assert_eq!(growth.since(at(9), 90), 0);
+    }
+
+    #[test]
+    fn a_full_disk_passes_and_any_other_failure_of_a_build_is_a_fault() {
+        let io = |kind: io::ErrorKind| SnapshotError::Io(io::Error::from(kind));
+        assert!(!is_fault(&io(io::ErrorKind::StorageFull)));
+        assert!(!is_fault(&io(io::ErrorKind::QuotaExceeded)));
+        assert!(!is_fault(&SnapshotError::TooLarge));
+        assert!(is_fault(&io(io::ErrorKind::Other)));
+        assert!(is_fault(&SnapshotError::Damaged { path: "x".into(), what: "changed" }));
+    }
+}
