@@ -65,7 +65,7 @@ impl Default for ViewOptions {
     fn default() -> Self {
         Self {
             overlay_bytes: 64 * 1024 * 1024,
-            flush_bytes: 12 * 1024 * 1024,
+            flush_bytes: 1024 * 1024,
             overlay_age: Duration::from_secs(5),
             cache_bytes: 128 * 1024 * 1024,
         }
