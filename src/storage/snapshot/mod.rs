@@ -4,6 +4,7 @@
 //! full; only then renamed, and the directory fsync'ed. The two newest are kept. None is ever held in memory, changed, or
 //! repaired: one that is damaged is reported and passed over.
 
+mod background;
 mod file;
 mod format;
 #[cfg(test)]
@@ -64,6 +65,9 @@ pub enum SnapshotError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The thread that makes snapshots could not be started, or panicked.
+    #[error("the thread that makes snapshots {0}")]
+    Thread(&'static str),
     /// A record is too large for the format.
     #[error("a record is too large for a snapshot")]
     TooLarge,
@@ -159,8 +163,11 @@ impl<F: Fs> Snapshots<F> {
     /// then, and the older ones stay.
     pub fn build(&self, view: &View) -> Result<SnapshotFile<F>, SnapshotError> {
         let path = self.temporary_path("build");
-        let built = write::write_frozen(&self.fs, &path, view.freeze()?);
-        let file = self.kept_or_removed(&path, built.and_then(|()| self.verified(&path)))?;
+        let frozen = view.freeze()?;
+        let built = background::run(|| {
+            write::write_frozen(&self.fs, &path, frozen).and_then(|()| self.verified(&path))
+        });
+        let file = self.kept_or_removed(&path, built)?;
         let reached = view.flush().map_err(SnapshotError::from).and_then(|()| {
             let position = view.durable_position()?;
             if order(position) < order(file.meta().last) {

@@ -12,6 +12,8 @@ use crate::storage::view::Frozen;
 
 /// Bytes gathered before a write to the file.
 const BUFFER: usize = 1024 * 1024;
+/// Bytes written before they are brought to disk. All at once at the end, they would stand between the log and the disk.
+const SYNC_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A file that is written front to back.
 struct Out<T> {
@@ -34,15 +36,24 @@ impl<T: FsFile> Out<T> {
 
     fn write(&mut self) -> Result<(), SnapshotError> {
         self.file.write_at(&self.buffer, self.offset).map_err(SnapshotError::Io)?;
+        let before = self.offset;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
-        Ok(())
+        sync_piece(&self.file, before, self.offset)
     }
 
     fn finish(mut self) -> Result<(), SnapshotError> {
         self.write()?;
         self.file.sync_all().map_err(SnapshotError::Io)
     }
+}
+
+/// Brings what was written to disk whenever a piece is complete.
+fn sync_piece(file: &impl FsFile, before: u64, after: u64) -> Result<(), SnapshotError> {
+    if before / SYNC_BYTES == after / SYNC_BYTES {
+        return Ok(());
+    }
+    file.sync_data().map_err(SnapshotError::Io)
 }
 
 /// Writes all records of a frozen view to a new file and brings it to disk.
@@ -129,6 +140,7 @@ impl<F: Fs> SnapshotReceiver<F> {
         }
         if let Some(file) = &self.file {
             file.write_at(data, offset).map_err(SnapshotError::Io)?;
+            sync_piece(file, offset, offset + data.len() as u64)?;
         }
         self.offset += data.len() as u64;
         Ok(())

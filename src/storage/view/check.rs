@@ -6,10 +6,12 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::engine::Engine;
 use super::frozen::unpack;
 use super::inner::Inner;
+use super::known::Known;
 use super::{View, ViewError, heads_in};
 use crate::state::{Digest, StoreError, Table};
 
@@ -25,16 +27,20 @@ type Count = (Digest, u64);
 
 impl View {
     /// Checks every record's checksum, and that all of them together are what the heads describe. Reads the engine only,
-    /// so call it before the first commit.
+    /// so call it before the first commit. On the way it learns which key ids there are.
     ///
     /// # Errors
     /// [`ViewError::Digest`] if records are missing, changed or too many; any other if one is damaged or can't be read.
     pub fn verify(&self) -> Result<(), ViewError> {
         let slot = self.inner.engine.read();
         let engine = Inner::opened(slot.as_deref())?;
-        let (sum, records) = recount(engine)?;
+        let known = Mutex::new(Known::default());
+        let (sum, records) = recount(engine, &known)?;
         let heads = heads_in(engine)?.unwrap_or_default();
-        matches(heads.sum, heads.records, sum, records)
+        matches(heads.sum, heads.records, sum, records)?;
+        drop(slot);
+        self.inner.overlays.write().known = Some(known.into_inner());
+        Ok(())
     }
 }
 
@@ -56,15 +62,15 @@ pub(super) fn matches(
     })
 }
 
-/// Sums up all records of an engine.
-fn recount(engine: &dyn Engine) -> Result<Count, StoreError> {
+/// Sums up all records of an engine, and notes its key ids.
+fn recount(engine: &dyn Engine, known: &Mutex<Known>) -> Result<Count, StoreError> {
     let ranges = ranges();
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS);
     let next = AtomicUsize::new(0);
     let work = || -> Result<Count, StoreError> {
         let mut total = (Digest::ZERO, 0);
         while let Some((from, to)) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (sum, records) = recount_range(engine, from, to.as_ref())?;
+            let (sum, records) = recount_range(engine, from, to.as_ref(), known)?;
             total.0.add(sum);
             total.1 += records;
         }
@@ -103,6 +109,7 @@ fn recount_range(
     engine: &dyn Engine,
     from: &Bytes,
     to: Option<&Bytes>,
+    known: &Mutex<Known>,
 ) -> Result<Count, StoreError> {
     let mut total = (Digest::ZERO, 0);
     let mut next = from.clone();
@@ -114,6 +121,7 @@ fn recount_range(
                 return Ok(total);
             }
             for (table, (key, value)) in unpack(key, stored)? {
+                known.lock().note(table, &key);
                 if table != Table::Meta {
                     total.0.add(Digest::of_record(table, &key, &value));
                     total.1 += 1;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! view/CURRENT      format version and number of the generation in use; replaced atomically
-//! view/gen-3/       files of the engine, generation 3
+//! view/gen-3/       files of the engine, generation 3; and, after an orderly stop, of known.rs
 //! view/redo-3       see redo.rs
 //! view/CLEAN        left by an orderly stop: the checksum of each of the engine's files, and the state's digest
 //! ```
@@ -15,9 +15,11 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::ViewError;
+use super::known::Known;
 
 const CURRENT: &str = "CURRENT";
 const CLEAN: &str = "CLEAN";
+const KNOWN: &str = "holdfast.known";
 const FORMAT: &str = "holdfast-view 1";
 
 /// A view's directory, with the generation in use.
@@ -90,6 +92,26 @@ impl Home {
     /// Removes the engine's files, once it is closed.
     pub(super) fn remove_engine(&self) -> Result<(), ViewError> {
         remove_any(&self.engine_dir()).map_err(ViewError::io("remove", &self.dir))
+    }
+
+    /// Leaves the filter of known keys beside the engine's files, so that the marker's checksums cover it.
+    pub(super) fn write_known(&self, known: Option<&Known>) -> Result<(), ViewError> {
+        let path = self.engine_dir().join(KNOWN);
+        let Some(known) = known else {
+            return remove_any(&path).map_err(ViewError::io("remove", &path));
+        };
+        let written = File::create(&path).and_then(|mut file| file.write_all(&known.encode()));
+        written.map_err(ViewError::io("write", &path))
+    }
+
+    /// The filter that an orderly stop left. Only for a view whose marker holds. `None` if there is none of this version:
+    /// the records have to be read then.
+    pub(super) fn read_known(&self) -> Option<Known> {
+        let path = self.engine_dir().join(KNOWN);
+        let known = fs::read(&path).map_err(|error| error.to_string());
+        let known =
+            known.and_then(|bytes| Known::decode(&bytes).map_err(|error| error.to_string()));
+        known.inspect_err(|error| tracing::info!(error, "no filter of known keys")).ok()
     }
 
     /// Writes the marker of an orderly stop. The engine must be closed: its files are brought to disk and summed up.

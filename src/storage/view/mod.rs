@@ -11,6 +11,7 @@ mod engine;
 mod frozen;
 mod home;
 mod inner;
+mod known;
 mod overlay;
 mod pack;
 mod read;
@@ -37,6 +38,8 @@ use engine::{Engine, EngineError, MemoryEngine};
 use frozen::Export;
 use home::{CleanMark, Home};
 use inner::{Control, Inner};
+use known::Known;
+use overlay::Overlays;
 use sled_engine::SledEngine;
 
 /// Key of the heads in [`Table::Meta`].
@@ -62,7 +65,7 @@ impl Default for ViewOptions {
     fn default() -> Self {
         Self {
             overlay_bytes: 64 * 1024 * 1024,
-            flush_bytes: 12 * 1024 * 1024,
+            flush_bytes: 1024 * 1024,
             overlay_age: Duration::from_secs(5),
             cache_bytes: 128 * 1024 * 1024,
         }
@@ -150,10 +153,16 @@ impl View {
         if redo_path.exists() {
             redo::remove(&redo_path).map_err(ViewError::io("remove", &redo_path))?;
         }
-        let mut view = Self::start(options, Some(home), engine, true)?;
+        let known = match &mark {
+            Some(_) => home.read_known(),
+            None if engine.range(&[], None, 1)?.is_empty() => Some(Known::default()),
+            None => None,
+        };
+        let sure = known.is_some();
+        let mut view = Self::start(options, Some(home), engine, known)?;
         let heads = view.engine_heads()?;
         view.opened_clean = mark.is_some_and(|mark| {
-            mark.state_digest == heads.as_ref().map(Heads::state_digest).unwrap_or_default()
+            sure && mark.state_digest == heads.as_ref().map(Heads::state_digest).unwrap_or_default()
         });
         Ok(view)
     }
@@ -167,7 +176,8 @@ impl View {
     /// Like [`View::in_memory`], with other sizes.
     #[must_use]
     pub fn in_memory_with(options: ViewOptions) -> Self {
-        let inner = Self::parts(options, None, Box::new(MemoryEngine::default()));
+        let engine = Box::new(MemoryEngine::default());
+        let inner = Self::parts(options, None, engine, Some(Known::default()));
         Self { inner, writer: Mutex::new(None), opened_clean: true }
     }
 
@@ -268,6 +278,7 @@ impl View {
         let heads = self.engine_heads()?;
         let drain = self.inner.drain.lock();
         let engine = self.inner.engine.write().take();
+        let known = self.inner.overlays.write().known.take();
         self.inner.poison(&StoreError::Engine("it is closed".to_owned()));
         drop(drain);
         self.stop_writer();
@@ -275,7 +286,9 @@ impl View {
         engine.close()?;
         if let Some(home) = &self.inner.home {
             let state_digest = heads.as_ref().map(Heads::state_digest).unwrap_or_default();
-            home.lock().clone().mark_clean(&CleanMark { state_digest })?;
+            let home = home.lock().clone();
+            home.write_known(known.as_ref())?;
+            home.mark_clean(&CleanMark { state_digest })?;
         }
         Ok(())
     }
@@ -287,12 +300,17 @@ impl View {
         heads_in(engine)
     }
 
-    fn parts(options: ViewOptions, home: Option<Home>, engine: Box<dyn Engine>) -> Arc<Inner> {
+    fn parts(
+        options: ViewOptions,
+        home: Option<Home>,
+        engine: Box<dyn Engine>,
+        known: Option<Known>,
+    ) -> Arc<Inner> {
         Arc::new(Inner {
             options,
             home: home.map(Mutex::new),
             engine: RwLock::new(Some(engine)),
-            overlays: RwLock::default(),
+            overlays: RwLock::new(Overlays { known, ..Overlays::default() }),
             control: Mutex::new(Control::default()),
             wake: parking_lot::Condvar::new(),
             progress: parking_lot::Condvar::new(),
@@ -305,15 +323,15 @@ impl View {
         options: ViewOptions,
         home: Option<Home>,
         engine: Box<dyn Engine>,
-        opened_clean: bool,
+        known: Option<Known>,
     ) -> Result<Self, ViewError> {
-        let inner = Self::parts(options, home, engine);
+        let inner = Self::parts(options, home, engine, known);
         let shared = Arc::clone(&inner);
         let writer = std::thread::Builder::new()
             .name("view-writer".to_owned())
             .spawn(move || shared.run_writer())
             .map_err(ViewError::io("start the writer of", Path::new("the view")))?;
-        Ok(Self { inner, writer: Mutex::new(Some(writer)), opened_clean })
+        Ok(Self { inner, writer: Mutex::new(Some(writer)), opened_clean: false })
     }
 
     fn stop_writer(&self) {
@@ -348,7 +366,7 @@ impl Store for View {
         self.wait_for_room()?;
         let mut overlays = self.inner.overlays.write();
         let before = overlays.active.bytes();
-        overlays.active.merge(changes);
+        overlays.take_up(changes);
         let after = overlays.active.bytes();
         let mut control = self.inner.control.lock();
         control.check()?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::known::Known;
 use crate::state::{Table, WriteSet};
 
 /// What a record in an overlay costs beside its bytes: nodes of two trees and their fill.
@@ -81,9 +82,25 @@ pub(super) struct Overlays {
     pub(super) frozen: VecDeque<Arc<Overlay>>,
     /// Overlays frozen so far. While it stays, the engine changes only by what the frozen ones say anyhow.
     pub(super) epoch: u64,
+    /// Key ids that are in an overlay or in the engine; `None` while that is not known.
+    pub(super) known: Option<Known>,
 }
 
 impl Overlays {
+    /// Takes up a commit.
+    pub(super) fn take_up(&mut self, changes: WriteSet) {
+        if let Some(known) = &mut self.known {
+            let written = changes.0.iter().filter(|(_, value)| value.is_some());
+            written.for_each(|((table, key), _)| known.note(*table, key));
+        }
+        self.active.merge(changes);
+    }
+
+    /// Whether any record begins with `prefix`, as far as that is known without asking the engine; `false` is certain.
+    pub(super) fn may_hold(&self, table: Table, prefix: &[u8]) -> bool {
+        self.known.as_ref().is_none_or(|known| known.may_hold(table, prefix))
+    }
+
     /// Freezes the active overlay, if it holds anything.
     pub(super) fn freeze(&mut self, commits: u64) {
         if self.active.is_empty() {

@@ -23,8 +23,14 @@ impl Inner {
     /// See [`crate::state::Store::get`].
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.control.lock().check()?;
-        if let Some(value) = self.overlays.read().get(table, key) {
-            return Ok(value);
+        {
+            let overlays = self.overlays.read();
+            if let Some(value) = overlays.get(table, key) {
+                return Ok(value);
+            }
+            if !overlays.may_hold(table, key) {
+                return Ok(None);
+            }
         }
         let slot = self.engine.read();
         let engine = Self::opened(slot.as_deref())?;
@@ -56,6 +62,9 @@ impl Inner {
         loop {
             let ((captured, bound), epoch) = {
                 let overlays = self.overlays.read();
+                if !overlays.may_hold(table, prefix) {
+                    return Ok(Vec::new());
+                }
                 (overlays.capture(table, prefix, start, changes), overlays.epoch)
             };
             let wanted = Wanted { table, prefix, start, limit };

@@ -9,6 +9,7 @@ use super::check::matches;
 use super::engine::{Engine, EngineWrite, MemoryEngine};
 use super::home::Home;
 use super::inner::{packed, plain, sequential};
+use super::known::Known;
 use super::overlay::Overlays;
 use super::sled_engine::SledEngine;
 use super::{HEADS_KEY, View, ViewError, ViewRecord, decode_heads, pack};
@@ -39,17 +40,20 @@ impl View {
             ),
             None => Box::new(MemoryEngine::default()),
         };
-        if let Err(error) = load(engine.as_ref(), records) {
-            discard(engine, new_home.as_ref());
-            return Err(error);
-        }
+        let known = match load(engine.as_ref(), records) {
+            Ok(known) => known,
+            Err(error) => {
+                discard(engine, new_home.as_ref());
+                return Err(error);
+            }
+        };
         if let Some(home) = &new_home {
             home.publish()?;
         }
         let old = {
             let mut overlays = self.inner.overlays.write();
             let epoch = overlays.epoch + 1;
-            *overlays = Overlays { epoch, ..Overlays::default() };
+            *overlays = Overlays { epoch, known: Some(known), ..Overlays::default() };
             let mut control = self.inner.control.lock();
             control.bytes = 0;
             control.active_bytes = 0;
@@ -86,9 +90,10 @@ fn discard(engine: Box<dyn Engine>, home: Option<&Home>) {
 fn load<E: From<ViewError>>(
     engine: &dyn Engine,
     records: impl Iterator<Item = Result<ViewRecord, E>>,
-) -> Result<(), E> {
+) -> Result<Known, E> {
     let mut loader = Loader {
         engine,
+        known: Known::default(),
         writes: Vec::new(),
         bytes: 0,
         block: None,
@@ -100,13 +105,13 @@ fn load<E: From<ViewError>>(
     for record in records {
         loader.take(record?)?;
     }
-    loader.finish()?;
-    Ok(())
+    Ok(loader.finish()?)
 }
 
 /// Fills an empty engine.
 struct Loader<'a> {
     engine: &'a dyn Engine,
+    known: Known,
     writes: Vec<EngineWrite>,
     bytes: usize,
     /// The block that is being filled.
@@ -135,6 +140,7 @@ impl Loader<'_> {
             self.records += 1;
         }
         if !table.is_sequential() {
+            self.known.note(table, &key);
             return self.write(plain(table, &key, Some(&value)));
         }
         let number = sequential(table, &key)?;
@@ -164,11 +170,11 @@ impl Loader<'_> {
         }
     }
 
-    fn finish(mut self) -> Result<(), ViewError> {
+    fn finish(mut self) -> Result<Known, ViewError> {
         self.write_block()?;
         matches(self.heads.sum, self.heads.records, self.sum, self.records)?;
         self.engine.apply(&self.writes)?;
         self.engine.flush()?;
-        Ok(())
+        Ok(self.known)
     }
 }
