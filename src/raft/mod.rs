@@ -5,6 +5,8 @@
 mod api;
 mod barrier;
 mod forward;
+#[cfg(test)]
+mod hostile;
 mod link;
 mod log_store;
 mod machine;

@@ -159,6 +159,15 @@ impl Ran {
     }
 }
 
+/// A node's certificate, as its server has it.
+pub(crate) fn node_identity(harness: &Harness, id: u64) -> IssuedPaths {
+    let dir = harness.cluster.dir().join("nodes").join(id.to_string());
+    IssuedPaths {
+        certificate: dir.join(format!("node-{id}.pem")),
+        private_key: dir.join(format!("node-{id}.key")),
+    }
+}
+
 /// A new volume's first key.
 pub(crate) fn new_escrow(device: DeviceId) -> NewEscrow {
     NewEscrow {

@@ -1,6 +1,6 @@
 //! Certificates: whoever has the wrong one, or none of the right kind, gets nowhere.
 
-use holdfast::cli::pki::{CaKind, IssuedPaths, Pki, Subject};
+use holdfast::cli::pki::{CaKind, Pki, Subject};
 use holdfast::client::{ErrorKind, KeyQuery};
 use holdfast::clock::{Clock as _, SystemClock};
 use holdfast::domain::{DeviceId, KeyIdPrefix, NodeId, Timestamp};
@@ -9,19 +9,10 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use crate::harness::{
-    Harness, LIMIT, binary, disclosure, new_escrow, new_key, operator, write_file,
+    Harness, LIMIT, binary, disclosure, new_escrow, new_key, node_identity, operator, write_file,
 };
 
 const ANY: KeyQuery = KeyQuery::Prefix(KeyIdPrefix::from_bytes([0; 4]));
-
-/// A node's certificate, as its server has it.
-fn node_identity(harness: &Harness, id: u64) -> IssuedPaths {
-    let dir = harness.cluster.dir().join("nodes").join(id.to_string());
-    IssuedPaths {
-        certificate: dir.join(format!("node-{id}.pem")),
-        private_key: dir.join(format!("node-{id}.key")),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_the_wrong_kind_authority_or_time_are_refused() {

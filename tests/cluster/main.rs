@@ -15,8 +15,12 @@
 mod failover;
 mod harness;
 mod identity;
+mod lookups;
 mod membership;
+mod passwords;
 mod planted;
+mod ports;
+mod quorum;
 mod refusals;
 mod status;
 mod story;

@@ -1,4 +1,5 @@
 //! The wire: what is refused, with which field named, and which status each error has.
 
 mod decode;
+mod hostile;
 mod status;

@@ -343,7 +343,7 @@ fn check_queries(store: &MemoryStore, model: &Model) {
         let package = query::package(store, key.escrow.protector, version).unwrap();
         assert_eq!(package, key.escrow.package);
     }
-    let grants = query::grants(store).unwrap();
+    let grants = query::grants(store, None, usize::MAX).unwrap();
     let pairs = grants.into_iter().map(|grant| (grant.operator.as_str().to_owned(), grant.role));
     assert_eq!(pairs.collect::<std::collections::BTreeSet<_>>(), model.grants);
 }
