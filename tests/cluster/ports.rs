@@ -31,7 +31,7 @@ struct Claims {
 
 impl Claims {
     fn hello(&self) -> Request<pb::HelloRequest> {
-        let mut request = Request::new(pb::HelloRequest {});
+        let mut request = Request::new(pb::HelloRequest::default());
         let metadata = request.metadata_mut();
         let mut put = |key: &'static str, value: &str| {
             metadata.insert(key, value.parse().unwrap());
@@ -63,7 +63,7 @@ async fn hello(channel: &Channel, claims: &Claims) -> Result<u64, Status> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_believed_on_the_peer_port_only_if_every_claim_is_its_own() {
-    let harness = Harness::start().await;
+    let mut harness = Harness::start().await;
     let status = harness.client(&harness.administrator).status(true).await.unwrap();
     let incarnation = |id: u64| {
         let of = |m: &&holdfast_proto::v1::MemberStatus| m.node.as_ref().unwrap().node_id == id;

@@ -5,7 +5,6 @@ use holdfast::client::{AuditFilter, Client, ErrorKind, KeyQuery, Method, new_req
 use holdfast::domain::ProtectorId;
 use holdfast_proto::v1;
 use prost::Message as _;
-use secrecy::ExposeSecret as _;
 
 use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key};
 

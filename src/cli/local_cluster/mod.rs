@@ -33,6 +33,8 @@ use files::{Description, io};
 pub const ADMINISTRATOR: &str = "admin";
 /// The servers' reason when the cluster was made before.
 const ALREADY_INITIALISED: &str = "CLUSTER_ALREADY_INITIALISED";
+/// Why a server refuses to make a cluster with a node that does not answer it.
+const NODE_NOT_READY: &str = "NODE_NOT_READY";
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
 /// Validity of local certificates, in days.
@@ -334,12 +336,22 @@ impl LocalCluster {
         let signer = self.pki.signer(SystemClock.now())?;
         let nodes = self.nodes.iter().map(|node| self.spec(node.id()));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let made = self.administrator()?.init_cluster(nodes, &administrator()?, &signer).await;
-        match made {
-            Ok(_) => {}
-            // An earlier start made it, and did not live to write that down.
-            Err(error) if error.reason() == ALREADY_INITIALISED => {}
-            Err(error) => return Err(error.into()),
+        let client = self.administrator()?;
+        let deadline = Instant::now().checked_add(START_DEADLINE);
+        loop {
+            match client.init_cluster(nodes.clone(), &administrator()?, &signer).await {
+                Ok(_) => break,
+                // An earlier start made it, and did not live to write that down.
+                Err(error) if error.reason() == ALREADY_INITIALISED => break,
+                // They listen, so they will answer: a machine that is short of time is no reason to give up.
+                Err(error)
+                    if error.reason() == NODE_NOT_READY
+                        && deadline.is_some_and(|deadline| Instant::now() < deadline) =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         self.description.initialised = true;
         self.save()

@@ -1,4 +1,4 @@
-//! No bytes from a client make a decoder panic: it takes them, or names the field.
+//! No bytes from a client make a decoder panic: it takes them, or names the field. And no secret is printed.
 
 use holdfast_proto::v1;
 use holdfast_proto::v1::find_keys_request::Query;
@@ -108,4 +108,32 @@ fn a_page_token_of_any_text_is_taken_or_refused() {
         assert!(faults.into_iter().flatten().all(|error| error.field == "page_token"));
         matches!(device, Ok(Some(_))) || matches!(grant, Ok(Some(_)))
     });
+}
+
+#[test]
+fn what_carries_a_secret_shows_none_of_it_when_it_is_printed() {
+    let text = "471207-278498-422125-177177-561902-537405-468006-693451";
+    let disclosed = v1::DiscloseKeyResponse {
+        recovery_key: text.into(),
+        key_package: b"key package"[..].into(),
+        ..Default::default()
+    };
+    let init =
+        v1::InitClusterRequest { signer_private_key: b"private"[..].into(), ..valid::init() };
+    let (_, decoded) = decode_init(init.clone()).unwrap();
+    let shown = [
+        format!("{disclosed:?} {disclosed:#?}"),
+        format!("{:?}", tonic::Response::new(disclosed)),
+        format!("{init:?} {:?}", tonic::Request::new(init.clone())),
+        format!("{:?}", decoded.signer),
+        format!("{decoded:?}"),
+    ];
+    let bytes = |secret: &[u8]| format!("{secret:?}").trim_matches(['[', ']']).to_owned();
+    for shown in &shown {
+        assert!(!shown.contains("471207") && !shown.contains("693451"), "{shown}");
+        for secret in [&b"key package"[..], b"private"] {
+            let text = std::str::from_utf8(secret).unwrap();
+            assert!(!shown.contains(text) && !shown.contains(&bytes(secret)), "{shown}");
+        }
+    }
 }
