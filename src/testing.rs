@@ -22,7 +22,7 @@ impl Damage {
         match self {
             Self::Flip(at, with) if !bytes.is_empty() => {
                 let at = at.index(bytes.len());
-                bytes[at] ^= *with;
+                bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= *with);
             }
             Self::Flip(..) => {}
             Self::Cut(at) => bytes.truncate(at.index(room)),
@@ -32,7 +32,7 @@ impl Damage {
             }
             Self::Copy(from, to, at) => {
                 let (from, to) = (from.index(room), to.index(room));
-                let part = bytes[from.min(to)..from.max(to)].to_vec();
+                let part = bytes.get(from.min(to)..from.max(to)).unwrap_or_default().to_vec();
                 let at = at.index(room);
                 bytes.splice(at..at, part);
             }
