@@ -50,3 +50,6 @@ pub mod service;
 pub mod state;
 #[cfg(feature = "server")]
 pub mod storage;
+
+#[cfg(all(test, feature = "server"))]
+mod testing;

@@ -9,6 +9,9 @@ use super::wire;
 use super::{Client, new_request_id};
 use crate::domain::{DeviceId, OperatorName, Role};
 
+/// Grants that are asked for at once: as many as a page holds.
+const GRANTS_PAGE: u32 = 1000;
+
 impl Client {
     /// Grants a role. Answers whether it was new.
     ///
@@ -46,17 +49,41 @@ impl Client {
         Ok(answer.changed)
     }
 
-    /// All grants.
+    /// All grants, page by page.
     ///
     /// # Errors
     /// If the caller may not read them, or no server answers.
     pub async fn grants(&self) -> Result<Vec<v1::Grant>, ClientError> {
-        let answer = self
-            .call(&v1::ListGrantsRequest {}, |channel, request| async move {
-                AdminServiceClient::new(channel).list_grants(request).await
-            })
-            .await?;
-        Ok(answer.grants)
+        let mut grants = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let page = self.grants_page(GRANTS_PAGE, &page_token).await?;
+            grants.extend(page.grants);
+            // A server that gives the same token again would keep us for ever.
+            if page.next_page_token.is_empty() {
+                return Ok(grants);
+            }
+            if page.next_page_token == page_token {
+                return Err(ClientError::Answer("the same page_token twice".to_owned()));
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    /// A page of grants. `page_token` is empty for the first page.
+    ///
+    /// # Errors
+    /// If the caller may not read them, or no server answers.
+    pub async fn grants_page(
+        &self,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<v1::ListGrantsResponse, ClientError> {
+        let message = v1::ListGrantsRequest { page_size, page_token: page_token.to_owned() };
+        self.call(&message, |channel, request| async move {
+            AdminServiceClient::new(channel).list_grants(request).await
+        })
+        .await
     }
 
     /// A device and its volumes. `stale` serves what the called node has, without asking the cluster.

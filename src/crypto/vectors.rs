@@ -9,7 +9,7 @@ use super::seal::associated_data;
 use super::*;
 use crate::domain::{
     ClusterId, DeviceId, Epoch, KeyVersion, NodeId, ProtectorId, ProtectorKind, RecoveryKey,
-    Timestamp, VolumeId,
+    Sealed, Timestamp, VolumeId, sealed_digest,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/formats-sealing.md");
@@ -46,6 +46,11 @@ fn check(block: &str) {
 }
 
 fn seal_vector(kind: ProtectorKind, part: Part, plaintext: &[u8], seed: u8) -> String {
+    sealed_vector(kind, part, plaintext, seed).1
+}
+
+/// A sealed vector, and how the document shows it.
+fn sealed_vector(kind: ProtectorKind, part: Part, plaintext: &[u8], seed: u8) -> (Sealed, String) {
     let private_key = PrivateKey::from_slice(&[0x42; 32]).unwrap();
     let epoch = Epoch::new(1);
     let public_key = EscrowPublicKey { cluster: CLUSTER, epoch, key: private_key.public_key() };
@@ -70,7 +75,7 @@ fn seal_vector(kind: ProtectorKind, part: Part, plaintext: &[u8], seed: u8) -> S
     line("associated data", &hex::encode(associated_data(&binding, epoch, part)));
     line("encapsulated key", &hex::encode(sealed.encapsulated_key));
     line("ciphertext", &hex::encode(&sealed.ciphertext));
-    block
+    (sealed, block)
 }
 
 #[test]
@@ -104,6 +109,19 @@ fn the_documents_sealing_vectors_are_what_the_code_makes() {
     let text = "cbdefghi-jklnrtuv-cbdefghi-jklnrtuv-vutrnlkj-ihgfedbc-vutrnlkj-ihgfedbc";
     let key = RecoveryKey::parse(kind, text).unwrap();
     check(&seal_vector(kind, Part::Key, key.expose_secret().as_bytes(), 6));
+}
+
+#[test]
+fn the_documents_digests_are_what_the_code_makes() {
+    let kind = ProtectorKind::BitLockerRecoveryPassword;
+    let text = b"471207-278498-422125-177177-561902-537405-468006-693451";
+    let (key, _) = sealed_vector(kind, Part::Key, text, 1);
+    let (package, _) = sealed_vector(kind, Part::Package, &[0, 1, 2, 3, 0], 5);
+    let mut block = String::new();
+    writeln!(block, "key alone         {}", hex::encode(sealed_digest(&key, None))).unwrap();
+    let both = sealed_digest(&key, Some(&package));
+    writeln!(block, "key and package   {}", hex::encode(both)).unwrap();
+    check(&block);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::service::{AdminService, Consensus, Granted, ServiceError, Staleness};
 use crate::state::{Device, Grant, Volume};
 
 use super::gate::Gate;
-use super::page::{Budget, start_of, token_after};
+use super::page::{self, Budget, start_of, token_after};
 use super::{decode, encode};
 
 /// Serves administrators, and those who read devices.
@@ -43,10 +43,28 @@ impl<C: Consensus> AdminApi<C> {
         self.service.revoke(&permit, id, operator, role).await
     }
 
-    async fn grants<T: Sync>(&self, request: &Request<T>) -> Result<Vec<Grant>, ServiceError> {
-        let caller = self.gate.caller(request)?;
+    async fn grants(
+        &self,
+        request: Request<v1::ListGrantsRequest>,
+    ) -> Result<v1::ListGrantsResponse, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let request = request.into_inner();
+        let size = decode::page_size(request.page_size)?;
+        let after = page::grant_of(&request.page_token)?;
         let permit = self.gate.permit(&caller, Action::ListGrants)?;
-        self.service.grants(&permit).await
+        // One more than wanted shows whether a page follows.
+        let found = self.service.grants(&permit, after, size.saturating_add(1)).await?;
+        let mut budget = Budget::default();
+        let grants: Vec<_> = found
+            .iter()
+            .take(size)
+            .map(encode_grant)
+            .take_while(|grant| budget.takes(grant))
+            .collect();
+        let last = grants.len().checked_sub(1).and_then(|last| found.get(last));
+        let more = grants.len() < found.len();
+        let token = last.filter(|_| more).map(|g| page::token_after_grant(&g.operator, g.role));
+        Ok(v1::ListGrantsResponse { grants, next_page_token: token.unwrap_or_default() })
     }
 
     async fn device(
@@ -121,14 +139,7 @@ impl<C: Consensus> Api for AdminApi<C> {
         &self,
         request: Request<v1::ListGrantsRequest>,
     ) -> Result<Response<v1::ListGrantsResponse>, Status> {
-        let grants = self.grants(&request).await.map_err(|error| self.gate.status(error))?;
-        let grants = grants.iter().map(|grant| v1::Grant {
-            operator: grant.operator.to_string(),
-            role: encode::role(grant.role).into(),
-            granted_by: grant.granted_by.to_string(),
-            granted_at_ms: grant.granted_at.as_millis(),
-        });
-        Ok(Response::new(v1::ListGrantsResponse { grants: grants.collect() }))
+        self.grants(request).await.map(Response::new).map_err(|error| self.gate.status(error))
     }
 
     async fn get_device(
@@ -156,6 +167,15 @@ pub(super) fn decode_grant(
         decode::operator("operator", operator)?,
         decode::role("role", role)?,
     ))
+}
+
+fn encode_grant(grant: &Grant) -> v1::Grant {
+    v1::Grant {
+        operator: grant.operator.to_string(),
+        role: encode::role(grant.role).into(),
+        granted_by: grant.granted_by.to_string(),
+        granted_at_ms: grant.granted_at.as_millis(),
+    }
 }
 
 fn encode_device(device: &Device) -> v1::Device {

@@ -186,7 +186,7 @@ fn address(path: String, text: String) -> Result<String, FieldError> {
     }
 }
 
-fn decode_node(path: &str, node: v1::NodeSpec) -> Result<NodeSpec, FieldError> {
+pub(super) fn decode_node(path: &str, node: v1::NodeSpec) -> Result<NodeSpec, FieldError> {
     Ok(NodeSpec {
         id: node_id(&format!("{path}.node_id"), node.node_id)?,
         peer_address: address(format!("{path}.peer_address"), node.peer_address)?,

@@ -4,12 +4,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
-use crate::domain::{DeviceId, FieldError, limits};
+use crate::domain::{DeviceId, FieldError, OperatorName, Role, limits};
+
+use super::{decode, encode};
 
 /// Bytes kept for everything of a message but its items.
 const REST: usize = 4096;
-/// Version of the token's layout.
+/// First byte of a token of devices: an id follows.
 const TOKEN: u8 = 1;
+/// First byte of a token of grants: the role's number and the operator's name follow.
+const GRANT_TOKEN: u8 = 2;
 
 /// Bytes that a message has left for items.
 pub(super) struct Budget {
@@ -46,12 +50,38 @@ pub(super) fn token_after(last: DeviceId) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+fn bad_token() -> FieldError {
+    FieldError::new("page_token", "is not one that a page before has given")
+}
+
+/// The token for a page of grants that begins after this one.
+pub(super) fn token_after_grant(operator: &OperatorName, role: Role) -> String {
+    let mut bytes = vec![GRANT_TOKEN];
+    // Numbers of roles are small; one that did not fit would be refused when the token comes back.
+    bytes.push(u8::try_from(i32::from(encode::role(role))).unwrap_or(0));
+    bytes.extend_from_slice(operator.as_str().as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The grant that a page begins after; `None` for the first page.
+pub(super) fn grant_of(token: &str) -> Result<Option<(OperatorName, Role)>, FieldError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad_token())?;
+    let [GRANT_TOKEN, role, name @ ..] = bytes.as_slice() else { return Err(bad_token()) };
+    let role = decode::role("page_token", i32::from(*role)).map_err(|_| bad_token())?;
+    let name = std::str::from_utf8(name).map_err(|_| bad_token())?;
+    let operator = decode::operator("page_token", name).map_err(|_| bad_token())?;
+    Ok(Some((operator, role)))
+}
+
 /// The first id that a page may hold; `None` for the first page, or for the end if no id comes after.
 pub(super) fn start_of(token: &str) -> Result<Option<DeviceId>, FieldError> {
     if token.is_empty() {
         return Ok(None);
     }
-    let bad = || FieldError::new("page_token", "is not one that a page before has given");
+    let bad = bad_token;
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let last = match bytes.split_first() {
         Some((&TOKEN, id)) => DeviceId::from_slice(id).map_err(|_| bad())?,
@@ -76,9 +106,27 @@ mod tests {
 
     #[test]
     fn a_made_up_token_is_refused() {
-        for bad in ["x", "AAAA", &token_after(DeviceId::from_bytes([0xff; 16]))] {
+        let alice = "alice".parse().unwrap();
+        let of_grants = token_after_grant(&alice, Role::Auditor);
+        for bad in ["x", "AAAA", &token_after(DeviceId::from_bytes([0xff; 16])), &of_grants] {
             assert_eq!(start_of(bad).unwrap_err().field, "page_token");
         }
+        let no_role = URL_SAFE_NO_PAD.encode(b"\x02\x09alice");
+        let nobody = URL_SAFE_NO_PAD.encode(b"\x02\x01");
+        let of_devices = token_after(DeviceId::from_bytes([7; 16]));
+        for bad in ["x", "AAAA", "Ag", &no_role, &nobody, &of_devices] {
+            assert_eq!(grant_of(bad).unwrap_err().field, "page_token");
+        }
+    }
+
+    #[test]
+    fn a_token_of_grants_names_the_last_one() {
+        for role in Role::ALL {
+            let longest: OperatorName = "o".repeat(limits::NAME_BYTES).parse().unwrap();
+            let token = token_after_grant(&longest, role);
+            assert_eq!(grant_of(&token), Ok(Some((longest, role))));
+        }
+        assert_eq!(grant_of(""), Ok(None));
     }
 
     #[test]
@@ -86,7 +134,10 @@ mod tests {
         let mut budget = Budget::default();
         let item = holdfast_proto::v1::Grant { operator: "x".repeat(1000), ..Default::default() };
         let taken = (0..10_000).take_while(|_| budget.takes(&item)).count();
-        let page = holdfast_proto::v1::ListGrantsResponse { grants: vec![item; taken] };
+        let page = holdfast_proto::v1::ListGrantsResponse {
+            grants: vec![item; taken],
+            ..Default::default()
+        };
         assert!(page.encoded_len() <= limits::MESSAGE_BYTES);
         assert!(page.encoded_len() > limits::MESSAGE_BYTES - 2 * REST);
     }

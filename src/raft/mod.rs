@@ -7,6 +7,8 @@ mod barrier;
 mod compare;
 mod contact;
 mod forward;
+#[cfg(test)]
+mod hostile;
 mod link;
 mod log_store;
 mod lost_leader;

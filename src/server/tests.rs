@@ -1,5 +1,8 @@
 //! A whole server over real sockets and TLS, around a consensus of one.
 
+mod rights;
+mod wire;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,15 @@ use crate::telemetry::LogFormat;
 use crate::tls::{Connector, Identity, client_config};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// The services of the public API.
+const SERVICES: [&str; 6] = [
+    "holdfast.v1.AdminService",
+    "holdfast.v1.AuditService",
+    "holdfast.v1.ClusterService",
+    "holdfast.v1.ComplianceService",
+    "holdfast.v1.EscrowService",
+    "holdfast.v1.RecoveryService",
+];
 const LONG: Duration = Duration::from_secs(20);
 
 /// A running server and those who may call it.
@@ -223,11 +235,16 @@ async fn a_message_above_one_mebibyte_is_refused() {
 async fn health_and_readiness_follow_the_quorum() {
     let running = Running::start(100).await;
     let mut client = HealthClient::new(running.agent().await);
-    health(&mut client, "holdfast.v1.EscrowService", ServingStatus::Serving).await;
-    health(&mut client, "holdfast.v1.RecoveryService", ServingStatus::Serving).await;
+    for service in SERVICES {
+        health(&mut client, service, ServingStatus::Serving).await;
+    }
+    let unknown = HealthCheckRequest { service: "holdfast.v1.NoService".to_owned() };
+    assert_eq!(client.check(unknown).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(running.get("/readyz").await.0, 200);
     *running.bench.fake.age.lock() = SECOND * 2;
-    health(&mut client, "holdfast.v1.EscrowService", ServingStatus::NotServing).await;
+    for service in SERVICES {
+        health(&mut client, service, ServingStatus::NotServing).await;
+    }
     health(&mut client, "", ServingStatus::Serving).await;
     let (code, body) = running.get("/readyz").await;
     assert_eq!(code, 503);
@@ -279,9 +296,10 @@ async fn reflection_shows_the_public_api_and_nothing_of_the_nodes_own() {
         client.server_reflection_info(futures::stream::iter([ask])).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("no list") };
-    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    assert!(names.iter().any(|name| name == "holdfast.v1.RecoveryService"), "{names:?}");
-    assert!(!names.iter().any(|name| name.contains("peer") || name.contains("store")), "{names:?}");
+    let mut names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    let own: Vec<_> = names.iter().filter(|name| name.starts_with("holdfast")).cloned().collect();
+    assert_eq!(own, SERVICES, "every service of the API, and no other");
 }
 
 fn escrow_request(bench: &Bench) -> v1::EscrowRecoveryKeyRequest {

@@ -72,14 +72,24 @@ impl<C: Consensus> AdminService<C> {
         Ok(Granted { changed, position: answer.position })
     }
 
-    /// All grants, in the order of their operators' names.
+    /// At most `limit` grants in the order of their operators' names, then of their roles; the first, or those after
+    /// `after`.
     ///
     /// # Errors
     /// If no quorum answers.
-    pub async fn grants(&self, permit: &Permit) -> Result<Vec<Grant>, ServiceError> {
+    pub async fn grants(
+        &self,
+        permit: &Permit,
+        after: Option<(OperatorName, Role)>,
+        limit: usize,
+    ) -> Result<Vec<Grant>, ServiceError> {
         actor_of(permit, Action::ListGrants)?;
         self.context.read(false).await?;
-        self.context.scan(query::grants).await
+        let after = move |view: &C::View| {
+            let after = after.as_ref().map(|(operator, role)| (operator, *role));
+            query::grants(view, after, limit)
+        };
+        self.context.scan(after).await
     }
 
     /// A device with its volumes. Linearizable by one read barrier, and not audited: it shows no secret.

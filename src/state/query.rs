@@ -275,12 +275,19 @@ pub(super) fn roles_from(
         .map_err(corrupt(Table::Grants))
 }
 
-/// All grants, in the order of their operators' names.
+/// At most `limit` grants in the order of their operators' names, then of their roles; the first, or those after one.
 ///
 /// # Errors
 /// A local fault of the store.
-pub fn grants(store: &impl Store) -> Result<Vec<Grant>, StoreError> {
-    grants_from(store)
+pub fn grants(
+    store: &impl Store,
+    after_grant: Option<(&OperatorName, Role)>,
+    limit: usize,
+) -> Result<Vec<Grant>, StoreError> {
+    let start = after_grant.map(|(operator, role)| after(&codec::grant_key(operator, role)));
+    let records = store.scan(Table::Grants, &[], start.as_deref().unwrap_or_default(), limit)?;
+    let grants = records.iter().map(|(key, value)| codec::decode_grant(key, value));
+    grants.collect::<Result<_, _>>().map_err(corrupt(Table::Grants))
 }
 
 pub(super) fn grants_from(source: &impl Source) -> Result<Vec<Grant>, StoreError> {

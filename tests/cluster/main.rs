@@ -12,13 +12,17 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod disclosure_needs_quorum;
 mod failover;
 mod harness;
 mod identity;
 mod local;
+mod lookups;
 mod membership;
+mod passwords;
 mod peers;
 mod planted;
+mod ports;
 mod quorum;
 mod refusals;
 mod status;

@@ -8,7 +8,7 @@ use holdfast::cli::local_cluster::http_get;
 use holdfast::domain::{ProtectorKind, RecoveryKey};
 use secrecy::ExposeSecret as _;
 
-use crate::harness::{Harness, disclosure, new_escrow, write_file};
+use crate::harness::{Harness, LIMIT, disclosure, new_escrow, write_file};
 
 /// Published examples; see the product's demonstration for where they come from.
 const PLANTED: [(ProtectorKind, &str); 3] = [
@@ -47,7 +47,12 @@ fn forms(key: &RecoveryKey) -> Vec<Needle> {
     for (name, text) in [("with dashes", &dashed), ("without dashes", &plain)] {
         needles.push((name.to_owned(), text.as_bytes().to_vec()));
         let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        needles.push((format!("{name} in UTF-16"), utf16));
+        needles.push((format!("{name} in UTF-16, little-endian"), utf16));
+        let utf16 = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        needles.push((format!("{name} in UTF-16, big-endian"), utf16));
+        // As a log shows a list of bytes.
+        let listed = text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+        needles.push((format!("{name} as a list of bytes"), listed.into_bytes()));
         needles.extend(base64_forms(name, text.as_bytes()));
     }
     if let Some(raw) = key.bitlocker_key() {
@@ -108,9 +113,23 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// Starts the servers again with everything in their logs that an operator could turn on.
+async fn log_everything(harness: &mut Harness) {
+    harness.cluster.stop().await.unwrap();
+    for node in harness.cluster.nodes() {
+        let config = std::fs::read_to_string(node.config_path()).unwrap();
+        let verbose = config.replace("info,openraft=warn", "trace");
+        assert_ne!(verbose, config);
+        write_file(&node.config_path(), verbose.as_bytes());
+    }
+    harness.cluster.start_nodes().await.unwrap();
+    harness.cluster.wait_healthy(LIMIT).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_byte_of_a_planted_key_is_in_data_directories_logs_or_metrics() {
     let mut harness = Harness::start().await;
+    log_everything(&mut harness).await;
     let agent = harness.client(&harness.agent);
     let keys = PLANTED.map(|(kind, text)| RecoveryKey::parse(kind, text).unwrap());
     let mut protectors = Vec::new();
@@ -155,6 +174,7 @@ async fn no_byte_of_a_planted_key_is_in_data_directories_logs_or_metrics() {
         assert!(found.iter().any(|found| found.ends_with(&place)), "{place} in {found:#?}");
     }
     let log = std::fs::read_to_string(harness.cluster.node(1).unwrap().log_path()).unwrap();
+    assert!(log.contains("TRACE"), "everything was logged");
     let ids: Vec<_> = protectors.iter().map(ToString::to_string).collect();
     assert!(ids.iter().all(|id| !log.contains(id)), "logs show at most eight digits of a key id");
 }

@@ -15,17 +15,17 @@ use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
 use crate::service::{Found, MOST_NODES};
 use crate::state::FindQuery;
 
-const ID: &str = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+pub(super) const ID: &str = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
 
 fn field<T: std::fmt::Debug>(result: Result<T, FieldError>) -> String {
     result.unwrap_err().field.into_owned()
 }
 
-fn user(name: impl Into<String>) -> v1::User {
+pub(super) fn user(name: impl Into<String>) -> v1::User {
     v1::User { domain: "CORP".into(), name: name.into() }
 }
 
-fn sealed(bytes: usize) -> v1::SealedKey {
+pub(super) fn sealed(bytes: usize) -> v1::SealedKey {
     v1::SealedKey {
         epoch: 1,
         encapsulated_key: Bytes::from(vec![1; 32]),
@@ -33,7 +33,7 @@ fn sealed(bytes: usize) -> v1::SealedKey {
     }
 }
 
-fn escrow() -> v1::EscrowRecoveryKeyRequest {
+pub(super) fn escrow() -> v1::EscrowRecoveryKeyRequest {
     v1::EscrowRecoveryKeyRequest {
         request_id: ID.into(),
         device_id: ID.into(),
@@ -63,7 +63,7 @@ fn volume(n: u8) -> v1::VolumeCompliance {
     }
 }
 
-fn report() -> v1::ReportComplianceRequest {
+pub(super) fn report() -> v1::ReportComplianceRequest {
     let name = "n".repeat(limits::NAME_BYTES);
     v1::ReportComplianceRequest {
         request_id: ID.into(),
@@ -77,7 +77,7 @@ fn report() -> v1::ReportComplianceRequest {
     }
 }
 
-fn disclose() -> v1::DiscloseKeyRequest {
+pub(super) fn disclose() -> v1::DiscloseKeyRequest {
     v1::DiscloseKeyRequest {
         request_id: ID.into(),
         protector_id: ID.into(),
@@ -89,7 +89,7 @@ fn disclose() -> v1::DiscloseKeyRequest {
     }
 }
 
-fn node(id: u64) -> v1::NodeSpec {
+pub(super) fn node(id: u64) -> v1::NodeSpec {
     v1::NodeSpec {
         node_id: id,
         peer_address: "host:7402".into(),
@@ -97,7 +97,7 @@ fn node(id: u64) -> v1::NodeSpec {
     }
 }
 
-fn init() -> v1::InitClusterRequest {
+pub(super) fn init() -> v1::InitClusterRequest {
     v1::InitClusterRequest {
         request_id: ID.into(),
         nodes: (1..=9).map(node).collect(),

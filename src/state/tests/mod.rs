@@ -17,6 +17,7 @@ mod faults;
 mod find;
 mod fixtures;
 mod golden;
+mod hostile;
 mod model;
 mod property;
 mod report;

@@ -343,7 +343,7 @@ fn check_queries(store: &MemoryStore, model: &Model) {
         let package = query::package(store, key.escrow.protector, version).unwrap();
         assert_eq!(package, key.escrow.package);
     }
-    let grants = query::grants(store).unwrap();
+    let grants = query::grants(store, None, usize::MAX).unwrap();
     let pairs = grants.into_iter().map(|grant| (grant.operator.as_str().to_owned(), grant.role));
     assert_eq!(pairs.collect::<std::collections::BTreeSet<_>>(), model.grants);
 }
@@ -394,9 +394,12 @@ fn check(steps: &[(Step, i64)], ready: bool, cuts: &[usize], restore_at: prop::s
     }
 }
 
+/// The command sequences that are tried.
+const CASES: u32 = 2048;
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 256,
+        cases: CASES,
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
@@ -410,5 +413,53 @@ proptest! {
         restore_at: prop::sample::Index,
     ) {
         check(&steps, ready, &cuts, restore_at);
+    }
+}
+
+/// The sequences would show little if nearly all of their commands were refused for the same reason.
+#[test]
+fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
+    use prop::strategy::ValueTree as _;
+    let mut runner = prop::test_runner::TestRunner::deterministic();
+    let steps = prop::collection::vec((step(), tick()), 50..60);
+    let mut answers: BTreeMap<&str, usize> = BTreeMap::new();
+    for _ in 0..100 {
+        let steps = steps.new_tree(&mut runner).unwrap().current();
+        let (_, _, outcomes) = run_model(&steps, true);
+        for outcome in outcomes {
+            let name = match &outcome {
+                Ok(Accepted::Escrowed(_)) => "escrowed",
+                Ok(Accepted::Reported { .. }) => "reported",
+                Ok(Accepted::Found { .. }) => "found",
+                Ok(Accepted::Disclosed { repeated: true, .. }) => "disclosed again",
+                Ok(Accepted::Disclosed { .. }) => "disclosed",
+                Ok(Accepted::Granted { .. }) => "granted",
+                Ok(_) => "other",
+                Err(rejection) => rejection.reason(),
+            };
+            *answers.entry(name).or_default() += 1;
+        }
+    }
+    for (name, least) in [
+        ("escrowed", 200),
+        ("reported", 100),
+        ("found", 100),
+        ("disclosed", 100),
+        ("disclosed again", 5),
+        ("granted", 100),
+        ("STALE_VERSION", 20),
+        ("FOREIGN_VOLUME", 5),
+        ("FOREIGN_DEVICE", 5),
+        ("NOT_GRANTED", 20),
+        ("UNKNOWN_KEY", 20),
+        ("UNKNOWN_DEVICE", 5),
+        ("UNKNOWN_EPOCH", 5),
+        ("REQUEST_ID_REUSED", 1),
+        ("REPEAT_TOO_LATE", 1),
+        ("LAST_ADMINISTRATOR", 1),
+        ("UNREADABLE", 20),
+    ] {
+        let found = answers.get(name).copied().unwrap_or_default();
+        assert!(found >= least, "{name}: {found} of {least} in {answers:?}");
     }
 }

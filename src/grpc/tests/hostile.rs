@@ -1,0 +1,139 @@
+//! No bytes from a client make a decoder panic: it takes them, or names the field. And no secret is printed.
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::find_keys_request::Query;
+use prost::Message;
+
+use super::decode as valid;
+use crate::domain::{DeviceId, FieldError, OperatorName, Role};
+use crate::grpc::admin::decode_grant;
+use crate::grpc::audit::decode_filter;
+use crate::grpc::cluster::{decode_init, decode_node};
+use crate::grpc::compliance::decode_report;
+use crate::grpc::escrow::decode_escrow;
+use crate::grpc::page::{grant_of, start_of, token_after, token_after_grant};
+use crate::grpc::recovery::{decode_disclose, decode_find};
+use crate::testing::survives;
+
+/// Decodes as the server does: protobuf first, then every field. True if all of it was taken.
+fn taken<M: Message + Default, T>(
+    bytes: &[u8],
+    decode: impl Fn(M) -> Result<T, FieldError>,
+) -> bool {
+    let Ok(message) = M::decode(bytes) else { return false };
+    match decode(message) {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(!error.field.is_empty(), "{error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn an_escrow_of_any_bytes_is_taken_or_refused() {
+    let message = v1::EscrowRecoveryKeyRequest {
+        sealed_key: Some(valid::sealed(144)),
+        sealed_key_package: Some(valid::sealed(40)),
+        host_name: "pc".into(),
+        users: vec![valid::user("eve"); 2],
+        ..valid::escrow()
+    };
+    survives(vec![message.encode_to_vec()], |bytes| taken(bytes, decode_escrow));
+}
+
+#[test]
+fn a_report_of_any_bytes_is_taken_or_refused() {
+    let mut message = valid::report();
+    message.volumes.truncate(2);
+    message.users.truncate(2);
+    survives(vec![message.encode_to_vec()], |bytes| taken(bytes, decode_report));
+}
+
+#[test]
+fn a_search_or_a_disclosure_of_any_bytes_is_taken_or_refused() {
+    let volume = v1::VolumeRef { device_id: valid::ID.into(), volume_id: valid::ID.into() };
+    let searches = [
+        Query::KeyIdPrefix("8c9d0e1f".into()),
+        Query::KeyId(valid::ID.into()),
+        Query::DeviceId(valid::ID.into()),
+        Query::Volume(volume),
+    ]
+    .map(|query| v1::FindKeysRequest { request_id: valid::ID.into(), query: Some(query) });
+    let searches = searches.iter().map(Message::encode_to_vec).collect();
+    survives(searches, |bytes| taken(bytes, decode_find));
+    survives(vec![valid::disclose().encode_to_vec()], |bytes| taken(bytes, decode_disclose));
+}
+
+#[test]
+fn an_audit_filter_of_any_bytes_is_taken_or_refused() {
+    let message = v1::ListRecordsRequest {
+        from_sequence: 3,
+        to_sequence: 9,
+        actor: "operator/alice".into(),
+        action: "disclose".into(),
+        device_id: valid::ID.into(),
+        protector_id: valid::ID.into(),
+        not_before_ms: 5,
+        before_ms: 6,
+        stale: true,
+    };
+    survives(vec![message.encode_to_vec()], |bytes| taken(bytes, decode_filter));
+}
+
+#[test]
+fn administration_of_any_bytes_is_taken_or_refused() {
+    let grant =
+        v1::GrantRoleRequest { request_id: valid::ID.into(), operator: "bob".into(), role: 2 };
+    survives(vec![grant.encode_to_vec()], |bytes| {
+        taken(bytes, |m: v1::GrantRoleRequest| decode_grant(&m.request_id, &m.operator, m.role))
+    });
+    survives(vec![valid::init().encode_to_vec()], |bytes| taken(bytes, decode_init));
+    survives(vec![valid::node(3).encode_to_vec()], |bytes| {
+        taken(bytes, |node: v1::NodeSpec| decode_node("node", node))
+    });
+}
+
+#[test]
+fn a_page_token_of_any_text_is_taken_or_refused() {
+    let alice: OperatorName = "alice".parse().unwrap();
+    let tokens = [
+        token_after(DeviceId::from_bytes([7; 16])).into_bytes(),
+        token_after_grant(&alice, Role::Auditor).into_bytes(),
+    ];
+    survives(tokens.to_vec(), |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let (device, grant) = (start_of(&text), grant_of(&text));
+        let faults = [device.clone().err(), grant.clone().err()];
+        assert!(faults.into_iter().flatten().all(|error| error.field == "page_token"));
+        matches!(device, Ok(Some(_))) || matches!(grant, Ok(Some(_)))
+    });
+}
+
+#[test]
+fn what_carries_a_secret_shows_none_of_it_when_it_is_printed() {
+    let text = "471207-278498-422125-177177-561902-537405-468006-693451";
+    let disclosed = v1::DiscloseKeyResponse {
+        recovery_key: text.into(),
+        key_package: b"key package"[..].into(),
+        ..Default::default()
+    };
+    let init =
+        v1::InitClusterRequest { signer_private_key: b"private"[..].into(), ..valid::init() };
+    let (_, decoded) = decode_init(init.clone()).unwrap();
+    let shown = [
+        format!("{disclosed:?} {disclosed:#?}"),
+        format!("{:?}", tonic::Response::new(disclosed)),
+        format!("{init:?} {:?}", tonic::Request::new(init.clone())),
+        format!("{:?}", decoded.signer),
+        format!("{decoded:?}"),
+    ];
+    let bytes = |secret: &[u8]| format!("{secret:?}").trim_matches(['[', ']']).to_owned();
+    for shown in &shown {
+        assert!(!shown.contains("471207") && !shown.contains("693451"), "{shown}");
+        for secret in [&b"key package"[..], b"private"] {
+            let text = std::str::from_utf8(secret).unwrap();
+            assert!(!shown.contains(text) && !shown.contains(&bytes(secret)), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Who may call what, over mTLS, for every RPC that the server offers: the whole matrix.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+
+use bytes::Bytes;
+use prost::Message;
+use tonic::Status;
+use tonic::codec::Streaming;
+use tonic_prost::ProstCodec;
+
+use super::*;
+use crate::domain::{DeviceId, Role};
+use crate::grpc::{method_names, public_descriptors};
+
+/// Some other device than the caller's.
+const OTHER: DeviceId = DeviceId::from_bytes([0xd2; 16]);
+
+/// Marks in the order of the callers: each role alone, an operator without a role, the device's agent, another agent.
+/// A dot is a refusal.
+const MATRIX: &str = "\
+AdminService/GetDevice                H A R . X . . .
+AdminService/GrantRole                . . . . X . . .
+AdminService/ListDevices              H A R . X . . .
+AdminService/ListGrants               . . . U X . . .
+AdminService/RevokeRole               . . . . X . . .
+AuditService/GetHead                  . . . U . . . .
+AuditService/ListRecords              . . . U . . . .
+ClusterService/AddLearner             . . . . X . . .
+ClusterService/GetStatus              H A R U X . . .
+ClusterService/InitCluster            H A R U X n . .
+ClusterService/PromoteNode            . . . . X . . .
+ClusterService/RemoveNode             . . . . X . . .
+ClusterService/TransferLeadership     . . . . X . . .
+ComplianceService/ReportCompliance    . . . . . . a .
+EscrowService/EscrowRecoveryKey       . . . . . . a .
+EscrowService/GetEscrowKey            . . . . . . a o
+RecoveryService/DiscloseKey           H A . . . . . .
+RecoveryService/FindKeys              H A . . . . . .
+RecoveryService/ListReasons           H A R U X . . .
+";
+
+/// A call that is well-formed, so that whoever is refused is refused for who they are.
+fn message(rpc: &str, bench: &Bench) -> Bytes {
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let device_id = DEVICE.to_string();
+    let node = v1::NodeSpec {
+        node_id: 9,
+        peer_address: "localhost:9".into(),
+        client_address: "localhost:19".into(),
+    };
+    let (operator, role) = ("zoe".to_owned(), 1);
+    match rpc {
+        "AdminService/GetDevice" => v1::GetDeviceRequest { device_id, stale: false }.raw(),
+        "AdminService/GrantRole" => v1::GrantRoleRequest { request_id, operator, role }.raw(),
+        "AdminService/RevokeRole" => v1::RevokeRoleRequest { request_id, operator, role }.raw(),
+        "AdminService/ListDevices" => v1::ListDevicesRequest::default().raw(),
+        "AdminService/ListGrants" => v1::ListGrantsRequest::default().raw(),
+        "AuditService/GetHead" => v1::GetHeadRequest::default().raw(),
+        "AuditService/ListRecords" => v1::ListRecordsRequest::default().raw(),
+        "ClusterService/AddLearner" => v1::AddLearnerRequest { request_id, node: Some(node) }.raw(),
+        "ClusterService/GetStatus" => v1::GetStatusRequest { all_members: true }.raw(),
+        "ClusterService/InitCluster" => v1::InitClusterRequest {
+            request_id,
+            nodes: vec![node],
+            first_administrator: operator,
+            ..Default::default()
+        }
+        .raw(),
+        "ClusterService/PromoteNode" => v1::PromoteNodeRequest { request_id, node_id: 9 }.raw(),
+        "ClusterService/RemoveNode" => v1::RemoveNodeRequest { request_id, node_id: 9 }.raw(),
+        "ClusterService/TransferLeadership" => {
+            v1::TransferLeadershipRequest { request_id, node_id: 0 }.raw()
+        }
+        "ComplianceService/ReportCompliance" => {
+            v1::ReportComplianceRequest { request_id, device_id, ..Default::default() }.raw()
+        }
+        "EscrowService/EscrowRecoveryKey" => {
+            v1::EscrowRecoveryKeyRequest { request_id, ..escrow_request(bench) }.raw()
+        }
+        "EscrowService/GetEscrowKey" => v1::GetEscrowKeyRequest {}.raw(),
+        "RecoveryService/DiscloseKey" => v1::DiscloseKeyRequest {
+            request_id,
+            protector_id: device_id,
+            reason: Some(v1::Reason { code: "LOST_PIN".into(), text: String::new() }),
+            user: Some(v1::User { domain: String::new(), name: "bob".into() }),
+            ..Default::default()
+        }
+        .raw(),
+        "RecoveryService/FindKeys" => v1::FindKeysRequest {
+            request_id,
+            query: Some(v1::find_keys_request::Query::DeviceId(device_id)),
+        }
+        .raw(),
+        "RecoveryService/ListReasons" => v1::ListReasonsRequest {}.raw(),
+        other => panic!("{other} has no line here, and nobody said who may call it"),
+    }
+}
+
+trait Raw {
+    fn raw(&self) -> Bytes;
+}
+
+impl<M: Message> Raw for M {
+    fn raw(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+}
+
+/// A message whose fields nobody looks at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Any {}
+
+/// Calls by name. A unary answer is a stream of one.
+async fn call(channel: Channel, rpc: &str, bytes: Bytes) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path = format!("/holdfast.v1.{rpc}").parse().unwrap();
+    let codec = RawRequest;
+    let mut answers: Streaming<Any> =
+        grpc.server_streaming(Request::new(bytes), path, codec).await?.into_inner();
+    while answers.message().await?.is_some() {}
+    Ok(())
+}
+
+/// Sends bytes as they are, and reads protobuf.
+#[derive(Debug, Clone, Copy, Default)]
+struct RawRequest;
+
+impl tonic::codec::Codec for RawRequest {
+    type Encode = Bytes;
+    type Decode = Any;
+    type Encoder = Self;
+    type Decoder = <ProstCodec<Any, Any> as tonic::codec::Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<Any, Any>::default().decoder()
+    }
+}
+
+impl tonic::codec::Encoder for RawRequest {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put(out, item);
+        Ok(())
+    }
+}
+
+/// The RPCs of a line each.
+fn named_in_matrix() -> BTreeSet<String> {
+    MATRIX.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
+fn offered() -> BTreeSet<String> {
+    let names = method_names(&public_descriptors().unwrap());
+    names.iter().map(|name| name.strip_prefix("holdfast.v1.").unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_rpc_of_the_public_api_has_its_line_in_the_matrix_of_rights() {
+    assert_eq!(offered(), named_in_matrix());
+}
+
+#[tokio::test]
+async fn each_rpc_is_open_to_its_callers_over_mtls_and_to_nobody_else() {
+    let running = Running::start(100).await;
+    let mut callers = Vec::new();
+    let marks = ['H', 'A', 'R', 'U', 'X'];
+    for ((n, role), mark) in (60..).zip(Role::ALL).zip(marks) {
+        running.bench.grant(n, role.as_str(), role).await;
+        callers.push((mark, running.connect(&running.operators, &operator(role.as_str())).await));
+    }
+    let nobody = running.connect(&running.operators, &operator("nobody")).await;
+    callers.push(('n', nobody));
+    callers.push(('a', running.agent().await));
+    callers.push(('o', running.connect(&running.agents, &Actor::Agent(OTHER)).await));
+    let mut found = String::new();
+    for rpc in offered() {
+        write!(found, "{rpc:<37}").unwrap();
+        for (mark, channel) in &callers {
+            let fake = &running.bench.fake;
+            let before = (
+                fake.proposed.lock().len(),
+                crate::service::Consensus::view(fake.as_ref()).records(),
+            );
+            let answer = call(channel.clone(), &rpc, message(&rpc, &running.bench)).await;
+            let mark = match answer {
+                Err(status) if status.code() == Code::PermissionDenied => {
+                    let reasons =
+                        ["ROLE_MISSING", "NOT_AN_AGENT", "NOT_AN_OPERATOR", "FOREIGN_DEVICE"];
+                    assert!(reasons.contains(&reason(&status).as_str()), "{rpc} {mark}: {status}");
+                    let after = (
+                        fake.proposed.lock().len(),
+                        crate::service::Consensus::view(fake.as_ref()).records(),
+                    );
+                    assert!(before == after, "{rpc} {mark}: what is refused proposes nothing");
+                    '.'
+                }
+                Err(status) if passed(&status) => *mark,
+                Err(status) => panic!("{rpc} {mark}: {status}"),
+                Ok(()) => *mark,
+            };
+            write!(found, " {mark}").unwrap();
+        }
+        found.push('\n');
+    }
+    assert_eq!(Table(&found), Table(MATRIX));
+}
+
+/// Whether a caller got past the gate: these are about what was asked, not about who asks. What is disclosed was sealed
+/// for another key, so that it does not open.
+fn passed(status: &Status) -> bool {
+    [Code::NotFound, Code::FailedPrecondition, Code::DataLoss].contains(&status.code())
+}
+
+/// Shown as it is when it differs.
+#[derive(PartialEq)]
+struct Table<'a>(&'a str);
+
+impl fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{}", self.0)
+    }
+}

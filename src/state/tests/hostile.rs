@@ -1,0 +1,80 @@
+//! No bytes of a command or of an answer, which come from other nodes and from the log, make a decoder panic.
+
+use bytes::Bytes;
+
+use super::fixtures::*;
+use crate::domain::*;
+use crate::state::*;
+use crate::testing::survives;
+
+fn commands() -> Vec<Command> {
+    let mut escrow = escrow_of(1, 1, 1, 0, 1);
+    escrow.package = Some(sealed(1, 5));
+    let refusal = RefusalCount {
+        actor: agent(1),
+        action: name("EscrowRecoveryKey"),
+        reason: name("FOREIGN_DEVICE"),
+        count: 2,
+    };
+    let report = report_of(1, vec![compliance(1, ComplianceStatus::Compliant)]);
+    let bodies = [
+        bootstrap(),
+        CommandBody::Escrow(escrow),
+        CommandBody::ReportCompliance(report),
+        CommandBody::FindKeys(FindQuery::Prefix(protector(1).prefix())),
+        CommandBody::FindKeys(FindQuery::Volume(device(1), volume(1))),
+        disclose_of(1, 0, Some("eve")),
+        grant(HUGO, Role::HelpDesk),
+        revoke(HUGO, Role::HelpDesk),
+        CommandBody::AuditRead { detail: name("all") },
+        CommandBody::Refusals(vec![refusal]),
+        CommandBody::ClusterChange { detail: name("add node/4") },
+    ];
+    let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
+    all.map(|(body, who)| Command {
+        actor: operator(who),
+        request_id: request(7),
+        time: at(5),
+        body,
+    })
+    .collect()
+}
+
+#[test]
+fn a_command_of_any_bytes_is_read_or_refused_and_applied_either_way() {
+    let valid = commands().iter().map(|command| codec::encode_command(command).to_vec()).collect();
+    let rig = std::cell::RefCell::new(Rig::ready());
+    survives(valid, |bytes| {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let read = codec::decode_command(&bytes).is_ok();
+        // Whatever it is, the machine goes on: an entry that nobody can read is refused on every node alike.
+        let outcome = rig.borrow_mut().entry(Entry::Command(bytes)).outcome;
+        assert!(read || outcome == Err(Rejection::Unreadable), "{outcome:?}");
+        read
+    });
+    let rig = rig.into_inner();
+    let heads = rig.machine.heads();
+    assert_eq!(Digest::recount(rig.store().records()), (heads.sum, heads.records));
+}
+
+#[test]
+fn an_answer_of_any_bytes_is_read_or_refused() {
+    let mut rig = Rig::ready();
+    let answers: Vec<_> = commands().into_iter().map(|c| rig.run(right(&c.body), c.body)).collect();
+    let valid = answers.iter().map(|applied| codec::encode_applied(applied).to_vec()).collect();
+    survives(valid, |bytes| codec::decode_applied(&Bytes::copy_from_slice(bytes)).is_ok());
+}
+
+/// Who may do it, so that accepted answers are among them as well as refused ones.
+fn right(body: &CommandBody) -> Actor {
+    match body {
+        CommandBody::Escrow(_) | CommandBody::ReportCompliance(_) => agent(1),
+        CommandBody::FindKeys(_) | CommandBody::Disclose(_) => operator(HUGO),
+        CommandBody::Refusals(_) => node(1),
+        CommandBody::AuditRead { .. } => operator(ODO),
+        CommandBody::Bootstrap(_)
+        | CommandBody::Grant { .. }
+        | CommandBody::Revoke { .. }
+        | CommandBody::ClusterChange { .. } => operator(ROOT),
+    }
+}
