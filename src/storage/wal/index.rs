@@ -30,6 +30,8 @@ pub(super) struct Index<F: Fs> {
     cache_bytes: usize,
     cache_limit: usize,
     serial: u64,
+    /// All entries before this index are on disk.
+    durable_to: u64,
 }
 
 impl<F: Fs> Index<F> {
@@ -44,6 +46,7 @@ impl<F: Fs> Index<F> {
             cache_bytes: 0,
             cache_limit,
             serial: 0,
+            durable_to: 0,
         }
     }
 
@@ -53,14 +56,29 @@ impl<F: Fs> Index<F> {
 
     /// The index that the next entry must have; any, if nothing was ever appended.
     fn next(&self) -> u64 {
-        self.first + self.slots.len() as u64
+        self.first.saturating_add(self.slots.len() as u64)
     }
 
     pub(super) fn last(&self) -> Option<Position> {
         match self.slots.back() {
-            Some(slot) => Some(Position { term: slot.term, index: self.next() - 1 }),
+            Some(slot) => Some(Position { term: slot.term, index: self.next().saturating_sub(1) }),
             None => self.purged,
         }
+    }
+
+    /// Last entry that is durable; the last purged one if there is none. Counts the entries that are here now: one that
+    /// was replaced is durable only once its successor is.
+    pub(super) fn durable(&self) -> Option<u64> {
+        self.durable_to.checked_sub(1)
+    }
+
+    /// Whether this very entry is here, or was purged.
+    pub(super) fn holds(&self, at: Position) -> bool {
+        if self.purged.is_some_and(|purged| at.index <= purged.index) {
+            return true;
+        }
+        let slot = self.slot_of(at.index).and_then(|slot| self.slots.get(slot));
+        slot.is_some_and(|slot| slot.term == at.term)
     }
 
     fn slot_of(&self, index: u64) -> Option<usize> {
@@ -69,12 +87,14 @@ impl<F: Fs> Index<F> {
 
     /// Takes entries in before they are written; returns the serial of the first.
     pub(super) fn append(&mut self, entries: &[LogEntry]) -> Result<u64, WalError> {
-        let start = self.next();
-        for (entry, expected) in entries.iter().zip(start..) {
-            if entry.id.index != expected {
+        let mut expected = self.next();
+        for entry in entries {
+            // No log gets as far as the last index; a damaged one may say so.
+            if entry.id.index != expected || expected == u64::MAX {
                 let what = format!("entry {} is appended where {expected} is due", entry.id.index);
                 return Err(WalError::Invalid { what });
             }
+            expected += 1;
         }
         let serial = self.serial;
         for entry in entries {
@@ -85,13 +105,11 @@ impl<F: Fs> Index<F> {
 
     /// Takes an entry in that was read back from disk.
     pub(super) fn restore(&mut self, entry: LogEntry, stored: Stored<F>) -> Result<(), String> {
-        if self.slots.is_empty() && self.purged.is_none() && entry.id.index != self.first {
-            return Err(format!("entry {} stands where {} should", entry.id.index, self.first));
-        }
-        if entry.id.index != self.next() {
+        if entry.id.index != self.next() || entry.id.index == u64::MAX {
             return Err(format!("entry {} stands where {} should", entry.id.index, self.next()));
         }
         self.push(entry, Some(stored));
+        self.durable_to = self.next();
         Ok(())
     }
 
@@ -122,6 +140,8 @@ impl<F: Fs> Index<F> {
             && slot.serial == serial
         {
             slot.stored = Some(stored);
+            // Entries are written in order, so all before this one are on disk too.
+            self.durable_to = self.durable_to.max(index.saturating_add(1));
         }
         self.evict();
     }
@@ -137,6 +157,11 @@ impl<F: Fs> Index<F> {
                 self.cache_bytes -= entry.payload.bytes().len();
             }
         }
+        if self.slots.is_empty() {
+            // Only in recovery does an empty index begin further on than what is cut: see `begin_after`.
+            self.first = self.first.min(keep_next);
+        }
+        self.durable_to = self.durable_to.min(keep_next);
         Ok(())
     }
 
@@ -154,6 +179,8 @@ impl<F: Fs> Index<F> {
             }
         }
         self.first = self.first.max(upto.index.saturating_add(1));
+        // What was purged lies in a snapshot, which is durable by itself.
+        self.durable_to = self.durable_to.max(upto.index.saturating_add(1));
     }
 
     /// Makes an empty index begin after `last`, whose entries lie in segments that are gone.
@@ -171,9 +198,11 @@ impl<F: Fs> Index<F> {
             let Some(at) = self.slot_of(index) else { break };
             let source = match at.checked_sub(cached_from).and_then(|at| self.cache.get(at)) {
                 Some(entry) => Source::Memory(entry.clone()),
-                None => match self.slots.get(at).and_then(|slot| slot.stored.clone()) {
-                    Some(stored) => Source::Disk(stored),
-                    None => break,
+                None => match self.slots.get(at) {
+                    Some(Slot { term, stored: Some(stored), .. }) => {
+                        Source::Disk(stored.clone(), Position { term: *term, index })
+                    }
+                    _ => break,
                 },
             };
             bytes = bytes.saturating_add(source.bytes());

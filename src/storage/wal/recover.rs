@@ -33,6 +33,8 @@ pub(super) struct Recovered<F: Fs> {
     pub(super) next_segment: u64,
     /// Files that hold nothing: a reserve, or a segment whose making was cut off.
     pub(super) unused: Vec<PathBuf>,
+    /// The last batch, and where it begins in the last segment.
+    pub(super) last_batch: Option<(u64, Bytes)>,
 }
 
 /// One file's contents while they are read.
@@ -59,7 +61,14 @@ pub(super) fn recover<F: Fs>(
         }
     }
     let mut replay = Replay::new(cache_bytes);
-    let next_segment = numbers.last().map_or(0, |last| last + 1);
+    let next_segment = match numbers.last() {
+        None => 0,
+        Some(last) => last.checked_add(1).ok_or_else(|| WalError::Damaged {
+            file: path_of(dir, *last),
+            offset: 0,
+            what: "no segment can have this number".to_owned(),
+        })?,
+    };
     let mut unused = Vec::new();
     for number in numbers {
         match load(fs, dir, number)? {
@@ -83,11 +92,14 @@ fn load<F: Fs>(fs: &F, dir: &Path, number: u64) -> Result<Option<Loaded<F>>, Wal
     let io = |source| WalError::Io { source };
     let path = path_of(dir, number);
     let file = fs.open(&path, OpenMode::ReadWrite).map_err(io)?;
-    let length = usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; length];
-    file.read_at(&mut bytes, 0).map_err(io)?;
     let damaged =
         |what: &str| WalError::Damaged { file: path.clone(), offset: 0, what: what.to_owned() };
+    let length = u32::try_from(file.len().map_err(io)?)
+        .ok()
+        .and_then(|length| usize::try_from(length).ok())
+        .ok_or_else(|| damaged("it is longer than any segment"))?;
+    let mut bytes = vec![0; length];
+    file.read_at(&mut bytes, 0).map_err(io)?;
     match read_header(&bytes) {
         Ok((_, format)) if format > FORMAT => {
             Err(WalError::NewerFormat { file: path, found: format, known: FORMAT })
@@ -115,6 +127,7 @@ struct Replay<F: Fs> {
     next_batch: Option<u64>,
     /// Highest entry that was ever written before the oldest segment, if that one begins in the middle of the log.
     removed_highest: Option<u64>,
+    last_batch: Option<(u64, Bytes)>,
 }
 
 impl<F: Fs> Replay<F> {
@@ -125,6 +138,7 @@ impl<F: Fs> Replay<F> {
             empty: Vec::new(),
             next_batch: None,
             removed_highest: None,
+            last_batch: None,
         }
     }
 
@@ -134,6 +148,7 @@ impl<F: Fs> Replay<F> {
         let salt = segment.header.salt;
         let mut used = Used { segment: segment.clone(), highest: None, end: SEGMENT_HEADER as u64 };
         let mut offset = SEGMENT_HEADER;
+        let mut last = None;
         while let Some(batch) = batch_at(&bytes, offset, salt) {
             let expected = *self.next_batch.get_or_insert(batch.number);
             if batch.number != expected {
@@ -141,9 +156,20 @@ impl<F: Fs> Replay<F> {
                 return Err(self.damaged_before(&segment, offset, &what));
             }
             self.batch(&mut used, &bytes, offset, batch)?;
-            self.next_batch = Some(expected + 1);
+            let Some(next) = expected.checked_add(1) else {
+                return Err(segment.damaged(offset as u64, "no batch can have this number"));
+            };
+            self.next_batch = Some(next);
+            last = Some((offset, batch.total));
             offset = offset.saturating_add(batch.total);
             used.end = offset as u64;
+        }
+        if let Some((start, length)) = last {
+            let end = start.saturating_add(length).min(bytes.len());
+            self.last_batch = Some((
+                start as u64,
+                Bytes::copy_from_slice(bytes.get(start..end).unwrap_or_default()),
+            ));
         }
         let expected = self.next_batch.unwrap_or(0);
         if let Some(later) = later_batch(&bytes, offset, salt, expected) {
@@ -233,18 +259,11 @@ impl<F: Fs> Replay<F> {
     }
 
     fn truncate(&mut self, last: Option<Position>) -> Result<(), String> {
-        self.index.truncate_after(last).map_err(|error| error.to_string())?;
-        if let Some(last) = last
-            && self.removed_highest.is_some()
-            && self.index.last().is_none_or(|known| known.index != last.index)
-        {
-            self.index.begin_after(last);
-        }
-        Ok(())
+        self.index.truncate_after(last).map_err(|error| error.to_string())
     }
 
     fn finish(
-        self,
+        mut self,
         dir: &Path,
         next_segment: u64,
         unused: Vec<PathBuf>,
@@ -262,8 +281,11 @@ impl<F: Fs> Replay<F> {
                 what,
             });
         }
+        // Saved beside an entry that was about to be replaced, it would pass that entry off as committed.
+        self.index.committed = self.index.committed.filter(|at| self.index.holds(*at));
         Ok(Recovered {
             index: self.index,
+            last_batch: self.last_batch,
             segments: self.segments,
             next_batch: self.next_batch.unwrap_or(0),
             next_segment,

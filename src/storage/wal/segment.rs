@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::format::{RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader, record_at};
 use super::types::{LogEntry, WalError};
 use crate::fs::{Fs, FsFile as _, OpenMode};
+use crate::state::Position;
 
 /// An open segment.
 pub(super) struct Segment<F: Fs> {
@@ -51,7 +52,10 @@ impl<F: Fs> Segment<F> {
             Err(source) => {
                 // On a full disk the space has to be given back; the first error is the one that counts.
                 drop(fs.remove_file(&path));
-                let full = source.kind() == std::io::ErrorKind::StorageFull;
+                let full = matches!(
+                    source.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                );
                 Err(if full {
                     WalError::Full { dir: dir.to_owned() }
                 } else {
@@ -84,30 +88,30 @@ impl<F: Fs> Clone for Stored<F> {
 /// An entry in memory, or its place on disk.
 pub(super) enum Source<F: Fs> {
     Memory(LogEntry),
-    Disk(Stored<F>),
+    Disk(Stored<F>, Position),
 }
 
 impl<F: Fs> Source<F> {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Memory(entry) => entry.payload.bytes().len(),
-            Self::Disk(stored) => usize::try_from(stored.length).unwrap_or(usize::MAX),
+            Self::Disk(stored, _) => usize::try_from(stored.length).unwrap_or(usize::MAX),
         }
     }
 }
 
 /// The entry itself, checked if it comes from disk.
 pub(super) fn load<F: Fs>(source: Source<F>) -> Result<LogEntry, WalError> {
-    let stored = match source {
+    let (stored, id) = match source {
         Source::Memory(entry) => return Ok(entry),
-        Source::Disk(stored) => stored,
+        Source::Disk(stored, id) => (stored, id),
     };
     let length = RECORD_HEADER.saturating_add(usize::try_from(stored.length).unwrap_or(usize::MAX));
     let mut bytes = vec![0; length];
     let offset = u64::from(stored.offset);
     stored.segment.file.read_at(&mut bytes, offset).map_err(|source| WalError::Io { source })?;
     match record_at(&Bytes::from(bytes)) {
-        Ok((Record::Entry(entry), _)) => Ok(entry),
+        Ok((Record::Entry(entry), _)) if entry.id == id => Ok(entry),
         Ok(_) => Err(stored.segment.damaged(offset, "another record stands where an entry should")),
         Err(what) => Err(stored.segment.damaged(offset, what)),
     }

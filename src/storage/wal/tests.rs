@@ -11,6 +11,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::fs::sim::{SimFs, Survivors};
 
+mod faults;
+
 const DIR: &str = "/wal";
 
 fn options() -> WalOptions {
@@ -26,7 +28,7 @@ fn at(term: u64, index: u64) -> Position {
 }
 
 fn entry(term: u64, index: u64, bytes: usize) -> LogEntry {
-    let fill = u8::try_from((term * 31 + index) % 251).unwrap();
+    let fill = u8::try_from(term.wrapping_mul(31).wrapping_add(index) % 251).unwrap();
     LogEntry { id: at(term, index), payload: Payload::Command(Bytes::from(vec![fill; bytes])) }
 }
 
@@ -233,6 +235,8 @@ struct Model {
     entries: std::collections::BTreeMap<u64, (u64, usize)>,
     vote: Option<Vote>,
     purged: Option<Position>,
+    /// Committed positions that were saved; any of them may be found, or none.
+    committed: Vec<Position>,
 }
 
 #[derive(Clone)]
@@ -265,7 +269,8 @@ impl Model {
                 self.entries = self.entries.split_off(&(upto.index + 1));
                 self.purged = self.purged.max(Some(*upto));
             }
-            Op::Committed(_) | Op::Reopen => {}
+            Op::Committed(position) => self.committed.push(*position),
+            Op::Reopen => {}
         }
     }
 }
@@ -297,15 +302,18 @@ fn script(seed: u64) -> Vec<Op> {
                 None => continue,
             },
             15 | 16 => {
-                let indexes: Vec<u64> = model.entries.keys().copied().collect();
-                match indexes.len().checked_sub(3).and_then(|at| indexes.get(at)) {
-                    Some(index) => Op::Truncate(Some(at(model.entries[index].0, *index))),
-                    None => continue,
-                }
+                // Anywhere behind the purge bound, that bound itself and the log's beginning included.
+                let places: Vec<Option<Position>> = std::iter::once(model.purged)
+                    .chain(model.entries.iter().map(|(index, (term, _))| Some(at(*term, *index))))
+                    .collect();
+                let near_the_end = places.len().saturating_sub(dice.random_range(2..7));
+                let anywhere = dice.random_range(0..places.len());
+                Op::Truncate(places[if dice.random() { near_the_end } else { anywhere }])
             }
             17 | 18 => {
                 let indexes: Vec<u64> = model.entries.keys().copied().collect();
-                match indexes.get(indexes.len() / 2) {
+                match indexes.get(indexes.len() * dice.random_range(1..4) / 4) {
+                    Some(_) if dice.random_range(0..6) == 0 => Op::Purge(at(term, next + 3)),
                     Some(index) => Op::Purge(at(model.entries[index].0, *index)),
                     None => continue,
                 }
@@ -365,39 +373,67 @@ fn check(wal: &Wal<SimFs>, model: &Model, under_way: Option<&Op>) -> Result<(), 
     };
     let mut after = model.clone();
     under_way.into_iter().for_each(|op| after.apply(op));
-    if whole && (state == of(model) || state == of(&after)) {
+    let committed = wal.committed();
+    let known = committed.is_none_or(|at| after.committed.contains(&at));
+    if whole && known && (state == of(model) || state == of(&after)) {
         return Ok(());
     }
     Err(format!(
-        "found {state:?}\nacknowledged {:?}\nwith what was under way {:?}",
+        "found {state:?}, committed {committed:?}\nacknowledged {:?}\nwith what was under way {:?}",
         of(model),
         of(&after)
     ))
 }
 
+/// How often a script appends, votes, saves the committed position, truncates, purges and reopens.
+fn kinds(ops: &[Op]) -> [usize; 6] {
+    let mut kinds = [0; 6];
+    for op in ops {
+        kinds[match op {
+            Op::Append(_) => 0,
+            Op::Vote(_) => 1,
+            Op::Committed(_) => 2,
+            Op::Truncate(_) => 3,
+            Op::Purge(_) => 4,
+            Op::Reopen => 5,
+        }] += 1;
+    }
+    kinds
+}
+
 #[test]
 fn i1_i6_every_crash_point_of_200_operations_keeps_what_was_acknowledged_and_nothing_else() {
-    let ops = script(1);
-    let whole = SimFs::new();
-    run(&whole, &ops);
-    let points = whole.operations();
-    assert!(points > 400, "only {points} crash points");
-    for point in 0..points {
-        let fs = SimFs::new();
-        fs.power_cut_at(point);
-        let (model, under_way) = run(&fs, &ops);
-        let outcomes =
-            [Survivors::None, Survivors::All, Survivors::Random(point), Survivors::Random(!point)];
-        for survivors in outcomes {
-            let after = fs.crash(survivors);
-            let wal = open(&after)
-                .unwrap_or_else(|error| panic!("crash point {point}, {survivors:?}: {error}"));
-            check(&wal, &model, under_way.as_ref())
-                .unwrap_or_else(|what| panic!("crash point {point}, {survivors:?}: {what}"));
-            wal.append(vec![entry(900, wal.last().map_or(0, |last| last.index + 1), 50)], ignore())
-                .unwrap();
-            assert!(open(&after.restart()).is_ok(), "crash point {point}: not open after going on");
-        }
+    for seed in [1, 2] {
+        let ops = script(seed);
+        assert!(kinds(&ops).iter().all(|count| *count >= 4), "{:?}", kinds(&ops));
+        let whole = SimFs::new();
+        let (_, left) = run(&whole, &ops);
+        assert!(left.is_none(), "the script does not run to its end");
+        let newest = segments(&whole).last().cloned().unwrap();
+        let switched = newest.to_string_lossy().ends_with("00.log");
+        assert!(!switched, "no segment was ever switched: {newest:?}");
+        let points = whole.operations();
+        assert!(points > 400, "only {points} crash points");
+        (0..points).for_each(|point| crash_at(&ops, point));
+    }
+}
+
+/// Runs the script until the power goes at an operation of the disk, and looks at what may have survived.
+fn crash_at(ops: &[Op], point: u64) {
+    let fs = SimFs::new();
+    fs.power_cut_at(point);
+    let (model, under_way) = run(&fs, ops);
+    let outcomes =
+        [Survivors::None, Survivors::All, Survivors::Random(point), Survivors::Random(!point)];
+    for survivors in outcomes {
+        let after = fs.crash(survivors);
+        let wal = open(&after)
+            .unwrap_or_else(|error| panic!("crash point {point}, {survivors:?}: {error}"));
+        check(&wal, &model, under_way.as_ref())
+            .unwrap_or_else(|what| panic!("crash point {point}, {survivors:?}: {what}"));
+        wal.append(vec![entry(900, wal.last().map_or(0, |last| last.index + 1), 50)], ignore())
+            .unwrap();
+        assert!(open(&after.restart()).is_ok(), "crash point {point}: not open after going on");
     }
 }
 

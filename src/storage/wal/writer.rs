@@ -86,11 +86,11 @@ impl<F: Fs> Shared<F> {
     ) -> Result<Arc<Self>, WalError> {
         let inline = options.inline;
         let counters = Arc::new(Counters::default());
-        let last = found.index.last();
+        let durable = found.index.durable();
         let (writer, index) = Writer::new(fs, dir, options, found, counters.clone())?;
         Ok(Arc::new(Self {
             index,
-            durable: watch::Sender::new(last.map(|last| last.index)),
+            durable: watch::Sender::new(durable),
             failure: OnceLock::new(),
             counters,
             queue: Mutex::default(),
@@ -116,8 +116,14 @@ impl<F: Fs> Shared<F> {
     ) -> Result<(), WalError> {
         {
             let mut index = self.index.lock();
-            let job = change(&mut index)?;
-            self.queue.lock().jobs.push_back(job);
+            let mut queue = self.queue.lock();
+            // Asked again under the lock: the writer may have ended since, and nobody would call `done`.
+            if queue.closed {
+                return Err(WalError::Closed);
+            }
+            queue.jobs.push_back(change(&mut index)?);
+            drop(queue);
+            self.tell_durable(&index);
         }
         if self.inline {
             self.run_pending();
@@ -125,6 +131,13 @@ impl<F: Fs> Shared<F> {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Called with the index locked, so that an older value never overwrites a newer one. It goes back when entries are
+    /// cut off: those that take their places aren't durable because the old ones were (I2).
+    fn tell_durable(&self, index: &Index<F>) {
+        let now = index.durable();
+        self.durable.send_if_modified(|known| std::mem::replace(known, now) != now);
     }
 
     /// Runs what is queued on the caller's thread.
@@ -149,10 +162,12 @@ impl<F: Fs> Shared<F> {
                 }
                 std::mem::take(&mut queue.jobs)
             };
-            if jobs.is_empty() {
-                writer.look_for_room();
-            } else {
+            if !jobs.is_empty() {
                 self.run(&mut writer, jobs);
+            } else if self.failure.get().is_none()
+                && let Err(error) = writer.look_for_room()
+            {
+                self.poison(error);
             }
         }
         self.finish(&mut writer);
@@ -182,7 +197,7 @@ impl<F: Fs> Shared<F> {
             }
         };
         if result.is_ok() {
-            self.durable.send_replace(writer.state.last.map(|last| last.index));
+            self.tell_durable(&self.index.lock());
         }
         for job in group {
             let (Job::Append { done, .. }
@@ -297,14 +312,17 @@ impl<F: Fs> Writer<F> {
         counters: Arc<Counters>,
     ) -> Result<(Self, SharedIndex<F>), WalError> {
         let io = |source| WalError::Io { source };
-        for path in &found.unused {
+        // From the last one down, each for itself: a power cut must leave no gap in the numbers.
+        for path in found.unused.iter().rev() {
             fs.remove_file(path).map_err(io)?;
-        }
-        if !found.unused.is_empty() {
             fs.sync_dir(dir).map_err(io)?;
         }
-        // What was read may have survived in memory only, if the process died and the machine did not.
+        // What was read may have survived in memory only, if the process died and the machine did not. After a failed
+        // fsync the kernel takes such bytes for written, so only writing them again brings them to disk.
         if let Some(used) = found.segments.last() {
+            if let Some((start, batch)) = &found.last_batch {
+                used.segment.file.write_at(batch, *start).map_err(io)?;
+            }
             used.segment.file.sync_all().map_err(io)?;
             fs.sync_dir(dir).map_err(io)?;
         }
@@ -317,7 +335,9 @@ impl<F: Fs> Writer<F> {
         let mut writer = Self {
             fs,
             dir: dir.to_owned(),
-            segment_bytes: options.segment_bytes.max(WalOptions::MIN_SEGMENT_BYTES),
+            segment_bytes: options
+                .segment_bytes
+                .clamp(WalOptions::MIN_SEGMENT_BYTES, u64::from(u32::MAX)),
             index: index.clone(),
             counters,
             segments: found.segments.into(),
@@ -335,7 +355,7 @@ impl<F: Fs> Writer<F> {
                 end: SEGMENT_HEADER as u64,
             });
         }
-        writer.look_for_room();
+        writer.look_for_room()?;
         Ok((writer, index))
     }
 
@@ -347,11 +367,16 @@ impl<F: Fs> Writer<F> {
     }
 
     /// Makes the reserve if it is missing, and notes whether there is room (I9).
-    fn look_for_room(&mut self) {
+    ///
+    /// A full disk is no error; anything else is: after a failed fsync of the directory a second one proves nothing (I1).
+    fn look_for_room(&mut self) -> Result<(), WalError> {
         if self.reserve.is_none() {
             match self.create() {
                 Ok(segment) => self.reserve = Some(segment),
-                Err(error) => tracing::warn!(%error, "no reserve could be made for the log"),
+                Err(error @ WalError::Full { .. }) => {
+                    tracing::warn!(%error, "no reserve could be made for the log");
+                }
+                Err(error) => return Err(error),
             }
         }
         let free = self.fs.available_bytes(&self.dir).unwrap_or(0);
@@ -359,6 +384,7 @@ impl<F: Fs> Writer<F> {
         if self.counters.low.swap(low, Ordering::Relaxed) != low {
             tracing::warn!(low, free_bytes = free, "room for the log");
         }
+        Ok(())
     }
 
     /// Writes a group as one batch and makes it durable.
@@ -478,6 +504,10 @@ impl<F: Fs> Writer<F> {
         }
         let room =
             (SEGMENT_HEADER as u64).saturating_add(checkpoint.bytes()).saturating_add(needed);
+        if room > u64::from(u32::MAX) {
+            let what = format!("a batch of {needed} bytes fits into no segment");
+            return Err(WalError::Invalid { what });
+        }
         if room > segment.file.len().map_err(io)? {
             segment.file.allocate(room).map_err(io)?;
             segment.file.sync_all().map_err(io)?;
@@ -496,11 +526,10 @@ impl<F: Fs> Writer<F> {
     /// After a group: makes the next reserve, and removes segments that hold nothing but purged entries.
     fn tidy(&mut self) -> Result<(), WalError> {
         if self.reserve.is_none() {
-            self.look_for_room();
+            self.look_for_room()?;
         }
         let Some(purged) = self.state.purged else { return Ok(()) };
         let io = |source| WalError::Io { source };
-        let mut removed = false;
         while self.segments.len() > 1
             && let Some(oldest) = self.segments.front()
             && oldest.highest.is_none_or(|highest| highest <= purged.index)
@@ -510,9 +539,7 @@ impl<F: Fs> Writer<F> {
             let disk = self.counters.disk.load(Ordering::Relaxed);
             self.counters.disk.store(disk.saturating_sub(bytes), Ordering::Relaxed);
             self.segments.pop_front();
-            removed = true;
-        }
-        if removed {
+            // Each for itself: a power cut must leave no gap in the numbers.
             self.fs.sync_dir(&self.dir).map_err(io)?;
         }
         Ok(())
