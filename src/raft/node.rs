@@ -114,6 +114,10 @@ fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEEP_ENTRIES,
         enable_pre_vote: Some(true),
+        // A leader sends entries on before its own disk has them. If it could lead on in the same term after a crash that
+        // lost them, it would give their places to other entries, and a follower would keep the first: two logs under the
+        // same ids. Standard Raft has no such return: an election comes first, and its new term tells the entries apart.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| StartError::Times(error.to_string()))
