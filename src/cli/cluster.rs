@@ -246,6 +246,7 @@ struct MemberView {
     audit_sequence: u64,
     log_bytes: u64,
     version: String,
+    disk_low: bool,
 }
 
 impl From<v1::MemberStatus> for MemberView {
@@ -277,6 +278,7 @@ impl From<v1::MemberStatus> for MemberView {
             audit_sequence: member.audit_head.map_or(0, |head| head.sequence),
             log_bytes: member.log_bytes,
             version: member.version,
+            disk_low: member.disk_low,
         }
     }
 }

@@ -272,6 +272,7 @@ pub fn encode_member(status: &MemberStatus) -> v1::MemberStatus {
         audit_head: Some(encode::audit_head(&report.audit)),
         log_bytes: report.log_bytes,
         version: report.version.clone(),
+        disk_low: report.disk_low,
         ..known
     }
 }

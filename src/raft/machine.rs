@@ -68,6 +68,7 @@ pub(crate) struct StateMachine<F: Fs> {
     applied: Arc<AppliedState>,
     snapshots: Arc<Snapshots<F>>,
     durable: watch::Receiver<Option<u64>>,
+    wal: Wal<F>,
 }
 
 impl<F: Fs> StateMachine<F> {
@@ -79,7 +80,8 @@ impl<F: Fs> StateMachine<F> {
         let machine = Machine::open(view.clone())?;
         let applied = Arc::new(AppliedState::new(view, machine.heads().clone()));
         let durable = wal.subscribe_durable();
-        Ok((Self { machine, applied: applied.clone(), snapshots, durable }, applied))
+        let wal = wal.clone();
+        Ok((Self { machine, applied: applied.clone(), snapshots, durable, wal }, applied))
     }
 
     async fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
@@ -190,13 +192,21 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotFile<F>>>, io::Error> {
-        let Some(file) = self.snapshots.current() else { return Ok(None) };
-        let meta = raft_meta(file.meta().last, &file.meta().membership)?;
-        Ok(Some(openraft::storage::Snapshot { meta, snapshot: file }))
+        if let Some(file) = self.snapshots.current() {
+            let meta = raft_meta(file.meta().last, &file.meta().membership)?;
+            return Ok(Some(openraft::storage::Snapshot { meta, snapshot: file }));
+        }
+        // All that there were are damaged. What was purged from the log can reach a member by a snapshot only.
+        if self.wal.purged().is_none() {
+            return Ok(None);
+        }
+        tracing::warn!("there is no whole snapshot any more; a new one is taken");
+        self.get_snapshot_builder().await.build_snapshot().await.map(Some)
     }
 }
 
-/// Makes a snapshot while writes go on.
+/// Hands the newest snapshot to the consensus, or makes one while writes go on. An error here ends the node, so snapshots
+/// are taken by `watch.rs` first, where a full disk ends nothing; this makes one only if there is none.
 pub(crate) struct SnapshotBuilder<F: Fs> {
     view: Arc<View>,
     snapshots: Arc<Snapshots<F>>,
@@ -209,16 +219,14 @@ impl<F: Fs> RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder<F> {
         &mut self,
     ) -> Result<SnapshotOf<TypeConfig, SnapshotFile<F>>, io::Error> {
         let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
-        let file = tokio::task::spawn_blocking(move || snapshots.build(&view))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let file = match snapshots.current() {
+            Some(file) => file,
+            None => tokio::task::spawn_blocking(move || snapshots.build(&view))
+                .await
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)?,
+        };
         let meta = raft_meta(file.meta().last, &file.meta().membership)?;
-        tracing::info!(
-            index = meta.last_log_id.map(|id| id.index),
-            bytes = file.bytes(),
-            "snapshot taken"
-        );
         Ok(openraft::storage::Snapshot { meta, snapshot: file })
     }
 }

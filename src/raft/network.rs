@@ -27,7 +27,7 @@ use super::wire::{
     vote_from_wire, vote_request_to_wire, vote_response_from_wire, vote_to_wire,
 };
 use crate::fs::Fs;
-use crate::storage::snapshot::SnapshotFile;
+use crate::storage::snapshot::{SnapshotFile, Snapshots};
 
 /// How long a follower may take to answer a replicated batch before its stream is given up and opened again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,14 +39,14 @@ const CHUNKS_AHEAD: usize = 4;
 type BoxStream<'a, T> = futures::stream::BoxStream<'a, T>;
 
 /// Makes openraft's connections.
-pub(crate) struct Network<F> {
+pub(crate) struct Network<F: Fs> {
     peers: Arc<Peers>,
-    _fs: std::marker::PhantomData<fn() -> F>,
+    snapshots: Arc<Snapshots<F>>,
 }
 
 impl<F: Fs> Network<F> {
-    pub(crate) fn new(peers: Arc<Peers>) -> Self {
-        Self { peers, _fs: std::marker::PhantomData }
+    pub(crate) fn new(peers: Arc<Peers>, snapshots: Arc<Snapshots<F>>) -> Self {
+        Self { peers, snapshots }
     }
 
     fn connection(&self, node: &Member, lane: Lane) -> Connection<F> {
@@ -55,7 +55,7 @@ impl<F: Fs> Network<F> {
             member: node.clone(),
             lane,
             beats: None,
-            _fs: std::marker::PhantomData,
+            snapshots: self.snapshots.clone(),
         }
     }
 }
@@ -77,13 +77,13 @@ impl<F: Fs> RaftNetworkFactory<TypeConfig> for Network<F> {
 }
 
 /// One connection to one member, for one purpose.
-pub(crate) struct Connection<F> {
+pub(crate) struct Connection<F: Fs> {
     peers: Arc<Peers>,
     member: Member,
     lane: Lane,
     /// The stream for heartbeats, once one was sent and until one fails.
     beats: Option<Beats>,
-    _fs: std::marker::PhantomData<fn() -> F>,
+    snapshots: Arc<Snapshots<F>>,
 }
 
 /// A stream that stays open for heartbeats: each linearizable read waits for one from a majority, and a call of its own for
@@ -116,6 +116,10 @@ fn unreachable(error: impl std::error::Error + 'static) -> RPCError<TypeConfig> 
 }
 
 fn failed(status: &Status) -> RPCError<TypeConfig> {
+    // A full disk does not pass at once: openraft backs off.
+    if status.code() == tonic::Code::ResourceExhausted {
+        return RPCError::Unreachable(Unreachable::new(status));
+    }
     RPCError::Network(NetworkError::new(status))
 }
 
@@ -163,6 +167,25 @@ impl<F: Fs> Connection<F> {
             Some((connection.beat(request).await, (connection, input)))
         });
         answers.boxed()
+    }
+
+    /// If a member found a snapshot damaged, it may be this node's file: then another one has to be offered.
+    async fn check_refused(&self, status: &Status, file: SnapshotFile<F>) {
+        if status.code() != tonic::Code::DataLoss {
+            return;
+        }
+        let snapshots = self.snapshots.clone();
+        let checked =
+            tokio::task::spawn_blocking(move || snapshots.discard_if_damaged(&file)).await;
+        match checked {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                node = self.member.id.get(),
+                status = status.message(),
+                "a member found a snapshot damaged that is whole here"
+            ),
+            Err(error) => tracing::error!(%error, "the snapshot could not be checked"),
+        }
     }
 
     /// Within the time that openraft allows, or unreachable.
@@ -307,7 +330,8 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         let file = snapshot.snapshot;
         let header = snapshot_header_to_wire(&vote, &snapshot.meta, file.bytes());
         let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
-        let reader = tokio::task::spawn_blocking(move || send_chunks(&file, header, &sender));
+        let sent = file.clone();
+        let reader = tokio::task::spawn_blocking(move || send_chunks(&sent, header, &sender));
         let call = client.install_snapshot(tokio_stream::wrappers::ReceiverStream::new(chunks));
         let response = tokio::select! {
             closed = cancel => return Err(closed.into()),
@@ -317,8 +341,13 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         if let Ok(Err(error)) = reader.await {
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         }
-        let response =
-            response.map_err(|status| StreamingError::Network(NetworkError::new(&status)))?;
+        let response = match response {
+            Ok(response) => response,
+            Err(status) => {
+                self.check_refused(&status, file).await;
+                return Err(StreamingError::Network(NetworkError::new(&status)));
+            }
+        };
         let vote = vote_from_wire(response.into_inner().vote)
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         Ok(SnapshotResponse::new(vote))

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::api::{
     ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics,
-    NodeOptions, RaftError, RaftTimes, Refusal,
+    NodeOptions, RaftError, RaftTimes, Refusal, StorageSizes,
 };
 use super::barrier::Barrier;
 use super::link::LeaderLink;
@@ -27,10 +27,8 @@ use crate::storage::layout::{DataDir, ExpectedIdentity, LayoutError};
 use crate::storage::recovery;
 use crate::storage::snapshot::{SnapshotError, Snapshots};
 use crate::storage::view::{View, ViewOptions};
-use crate::storage::wal::{Space, Wal, WalError, WalOptions};
+use crate::storage::wal::{Wal, WalError, WalOptions};
 
-/// Entries that stay in the log behind a snapshot, so that a follower that was briefly away needs no snapshot.
-const KEEP_ENTRIES: u64 = 10_000;
 /// Most entries in one replication request.
 const PAYLOAD_ENTRIES: u64 = 512;
 
@@ -101,7 +99,7 @@ fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
+fn raft_config(times: &RaftTimes, sizes: &StorageSizes) -> Result<Arc<Config>, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "holdfast".into(),
@@ -112,7 +110,7 @@ fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
         max_payload_entries: PAYLOAD_ENTRIES,
         // Snapshots are taken by size of the log, see `watch.rs`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        max_in_snapshot_log_to_keep: sizes.wal_keep_entries,
         enable_pre_vote: Some(true),
         // A leader sends entries on before its own disk has them. If it could lead on in the same term after a crash that
         // lost them, it would give their places to other entries, and a follower would keep the first: two logs under the
@@ -135,17 +133,19 @@ impl<F: Fs> Node<F> {
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
         let sizes = &options.sizes;
+        let joined = data_dir.joined()?;
         let wal_options = WalOptions {
             segment_bytes: sizes.wal_segment_bytes,
             cache_bytes: in_memory(sizes.wal_cache_bytes),
+            // I7: whoever has taken part has a log.
+            must_exist: joined,
             ..WalOptions::default()
         };
-        let wal = Wal::open(fs.clone(), &data_dir.wal(), wal_options)?;
-        let joined = data_dir.joined()?;
+        let wal = match Wal::open(fs.clone(), &data_dir.wal(), wal_options) {
+            Err(WalError::Gone { .. }) => return Err(StartError::LogLost(options.id)),
+            opened => opened?,
+        };
         let empty = wal.vote().is_none() && wal.last().is_none();
-        if joined && empty {
-            return Err(StartError::LogLost(options.id));
-        }
         let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
         let view_options = ViewOptions {
             overlay_bytes: in_memory(sizes.overlay_bytes),
@@ -162,8 +162,8 @@ impl<F: Fs> Node<F> {
             Arc::new(recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?);
         let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
         let peers = Arc::new(Peers::new(identity, &options.tls)?);
-        let network = Network::<F>::new(peers.clone());
-        let config = raft_config(&options.times)?;
+        let network = Network::new(peers.clone(), snapshots.clone());
+        let config = raft_config(&options.times, sizes)?;
         let raft =
             Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
                 .await
@@ -231,6 +231,7 @@ impl<F: Fs> Node<F> {
     /// [`RaftError::OutcomeUnknown`] if it may still commit; any other error if nothing was proposed.
     pub async fn propose(&self, command: Command) -> Result<Applied, RaftError> {
         self.check_running()?;
+        self.check_room()?;
         self.0.link.propose(codec::encode_command(&command)).await
     }
 
@@ -243,6 +244,11 @@ impl<F: Fs> Node<F> {
         } else {
             Ok(())
         }
+    }
+
+    /// A node that takes no entries can't follow either, so whoever asks it is better served by another one.
+    fn check_room(&self) -> Result<(), RaftError> {
+        if self.0.link.disk_low() { Err(RaftError::Refused(Refusal::DiskLow)) } else { Ok(()) }
     }
 
     /// Waits until the local state has applied `index`.
@@ -265,6 +271,9 @@ impl<F: Fs> Node<F> {
     /// If no quorum answers.
     pub async fn read_barrier(&self) -> Result<u64, RaftError> {
         let read = self.0.barrier.read_index().await?;
+        if self.0.applied.index() < Some(read.index) {
+            self.check_room()?;
+        }
         self.wait_applied(read.index, super::link::READ_DEADLINE).await?;
         Ok(self.0.applied.index().unwrap_or(0))
     }
@@ -347,6 +356,7 @@ impl<F: Fs> Node<F> {
             audit: heads.audit,
             log_bytes: self.0.link.wal.disk_bytes(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            disk_low: self.0.link.disk_low(),
         }
     }
 
@@ -449,7 +459,7 @@ impl<F: Fs> Node<F> {
             overlay_bytes: self.view().overlay_bytes(),
             view_lag_entries: applied.saturating_sub(durable),
             snapshot_age_ms: None,
-            disk_low: wal.space() == Space::Low,
+            disk_low: self.0.link.disk_low(),
         }
     }
 

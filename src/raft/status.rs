@@ -48,6 +48,7 @@ pub(crate) fn write(report: &MemberReport) -> Bytes {
         }),
         log_bytes: report.log_bytes,
         version: report.version.clone(),
+        disk_low: report.disk_low,
         ..api::MemberStatus::default()
     };
     status.encode_to_vec().into()
@@ -78,5 +79,6 @@ fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
         audit: AuditPosition { sequence: audit.sequence, hash: hash(&audit.hash)? },
         log_bytes: status.log_bytes,
         version: status.version.clone(),
+        disk_low: status.disk_low,
     })
 }

@@ -1,19 +1,25 @@
 //! What a node watches over by itself: failures that must stop it, elections, the size of the log, room on the disk.
 
+use std::error::Error as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::api::MemberStatus;
 use super::membership::Change;
 use super::node::Node;
+use crate::domain::NodeId;
 use crate::fs::Fs;
 use crate::state::Position;
-use crate::storage::wal::Space;
 
 /// How often sizes and room are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long after a snapshot that failed the next one is tried.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Starts the watchers; they end with the node.
 pub(crate) fn start<F: Fs>(node: &Node<F>) {
@@ -56,12 +62,21 @@ fn fail<F: Fs>(node: &Node<F>, why: &str) {
     });
 }
 
+/// What is under way or was said already.
+#[derive(Default)]
+struct Watched {
+    growth: Growth,
+    snapshot: Option<JoinHandle<bool>>,
+    not_before: Option<Instant>,
+    stays: bool,
+}
+
 /// Takes snapshots when the log has grown to the size of the last one, gives leadership away when the disk is full, and
 /// notices a log that can't be written any more.
 async fn watch_sizes<F: Fs>(node: Node<F>) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut growth = Growth::default();
+    let mut watched = Watched::default();
     loop {
         tick.tick().await;
         if node.0.failed.borrow().is_some() || node.0.draining.load(Ordering::Relaxed) {
@@ -71,22 +86,101 @@ async fn watch_sizes<F: Fs>(node: Node<F>) {
             fail(&node, &error.to_string());
             return;
         }
-        let snapshot = node.0.snapshots.current().map(|file| (file.meta().last, file.bytes()));
-        let last_bytes = snapshot.map_or(0, |(_, bytes)| bytes);
-        let grown = growth.since(snapshot.and_then(|(at, _)| at), node.0.link.wal.disk_bytes());
-        if grown > last_bytes.max(node.0.options.sizes.snapshot_floor_bytes)
-            && let Err(error) = node.0.link.raft.trigger().snapshot().await
-        {
-            tracing::warn!(%error, "no snapshot could be started");
-        }
-        let leads = node.0.link.leader().is_some_and(|leader| leader.id == node.0.identity.id);
-        if leads && node.0.link.wal.space() == Space::Low {
-            tracing::warn!("the disk is nearly full; leadership is handed on");
-            if let Err(error) = node.0.link.change_here(Change::Transfer(None)).await {
-                tracing::warn!(%error, "leadership could not be handed on");
+        watched.snapshot(&node).await;
+        watched.leadership(&node).await;
+    }
+}
+
+impl Watched {
+    /// Takes a snapshot, beside everything else, when it is time and there is room.
+    async fn snapshot<F: Fs>(&mut self, node: &Node<F>) {
+        if let Some(running) = self.snapshot.take() {
+            if !running.is_finished() {
+                self.snapshot = Some(running);
+                return;
+            }
+            if !matches!(running.await, Ok(true)) {
+                self.not_before = Instant::now().checked_add(SNAPSHOT_PAUSE);
             }
         }
+        let current = node.0.snapshots.current().map(|file| (file.meta().last, file.bytes()));
+        let last_bytes = current.map_or(0, |(_, bytes)| bytes);
+        let log_bytes = node.0.link.wal.disk_bytes();
+        let grown = self.growth.since(current.and_then(|(at, _)| at), log_bytes);
+        let due = grown > last_bytes.max(node.0.options.sizes.snapshot_floor_bytes);
+        if !due || self.not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        // The state has grown by no more than the log has; the file is made beside the one that it replaces.
+        let needed = last_bytes.saturating_add(grown);
+        match node.0.snapshots.free_bytes() {
+            Ok(free) if free > needed && !node.0.link.disk_low() => {
+                self.snapshot = Some(tokio::spawn(take_snapshot(node.clone())));
+            }
+            Ok(free) => {
+                self.not_before = Instant::now().checked_add(SNAPSHOT_PAUSE);
+                tracing::warn!(free, needed, "no snapshot is taken: the disk has too little room");
+            }
+            Err(error) => tracing::warn!(%error, "the free space can't be asked for"),
+        }
     }
+
+    /// I9: a leader whose disk is full hands over to a voter with room, if there is one.
+    async fn leadership<F: Fs>(&mut self, node: &Node<F>) {
+        let own = node.0.identity.id;
+        let leads = node.0.link.leader().is_some_and(|leader| leader.id == own);
+        if !leads || !node.0.link.disk_low() {
+            self.stays = false;
+            return;
+        }
+        let Some(to) = with_room(&node.statuses(true).await.members, own) else {
+            if !std::mem::replace(&mut self.stays, true) {
+                tracing::warn!(
+                    "the disk is nearly full, and no other voter has room: writes are refused"
+                );
+            }
+            return;
+        };
+        tracing::warn!(to = to.get(), "the disk is nearly full; leadership is handed on");
+        if let Err(error) = node.0.link.change_here(Change::Transfer(Some(to))).await {
+            tracing::warn!(%error, "leadership could not be handed on");
+        }
+    }
+}
+
+/// The voter other than `own` that has room on its disk and is furthest ahead.
+fn with_room(members: &[MemberStatus], own: NodeId) -> Option<NodeId> {
+    let voters = members.iter().filter(|status| status.voter && status.member.id != own);
+    let reports =
+        voters.filter_map(|status| Some((status.member.id, status.answer.as_ref().ok()?)));
+    let fit = reports.filter(|(_, report)| !report.disk_low);
+    fit.max_by_key(|(_, report)| report.last_log_index).map(|(id, _)| id)
+}
+
+/// Takes a snapshot and tells the consensus of it; says whether there is one. Its failure, on a full disk for one, is no
+/// reason to stop: the older ones and the log stay.
+async fn take_snapshot<F: Fs>(node: Node<F>) -> bool {
+    let (snapshots, view) = (node.0.snapshots.clone(), node.0.applied.view.clone());
+    let file = match tokio::task::spawn_blocking(move || snapshots.build(&view)).await {
+        Ok(Ok(file)) => file,
+        Ok(Err(error)) => {
+            let why = error
+                .source()
+                .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+            tracing::error!(why, "no snapshot could be taken; it is tried again later");
+            return false;
+        }
+        Err(error) => {
+            tracing::error!(%error, "no snapshot could be taken");
+            return false;
+        }
+    };
+    let index = file.meta().last.map(|last| last.index);
+    tracing::info!(index, bytes = file.bytes(), "snapshot taken");
+    if let Err(error) = node.0.link.raft.trigger().snapshot().await {
+        tracing::warn!(%error, "the snapshot could not be handed to the consensus");
+    }
+    true
 }
 
 /// How far the log has grown since the last snapshot.

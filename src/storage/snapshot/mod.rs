@@ -145,6 +145,22 @@ impl<F: Fs> Snapshots<F> {
         self.files.lock().first().cloned()
     }
 
+    /// Bytes that may still be written to the file system of the snapshots.
+    ///
+    /// # Errors
+    /// If it can't be asked.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.fs.available_bytes(&self.dir)
+    }
+
+    /// No longer offers a file whose contents are damaged; it stays on disk. Reads all of it. Says whether it was damaged.
+    pub fn discard_if_damaged(&self, file: &SnapshotFile<F>) -> bool {
+        let Err(error @ SnapshotError::Damaged { .. }) = file.verify() else { return false };
+        tracing::error!(%error, "the snapshot is no longer offered");
+        self.files.lock().retain(|kept| kept.path() != file.path());
+        true
+    }
+
     /// All that look whole, the newest first.
     pub fn all(&self) -> Vec<SnapshotFile<F>> {
         self.files.lock().clone()

@@ -20,6 +20,16 @@ pub(super) struct Used<F: Fs> {
     pub(super) highest: Option<u64>,
     /// Bytes in use.
     pub(super) end: u64,
+    /// Where its last batch begins; `end` if it has none.
+    pub(super) last_batch: u64,
+}
+
+impl<F: Fs> Used<F> {
+    /// A segment without a batch.
+    pub(super) fn empty(segment: Arc<Segment<F>>) -> Self {
+        let end = SEGMENT_HEADER as u64;
+        Self { segment, highest: None, end, last_batch: end }
+    }
 }
 
 /// What was found.
@@ -132,7 +142,7 @@ impl<F: Fs> Replay<F> {
     fn segment(&mut self, loaded: Loaded<F>) -> Result<(), WalError> {
         let Loaded { segment, bytes } = loaded;
         let salt = segment.header.salt;
-        let mut used = Used { segment: segment.clone(), highest: None, end: SEGMENT_HEADER as u64 };
+        let mut used = Used::empty(segment.clone());
         let mut offset = SEGMENT_HEADER;
         while let Some(batch) = batch_at(&bytes, offset, salt) {
             let expected = *self.next_batch.get_or_insert(batch.number);
@@ -142,6 +152,7 @@ impl<F: Fs> Replay<F> {
             }
             self.batch(&mut used, &bytes, offset, batch)?;
             self.next_batch = Some(expected + 1);
+            used.last_batch = offset as u64;
             offset = offset.saturating_add(batch.total);
             used.end = offset as u64;
         }
@@ -149,6 +160,10 @@ impl<F: Fs> Replay<F> {
         if let Some(later) = later_batch(&bytes, offset, salt, expected) {
             let what = format!("batch {expected} is damaged: a later one stands at offset {later}");
             return Err(segment.damaged(offset as u64, what));
+        }
+        if offset > SEGMENT_HEADER && (bytes.len() as u64) < segment.header.length {
+            let (is, was) = (bytes.len(), segment.header.length);
+            return Err(segment.damaged(is as u64, format!("it was cut off: {is} of {was} bytes")));
         }
         if offset == SEGMENT_HEADER {
             self.empty.push(segment.path.clone());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use crate::state::Position;
 
 /// A group is closed at this size, so that one slow write holds up few.
 const GROUP_BYTES: usize = 1024 * 1024;
-/// How often room is looked at while nothing is written.
+/// How often room is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One thing to write.
@@ -245,6 +245,17 @@ pub(super) fn spawn<F: Fs>(shared: &Arc<Shared<F>>) -> Result<(), WalError> {
     Ok(())
 }
 
+/// The one batch that may not be on disk is the last: if its fdatasync failed, or never came because the process died. The
+/// kernel may hold its bytes as clean and say `Ok` to another fsync all the same, so they are written once more (I1).
+fn rewrite_last_batch<F: Fs>(used: &Used<F>) -> Result<(), WalError> {
+    let io = |source| WalError::Io { source };
+    let length = usize::try_from(used.end.saturating_sub(used.last_batch)).unwrap_or(usize::MAX);
+    let mut batch = vec![0; length];
+    used.segment.file.read_at(&mut batch, used.last_batch).map_err(io)?;
+    used.segment.file.write_at(&batch, used.last_batch).map_err(io)?;
+    used.segment.file.sync_all().map_err(io)
+}
+
 fn job_bytes(job: &Job) -> usize {
     match job {
         Job::Append { entries, .. } => entries
@@ -274,6 +285,8 @@ struct Writer<F: Fs> {
     reserve: Option<Segment<F>>,
     next_segment: u64,
     next_batch: u64,
+    /// When room was last looked at.
+    looked: Instant,
     builder: BatchBuilder,
     /// The log with all that was handed to the disk.
     state: Written,
@@ -303,9 +316,8 @@ impl<F: Fs> Writer<F> {
         if !found.unused.is_empty() {
             fs.sync_dir(dir).map_err(io)?;
         }
-        // What was read may have survived in memory only, if the process died and the machine did not.
         if let Some(used) = found.segments.last() {
-            used.segment.file.sync_all().map_err(io)?;
+            rewrite_last_batch(used)?;
             fs.sync_dir(dir).map_err(io)?;
         }
         let (vote, committed, purged) = found.index.checkpoint();
@@ -324,23 +336,21 @@ impl<F: Fs> Writer<F> {
             reserve: None,
             next_segment: found.next_segment - removed,
             next_batch: found.next_batch,
+            looked: Instant::now(),
             builder: BatchBuilder::new(),
             state: Written { vote, committed, purged, last },
         };
         if writer.segments.is_empty() {
             let segment = writer.create()?;
-            writer.segments.push_back(Used {
-                segment: Arc::new(segment),
-                highest: None,
-                end: SEGMENT_HEADER as u64,
-            });
+            writer.segments.push_back(Used::empty(Arc::new(segment)));
         }
         writer.look_for_room();
         Ok((writer, index))
     }
 
     fn create(&mut self) -> Result<Segment<F>, WalError> {
-        let header = SegmentHeader { number: self.next_segment, salt: rand::random() };
+        let length = self.segment_bytes;
+        let header = SegmentHeader { number: self.next_segment, salt: rand::random(), length };
         let segment = Segment::create(&self.fs, &self.dir, header, self.segment_bytes)?;
         self.next_segment += 1;
         Ok(segment)
@@ -348,13 +358,16 @@ impl<F: Fs> Writer<F> {
 
     /// Makes the reserve if it is missing, and notes whether there is room (I9).
     fn look_for_room(&mut self) {
-        if self.reserve.is_none() {
+        self.looked = Instant::now();
+        let mut free = self.fs.available_bytes(&self.dir).unwrap_or(0);
+        // A full disk is not tried again and again: a segment would be made and removed each time.
+        if self.reserve.is_none() && free >= self.segment_bytes {
             match self.create() {
                 Ok(segment) => self.reserve = Some(segment),
                 Err(error) => tracing::warn!(%error, "no reserve could be made for the log"),
             }
+            free = self.fs.available_bytes(&self.dir).unwrap_or(0);
         }
-        let free = self.fs.available_bytes(&self.dir).unwrap_or(0);
         let low = self.reserve.is_none() || free < self.segment_bytes;
         if self.counters.low.swap(low, Ordering::Relaxed) != low {
             tracing::warn!(low, free_bytes = free, "room for the log");
@@ -482,11 +495,7 @@ impl<F: Fs> Writer<F> {
             segment.file.allocate(room).map_err(io)?;
             segment.file.sync_all().map_err(io)?;
         }
-        self.segments.push_back(Used {
-            segment: Arc::new(segment),
-            highest: None,
-            end: SEGMENT_HEADER as u64,
-        });
+        self.segments.push_back(Used::empty(Arc::new(segment)));
         if !checkpoint.is_empty() {
             self.write_batch(&mut checkpoint, &[], before)?;
         }
@@ -495,7 +504,7 @@ impl<F: Fs> Writer<F> {
 
     /// After a group: makes the next reserve, and removes segments that hold nothing but purged entries.
     fn tidy(&mut self) -> Result<(), WalError> {
-        if self.reserve.is_none() {
+        if self.reserve.is_none() || self.looked.elapsed() >= LOOK {
             self.look_for_room();
         }
         let Some(purged) = self.state.purged else { return Ok(()) };
