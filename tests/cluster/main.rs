@@ -12,11 +12,20 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod damage;
+mod data_dir;
+mod disk;
+mod disk_errors;
 mod failover;
+mod full_disk;
 mod harness;
 mod identity;
+mod load;
 mod membership;
 mod planted;
+mod power_loss;
+mod purge;
 mod refusals;
+mod require;
 mod status;
 mod story;

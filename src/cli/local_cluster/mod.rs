@@ -33,6 +33,8 @@ use files::{Description, io};
 pub const ADMINISTRATOR: &str = "admin";
 /// The servers' reason when the cluster was made before.
 const ALREADY_INITIALISED: &str = "CLUSTER_ALREADY_INITIALISED";
+/// The servers' reason when one of the nodes to be made members did not answer.
+const NODE_NOT_READY: &str = "NODE_NOT_READY";
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
 /// Validity of local certificates, in days.
@@ -169,7 +171,11 @@ impl LocalCluster {
         self.nodes.iter().find(|node| node.id() == id).ok_or(LocalError::NoNode(id))
     }
 
-    fn node_mut(&mut self, id: u64) -> Result<&mut LocalNode, LocalError> {
+    /// A node, to be waited for.
+    ///
+    /// # Errors
+    /// If there is none of this id.
+    pub fn node_mut(&mut self, id: u64) -> Result<&mut LocalNode, LocalError> {
         self.nodes.iter_mut().find(|node| node.id() == id).ok_or(LocalError::NoNode(id))
     }
 
@@ -277,7 +283,20 @@ impl LocalCluster {
         self.wait_live(id).await
     }
 
-    async fn wait_live(&mut self, id: u64) -> Result<(), LocalError> {
+    /// Starts a node and waits for nothing: it may well refuse to start.
+    ///
+    /// # Errors
+    /// If there is none of this id, or the program can't be run.
+    pub fn spawn_node(&mut self, id: u64) -> Result<(), LocalError> {
+        let binary = self.options.binary.clone();
+        self.node_mut(id)?.spawn(&binary)
+    }
+
+    /// Waits until a node that was started listens.
+    ///
+    /// # Errors
+    /// If it ends by itself, or does not listen in time.
+    pub async fn wait_live(&mut self, id: u64) -> Result<(), LocalError> {
         let node = self.node_mut(id)?;
         let address = node.ports().http_address();
         let deadline = Instant::now().checked_add(START_DEADLINE);
@@ -334,12 +353,22 @@ impl LocalCluster {
         let signer = self.pki.signer(SystemClock.now())?;
         let nodes = self.nodes.iter().map(|node| self.spec(node.id()));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let made = self.administrator()?.init_cluster(nodes, &administrator()?, &signer).await;
-        match made {
-            Ok(_) => {}
-            // An earlier start made it, and did not live to write that down.
-            Err(error) if error.reason() == ALREADY_INITIALISED => {}
-            Err(error) => return Err(error.into()),
+        let (client, first) = (self.administrator()?, administrator()?);
+        let deadline = Instant::now().checked_add(START_DEADLINE);
+        loop {
+            match client.init_cluster(nodes.clone(), &first, &signer).await {
+                Ok(_) => break,
+                // An earlier start made it, and did not live to write that down.
+                Err(error) if error.reason() == ALREADY_INITIALISED => break,
+                // All listen; one that is slow to answer on a busy machine is asked again.
+                Err(error)
+                    if error.reason() == NODE_NOT_READY
+                        && deadline.is_some_and(|deadline| Instant::now() < deadline) =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         self.description.initialised = true;
         self.save()
