@@ -135,13 +135,13 @@ fn open_fit<F: Fs>(
     if (index(position) > index(bounds.last) || !same_entry) && !from_snapshot {
         return Err(Unfit::AheadOfLog { view: position, log: bounds.last });
     }
-    if position.is_none() {
-        if bounds.last.is_some() {
-            tracing::warn!(path = %dir.display(), "the view begins empty; the log is applied from its beginning");
-        }
-    } else if !view.opened_clean() {
+    // Also one without a position is checked: it may hold records all the same, after damage.
+    if !view.opened_clean() {
         tracing::info!("the view was not closed in order: checking all its records");
         view.verify()?;
+    }
+    if position.is_none() && bounds.last.is_some() {
+        tracing::warn!(path = %dir.display(), "the view begins empty; the log is applied from its beginning");
     }
     Ok(view)
 }
