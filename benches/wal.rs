@@ -51,7 +51,7 @@ fn append(c: &mut Criterion) {
 /// Asks for something and waits until it is durable.
 fn write<E>(ask: impl FnOnce(holdfast::storage::wal::Done) -> Result<(), E>) -> bool {
     let (sender, receiver) = mpsc::channel();
-    let asked = ask(Box::new(move |result| drop(sender.send(result.is_ok()))));
+    let asked = ask(Box::new(move |result| sender.send(result.is_ok()).unwrap_or_default()));
     asked.is_ok() && receiver.recv() == Ok(true)
 }
 

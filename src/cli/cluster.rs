@@ -249,6 +249,7 @@ struct MemberView {
     version: String,
     /// Where its state differs from another member's; empty if it does not.
     divergence: String,
+    disk_low: bool,
 }
 
 impl From<v1::MemberStatus> for MemberView {
@@ -282,6 +283,7 @@ impl From<v1::MemberStatus> for MemberView {
             log_bytes: member.log_bytes,
             version: member.version,
             divergence: member.divergence,
+            disk_low: member.disk_low,
         }
     }
 }

@@ -274,6 +274,7 @@ pub fn encode_member(status: &MemberStatus) -> v1::MemberStatus {
         log_bytes: report.log_bytes,
         version: report.version.clone(),
         divergence: report.divergence.clone(),
+        disk_low: report.disk_low,
         ..known
     }
 }

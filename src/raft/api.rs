@@ -73,6 +73,8 @@ pub struct MemberReport {
     pub version: String,
     /// Where its state was found to differ from another member's, for a person; empty if it was not.
     pub divergence: String,
+    /// Whether it takes no commands for want of room on its disk.
+    pub disk_low: bool,
 }
 
 /// A member, and what it said or why it said nothing.
@@ -218,6 +220,8 @@ pub struct RaftTimes {
 pub struct StorageSizes {
     /// Bytes of one log segment.
     pub wal_segment_bytes: u64,
+    /// Entries that stay in the log behind a snapshot, so that a follower that was briefly away needs none.
+    pub wal_keep_entries: u64,
     /// Bytes of entries kept in memory for followers.
     pub wal_cache_bytes: u64,
     /// Most bytes that are applied and not yet in the engine.

@@ -81,6 +81,11 @@ impl<F: Fs> LeaderLink<F> {
         metrics.membership_config.get_node(&leader).cloned()
     }
 
+    /// I9: whether the disk has too little room for commands, in the log or in the view.
+    pub(crate) fn disk_low(&self) -> bool {
+        self.wal.space() == Space::Low || self.applied.view.starved()
+    }
+
     /// Whether the node is a member of anything.
     pub(crate) fn initialized(&self) -> bool {
         let metrics = self.raft.metrics();
@@ -113,7 +118,7 @@ impl<F: Fs> LeaderLink<F> {
     }
 
     async fn propose_here(&self, command: Bytes) -> Result<Applied, Miss> {
-        if self.wal.space() == Space::Low {
+        if self.disk_low() {
             return Err(Miss::Final(RaftError::Refused(Refusal::DiskLow)));
         }
         self.time.check(&command).map_err(|refusal| Miss::Final(RaftError::Refused(refusal)))?;

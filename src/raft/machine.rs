@@ -88,6 +88,7 @@ pub(crate) struct StateMachine<F: Fs> {
     applied: Arc<AppliedState>,
     snapshots: Arc<Snapshots<F>>,
     durable: watch::Receiver<Option<u64>>,
+    wal: Wal<F>,
 }
 
 impl<F: Fs> StateMachine<F> {
@@ -99,7 +100,8 @@ impl<F: Fs> StateMachine<F> {
         let machine = Machine::open(view.clone())?;
         let applied = Arc::new(AppliedState::new(view, machine.heads().clone()));
         let durable = wal.subscribe_durable();
-        Ok((Self { machine, applied: applied.clone(), snapshots, durable }, applied))
+        let wal = wal.clone();
+        Ok((Self { machine, applied: applied.clone(), snapshots, durable, wal }, applied))
     }
 
     async fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
@@ -226,9 +228,16 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotFile<F>>>, io::Error> {
-        let Some(file) = self.snapshots.current() else { return Ok(None) };
-        let meta = raft_meta(file.meta().last, &file.meta().membership)?;
-        Ok(Some(openraft::storage::Snapshot { meta, snapshot: file }))
+        if let Some(file) = self.snapshots.current() {
+            let meta = raft_meta(file.meta().last, &file.meta().membership)?;
+            return Ok(Some(openraft::storage::Snapshot { meta, snapshot: file }));
+        }
+        // All that there were are damaged. What was purged from the log can reach a member by a snapshot only.
+        if self.wal.purged().is_none() {
+            return Ok(None);
+        }
+        tracing::warn!("there is no whole snapshot any more; a new one is taken");
+        self.get_snapshot_builder().await.build_snapshot().await.map(Some)
     }
 }
 

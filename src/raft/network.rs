@@ -116,6 +116,10 @@ fn unreachable(error: impl std::error::Error + 'static) -> RPCError<TypeConfig> 
 }
 
 fn failed(status: &Status) -> RPCError<TypeConfig> {
+    // A full disk does not pass at once: openraft backs off.
+    if status.code() == tonic::Code::ResourceExhausted {
+        return RPCError::Unreachable(Unreachable::new(status));
+    }
     RPCError::Network(NetworkError::new(status))
 }
 

@@ -31,10 +31,8 @@ use crate::storage::layout::{DataDir, ExpectedIdentity, LayoutError};
 use crate::storage::recovery;
 use crate::storage::snapshot::{SnapshotError, Snapshots};
 use crate::storage::view::{View, ViewOptions};
-use crate::storage::wal::{Space, Wal, WalError, WalOptions};
+use crate::storage::wal::{Wal, WalError, WalOptions};
 
-/// Entries that stay in the log behind a snapshot, so that a follower that was briefly away needs no snapshot.
-const KEEP_ENTRIES: u64 = 10_000;
 /// How long a node that stops and has given leadership away waits to see who takes it.
 const ELECTION_MOMENT: Duration = Duration::from_millis(300);
 /// Most entries in one replication request.
@@ -111,10 +109,12 @@ fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn storage_options(sizes: &StorageSizes) -> (WalOptions, ViewOptions) {
+fn storage_options(sizes: &StorageSizes, joined: bool) -> (WalOptions, ViewOptions) {
     let wal = WalOptions {
         segment_bytes: sizes.wal_segment_bytes,
         cache_bytes: in_memory(sizes.wal_cache_bytes),
+        // I7: whoever has taken part has a log.
+        must_exist: joined,
         ..WalOptions::default()
     };
     let view = ViewOptions {
@@ -126,7 +126,7 @@ fn storage_options(sizes: &StorageSizes) -> (WalOptions, ViewOptions) {
     (wal, view)
 }
 
-fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
+fn raft_config(times: &RaftTimes, sizes: &StorageSizes) -> Result<Arc<Config>, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "holdfast".into(),
@@ -137,7 +137,7 @@ fn raft_config(times: &RaftTimes) -> Result<Arc<Config>, StartError> {
         max_payload_entries: PAYLOAD_ENTRIES,
         // Snapshots are taken by size of the log, see `watch.rs`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+        max_in_snapshot_log_to_keep: sizes.wal_keep_entries,
         enable_pre_vote: Some(true),
         // A leader sends entries on before its own disk has them. Killed and started again, it may lack what a follower
         // holds; leading on in the same term it would give the same log id to another entry, which nobody can detect. So
@@ -163,13 +163,13 @@ impl<F: Fs> Node<F> {
         let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
-        let (wal_options, view_options) = storage_options(&options.sizes);
-        let wal = Wal::open(fs.clone(), &data_dir.wal(), wal_options)?;
         let joined = data_dir.joined()?;
+        let (wal_options, view_options) = storage_options(&options.sizes, joined);
+        let wal = match Wal::open(fs.clone(), &data_dir.wal(), wal_options) {
+            Err(WalError::Gone { .. }) => return Err(StartError::LogLost(options.id)),
+            opened => opened?,
+        };
         let empty = wal.vote().is_none() && wal.last().is_none();
-        if joined && empty {
-            return Err(StartError::LogLost(options.id));
-        }
         let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
         let bounds = recovery::LogBounds {
             purged: wal.purged(),
@@ -181,7 +181,7 @@ impl<F: Fs> Node<F> {
         let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
         let peers = Arc::new(Peers::new(identity, &options.tls)?);
         let network = Network::<F>::new(peers.clone());
-        let config = raft_config(&options.times)?;
+        let config = raft_config(&options.times, &options.sizes)?;
         let raft =
             Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
                 .await
@@ -250,6 +250,7 @@ impl<F: Fs> Node<F> {
     /// [`RaftError::OutcomeUnknown`] if it may still commit; any other error if nothing was proposed.
     pub async fn propose(&self, command: Command) -> Result<Applied, RaftError> {
         self.check_running()?;
+        self.check_room()?;
         self.0.link.propose(codec::encode_command(&command)).await
     }
 
@@ -264,6 +265,11 @@ impl<F: Fs> Node<F> {
         } else {
             Ok(())
         }
+    }
+
+    /// A node that takes no entries can't follow either, so whoever asks it is better served by another one.
+    fn check_room(&self) -> Result<(), RaftError> {
+        if self.0.link.disk_low() { Err(RaftError::Refused(Refusal::DiskLow)) } else { Ok(()) }
     }
 
     /// Waits until the local state has applied `index`.
@@ -286,6 +292,9 @@ impl<F: Fs> Node<F> {
     /// If no quorum answers.
     pub async fn read_barrier(&self) -> Result<u64, RaftError> {
         let read = self.0.barrier.read_index().await?;
+        if self.0.applied.index() < Some(read.index) {
+            self.check_room()?;
+        }
         self.wait_applied(read.index, super::link::READ_DEADLINE).await?;
         Ok(self.0.applied.index().unwrap_or(0))
     }
@@ -344,6 +353,7 @@ impl<F: Fs> Node<F> {
             log_bytes: self.0.link.wal.disk_bytes(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             divergence: self.0.divergence.lock().clone().unwrap_or_default(),
+            disk_low: self.0.link.disk_low(),
         }
     }
 
@@ -449,7 +459,7 @@ impl<F: Fs> Node<F> {
             snapshot_age_ms: self.0.snapshots.current().map(|file| self.since(file.meta().time)),
             divergence: self.0.divergence.lock().is_some(),
             clock_ahead: self.0.link.time.own_ahead(),
-            disk_low: wal.space() == Space::Low,
+            disk_low: self.0.link.disk_low(),
         }
     }
 

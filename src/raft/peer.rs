@@ -26,7 +26,9 @@ use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
 use crate::state::{Applied, Position};
 use crate::storage::snapshot::{SnapshotError, SnapshotFile};
-use crate::storage::wal::Space;
+
+/// How many times its size a snapshot takes on disk until it is installed: the file, and the new view beside the old one.
+const INSTALL_AMPLIFICATION: u64 = 5;
 
 /// Who sent a call, and whom it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,13 +237,16 @@ impl<F: Fs> PeerHandle<F> {
     ) -> Result<pb::InstallSnapshotResponse, Status> {
         let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
         self.may_take_part().map_err(|error| unavailable(&error))?;
-        if self.0.0.link.wal.space() == Space::Low {
-            return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
-        }
         let malformed = |what: &str| Status::invalid_argument(what.to_owned());
         let first = chunks.message().await?.ok_or_else(|| malformed("the snapshot is empty"))?;
         let header =
             first.header.clone().ok_or_else(|| malformed("the first chunk has no header"))?;
+        // I9: openraft takes a snapshot that can't be installed for the end of the node.
+        let needed = header.size_bytes.saturating_mul(INSTALL_AMPLIFICATION);
+        let free = self.0.0.snapshots.free_bytes().map_err(|error| unavailable(&error))?;
+        if self.0.0.link.disk_low() || free < needed {
+            return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
+        }
         let (vote, meta) = snapshot_header_from_wire(header).map_err(|error| malformed(error.0))?;
         let mut receiver = self.0.0.snapshots.receiver().map_err(|error| unavailable(&error))?;
         let mut next = Some(first);
@@ -349,7 +354,7 @@ fn accept<F: Fs>(
         .entries
         .iter()
         .any(|entry| matches!(entry.payload, Some(pb::entry::Payload::Command(_))));
-    if carries_commands && node.0.link.wal.space() == Space::Low {
+    if carries_commands && node.0.link.disk_low() {
         return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
     }
     let age = request.quorum_age_ms.map(Duration::from_millis);

@@ -43,10 +43,23 @@ pub(crate) async fn watch<F: Fs>(node: Node<F>) {
         let last_bytes = snapshot.map_or(0, |(_, bytes)| bytes);
         let grown = growth.since(snapshot.and_then(|(at, _)| at), node.0.link.wal.disk_bytes());
         let due = grown > last_bytes.max(node.0.options.sizes.snapshot_floor_bytes);
-        if due && Instant::now() >= not_before && !take(&node).await {
+        // The state has grown by no more than the log has; the file is made beside the one that it replaces.
+        let needed = last_bytes.saturating_add(grown);
+        if due && Instant::now() >= not_before && !(has_room(&node, needed) && take(&node).await) {
             not_before = Instant::now() + AFTER_FAILURE;
         }
     }
+}
+
+/// Whether there is room on the disk for a snapshot of `needed` bytes.
+fn has_room<F: Fs>(node: &Node<F>, needed: u64) -> bool {
+    let room = node.0.snapshots.free_bytes().map(|free| free > needed && !node.0.link.disk_low());
+    match room {
+        Ok(true) => return true,
+        Ok(false) => tracing::warn!(needed, "no snapshot is taken: the disk has too little room"),
+        Err(error) => tracing::warn!(%error, "the free space can't be asked for"),
+    }
+    false
 }
 
 /// Takes a snapshot and tells openraft of it. False if there is none.

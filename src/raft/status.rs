@@ -50,6 +50,7 @@ pub(crate) fn write(report: &MemberReport) -> Bytes {
         log_bytes: report.log_bytes,
         version: report.version.clone(),
         divergence: report.divergence.clone(),
+        disk_low: report.disk_low,
         ..api::MemberStatus::default()
     };
     status.encode_to_vec().into()
@@ -82,5 +83,6 @@ fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
         log_bytes: status.log_bytes,
         version: status.version.clone(),
         divergence: status.divergence,
+        disk_low: status.disk_low,
     })
 }

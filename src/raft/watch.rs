@@ -6,10 +6,11 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 
+use super::api::MemberStatus;
 use super::membership::Change;
 use super::node::Node;
+use crate::domain::NodeId;
 use crate::fs::Fs;
-use crate::storage::wal::Space;
 
 /// How often the log and the room are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -70,6 +71,7 @@ impl<F: Fs> Node<F> {
 async fn watch_room<F: Fs>(node: Node<F>) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stays = false;
     loop {
         tick.tick().await;
         if node.ending() {
@@ -80,12 +82,35 @@ async fn watch_room<F: Fs>(node: Node<F>) {
             return;
         }
         let leads = node.0.link.leader().is_some_and(|leader| leader.id == node.0.identity.id);
-        let full = node.0.link.wal.space() == Space::Low;
-        if leads && (full || node.0.link.time.own_ahead()) {
-            tracing::warn!(full, "this node can't take writes; leadership is handed on");
-            if let Err(error) = node.0.link.change_here(Change::Transfer(None)).await {
-                tracing::warn!(%error, "leadership could not be handed on");
-            }
-        }
+        let full = node.0.link.disk_low();
+        stays =
+            leads && (full || node.0.link.time.own_ahead()) && !give_way(&node, full, stays).await;
     }
+}
+
+/// Hands leadership to a voter with room, if there is one (I9). False if this node has to stay; `said` if it said so before.
+async fn give_way<F: Fs>(node: &Node<F>, full: bool, said: bool) -> bool {
+    let Some(to) = with_room(&node.statuses(true).await.members, node.0.identity.id) else {
+        if !said {
+            tracing::warn!(
+                full,
+                "this node can't take writes, and no other voter has room: writes are refused"
+            );
+        }
+        return false;
+    };
+    tracing::warn!(full, to = to.get(), "this node can't take writes; leadership is handed on");
+    if let Err(error) = node.0.link.change_here(Change::Transfer(Some(to))).await {
+        tracing::warn!(%error, "leadership could not be handed on");
+    }
+    true
+}
+
+/// The voter other than `own` that has room on its disk and is furthest ahead.
+fn with_room(members: &[MemberStatus], own: NodeId) -> Option<NodeId> {
+    let voters = members.iter().filter(|status| status.voter && status.member.id != own);
+    let reports =
+        voters.filter_map(|status| Some((status.member.id, status.answer.as_ref().ok()?)));
+    let fit = reports.filter(|(_, report)| !report.disk_low);
+    fit.max_by_key(|(_, report)| report.last_log_index).map(|(id, _)| id)
 }

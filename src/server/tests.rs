@@ -84,6 +84,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
         },
         storage: StorageConfig {
             wal_segment_bytes: 0,
+            wal_keep_entries: 0,
             wal_cache_bytes: 0,
             overlay_bytes: 0,
             overlay_age_ms: 0,

@@ -1,7 +1,8 @@
 //! Opens the view at a node's start, or rebuilds it (I2, I4, I5).
 //!
-//! A view that can't be opened, that is ahead of the log, that ends before the log begins, or that after an unclean stop
-//! is not what its heads describe, is thrown away, and this is said loudly. Then the newest whole snapshot takes its
+//! A view that can't be opened, that ends before the log begins, or that after an unclean stop is not what its heads
+//! describe, is thrown away, and this is said loudly. One that is ahead of the log proves that the log lost
+//! entries: the node is refused (I7). Then the newest whole snapshot takes its
 //! place, or nothing if the log begins at its beginning; the consensus applies the rest of the log. Nothing is repaired,
 //! and a node that lacks too much is refused.
 
@@ -35,6 +36,19 @@ pub enum RecoveryError {
         /// Why.
         #[source]
         source: ViewError,
+    },
+    /// I7: the view holds entries that the log does not have. Nothing is applied before the log holds it (I2), so the log
+    /// has lost them.
+    #[error(
+        "the log lost entries: it ends at index {log}, and this node has applied entries up to {view}. It may have \
+         acknowledged entries that it no longer has, so it must not come back under this id: remove the node from the \
+         cluster, and add it with an empty data directory under a new id (docs/operations.md, \"Replace a node\")"
+    )]
+    LogShortened {
+        /// Where the log ends.
+        log: u64,
+        /// Where the view ends.
+        view: u64,
     },
     /// Neither view nor snapshots reach to where the log begins.
     #[error(
@@ -78,6 +92,10 @@ pub fn open_view<F: Fs>(
     let opened = catch_unwind(AssertUnwindSafe(|| open_fit(dir, options, bounds, snapshots)));
     match opened.unwrap_or(Err(Unfit::Panicked)) {
         Ok(view) => return Ok(view),
+        Err(Unfit::AheadOfLog { view, log }) => {
+            let last = |at: Option<Position>| at.map_or(0, |at| at.index);
+            return Err(RecoveryError::LogShortened { log: last(log), view: last(view) });
+        }
         Err(why) => {
             tracing::error!(%why, path = %dir.display(), "the view is thrown away and rebuilt")
         }
@@ -117,11 +135,15 @@ fn open_fit<F: Fs>(
     if (index(position) > index(bounds.last) || !same_entry) && !from_snapshot {
         return Err(Unfit::AheadOfLog { view: position, log: bounds.last });
     }
+    // Also one without a position is checked: it may hold records all the same, after damage.
     if !view.opened_clean() {
         if position.is_some() {
             tracing::info!("the view was not closed in order: checking all its records");
         }
         view.verify()?;
+    }
+    if position.is_none() && bounds.last.is_some() {
+        tracing::warn!(path = %dir.display(), "the view begins empty; the log is applied from its beginning");
     }
     Ok(view)
 }

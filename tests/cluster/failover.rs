@@ -1,86 +1,47 @@
 //! Servers die, and nothing that was acknowledged is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use holdfast::cli::local_cluster::wait_for;
-use holdfast::client::{Client, KeyQuery, NewEscrow, Receipt, SealedEscrow};
+use holdfast::client::{Client, KeyQuery};
 use holdfast::domain::{DeviceId, KeyVersion, ProtectorId};
 use holdfast_proto::v1;
-use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key};
-
-type Acknowledged = Arc<Mutex<Vec<(SealedEscrow, Receipt)>>>;
-
-/// Escrows to one volume after the other, and remembers what was acknowledged.
-fn writer(client: Client, device: DeviceId, log: Acknowledged) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut next: NewEscrow = new_escrow(device);
-        loop {
-            let sealed = client.seal(&next, &new_key(), None).await.unwrap();
-            // When all servers are down this may fail; what was not acknowledged may be lost.
-            if let Ok(receipt) = client.send(&sealed).await {
-                next.expected_version = receipt.facts.version;
-                next.protector = ProtectorId::new(Uuid::new_v4());
-                log.lock().push((sealed, receipt));
-            }
-        }
-    })
-}
-
-async fn acknowledged(log: &Acknowledged, goal: usize) {
-    wait_for("enough writes are acknowledged", LIMIT, || async {
-        let count = log.lock().len();
-        if count >= goal { Ok(()) } else { Err(format!("{count} of {goal}")) }
-    })
-    .await
-    .unwrap();
-}
-
-/// Every acknowledged escrow, sent again byte for byte, gives the receipt that it got: it is there, unchanged.
-async fn all_are_there(client: &Client, log: &Acknowledged) {
-    let all = log.lock().clone();
-    for (sealed, receipt) in all {
-        let again = client.send(&sealed).await.unwrap();
-        assert_eq!(again.facts, receipt.facts);
-    }
-}
+use crate::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_go_on_when_the_leader_is_killed_and_it_catches_up_after_a_restart() {
     let mut harness = Harness::start().await;
     let agent = harness.client(&harness.agent);
-    let log = Acknowledged::default();
-    let writers: Vec<_> =
-        (0..3).map(|_| writer(agent.clone(), harness.device, Arc::clone(&log))).collect();
-    acknowledged(&log, 10).await;
+    let load = Load::start(&agent, harness.device, 3);
+    load.more(10).await;
     let leader = harness.cluster.leader().await.unwrap();
     harness.cluster.kill_node(leader).await.unwrap();
-    let before = log.lock().len();
-    acknowledged(&log, before + 10).await;
+    load.more(10).await;
     assert_ne!(harness.cluster.leader().await.unwrap(), leader);
 
     harness.cluster.start_node(leader).await.unwrap();
     harness.cluster.wait_caught_up(leader, LIMIT).await.unwrap();
-    writers.iter().for_each(JoinHandle::abort);
-    all_are_there(&harness.client_of_node(leader, &harness.agent), &log).await;
+    load.stop().all_are_there(&harness.client_of_node(leader, &harness.agent)).await;
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     harness.cluster.stop().await.unwrap();
 }
 
 /// Escrows to one volume after the other, and panics if one is not acknowledged.
-fn strict_writer(client: Client, device: DeviceId, log: Acknowledged) -> JoinHandle<()> {
+fn strict_writer(client: Client, device: DeviceId, count: Arc<AtomicUsize>) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut next: NewEscrow = new_escrow(device);
+        let mut next = new_escrow(device);
         loop {
             let sealed = client.seal(&next, &new_key(), None).await.unwrap();
             let receipt = client.send(&sealed).await.unwrap();
             next.expected_version = receipt.facts.version;
             next.protector = ProtectorId::new(Uuid::new_v4());
-            log.lock().push((sealed, receipt));
+            count.fetch_add(1, Ordering::Relaxed);
         }
     })
 }
@@ -89,40 +50,46 @@ fn strict_writer(client: Client, device: DeviceId, log: Acknowledged) -> JoinHan
 async fn no_write_fails_while_one_server_after_the_other_is_stopped_in_order() {
     let mut harness = Harness::start().await;
     let agent = harness.client(&harness.agent);
-    let log = Acknowledged::default();
+    let count = Arc::new(AtomicUsize::new(0));
     let writers: Vec<_> =
-        (0..4).map(|_| strict_writer(agent.clone(), harness.device, Arc::clone(&log))).collect();
-    acknowledged(&log, 10).await;
+        (0..4).map(|_| strict_writer(agent.clone(), harness.device, Arc::clone(&count))).collect();
+    more(&count).await;
     for _ in 0..2 {
         let leader = harness.cluster.leader().await.unwrap();
         // It must end with exit code 0, and soon.
         harness.cluster.stop_node(leader).await.unwrap();
-        let before = log.lock().len();
-        acknowledged(&log, before + 10).await;
+        more(&count).await;
         harness.cluster.start_node(leader).await.unwrap();
         harness.cluster.wait_caught_up(leader, LIMIT).await.unwrap();
     }
     assert!(writers.iter().all(|writer| !writer.is_finished()), "a write failed");
     writers.iter().for_each(JoinHandle::abort);
-    all_are_there(&agent, &log).await;
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     harness.cluster.stop().await.unwrap();
+}
+
+async fn more(count: &AtomicUsize) {
+    let goal = count.load(Ordering::Relaxed) + 10;
+    wait_for("ten more writes are acknowledged", LIMIT, || async {
+        let now = count.load(Ordering::Relaxed);
+        if now >= goal { Ok(()) } else { Err(format!("{now} of {goal}")) }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_a_kill_of_all_three_servers_at_once() {
     let mut harness = Harness::start().await;
     let agent = harness.client(&harness.agent);
-    let log = Acknowledged::default();
-    let writers: Vec<_> =
-        (0..3).map(|_| writer(agent.clone(), harness.device, Arc::clone(&log))).collect();
-    acknowledged(&log, 20).await;
+    let load = Load::start(&agent, harness.device, 3);
+    load.more(20).await;
     for node in [1, 2, 3] {
         harness.cluster.kill_node(node).await.unwrap();
     }
-    writers.iter().for_each(JoinHandle::abort);
+    let written = load.stop();
     harness.cluster.start().await.unwrap();
-    all_are_there(&agent, &log).await;
+    written.all_are_there(&agent).await;
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     harness.cluster.stop().await.unwrap();
 }

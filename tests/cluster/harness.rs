@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use holdfast::cli::local_cluster::{LocalCluster, LocalOptions, http_get};
+use holdfast::cli::local_cluster::{LocalCluster, LocalOptions, http_get, wait_for};
 use holdfast::cli::pki::IssuedPaths;
 use holdfast::client::{Client, ClientOptions, DisclosureRequest, NewEscrow};
 use holdfast::crypto::system_rng;
@@ -21,6 +21,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use uuid::Uuid;
 
+use crate::disk::Mount;
+
 /// How long a condition may take to come true; far more than it takes on a quiet machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,12 +35,16 @@ pub(crate) struct Harness {
     pub(crate) auditor: IssuedPaths,
     pub(crate) reader: IssuedPaths,
     pub(crate) agent: IssuedPaths,
+    /// One for each node that has one; goes after the servers, and before the directory that it lies in.
+    pub(crate) mounts: Vec<Mount>,
     _dir: TempDir,
 }
 
-/// Raft times that hold while a debug build shares two processors with other tests, and small files.
+/// Raft times that hold while a debug build shares two processors with other tests, and small files. On a machine that is
+/// busy with more than that, `HOLDFAST_TEST_SLOW=5` makes the times five times as long.
 fn settings() -> toml::Table {
-    toml::toml! {
+    let slow = std::env::var("HOLDFAST_TEST_SLOW").map_or(1, |times| times.parse().unwrap());
+    let mut settings = toml::toml! {
         [log]
         level = "info,openraft=warn"
         [raft]
@@ -48,7 +54,21 @@ fn settings() -> toml::Table {
         [storage]
         wal_segment_bytes = 4194304
         view_cache_bytes = 16777216
+    };
+    for (_, time) in settings["raft"].as_table_mut().unwrap() {
+        *time = toml::Value::Integer(time.as_integer().unwrap() * slow);
     }
+    settings
+}
+
+pub(crate) fn temporary_dir() -> TempDir {
+    tempfile::Builder::new().prefix("holdfast-test-").tempdir().unwrap()
+}
+
+/// The plain configuration of a local cluster in a directory of its own, for tests that start its servers one by one.
+pub(crate) fn prepared(dir: &TempDir) -> LocalCluster {
+    let options = LocalOptions { binary: binary(), dir: dir.path().to_owned(), extra: settings() };
+    LocalCluster::prepare(options).unwrap()
 }
 
 pub(crate) fn binary() -> PathBuf {
@@ -66,7 +86,15 @@ impl Harness {
 
     /// With tables of settings laid over the usual ones.
     pub(crate) async fn start_with(more: toml::Table) -> Self {
-        let mut harness = Self::prepare(more);
+        Self::start_mounted(more, |_| Vec::new()).await
+    }
+
+    /// The same, with whatever is mounted for the nodes.
+    pub(crate) async fn start_mounted(
+        more: toml::Table,
+        mount: impl FnOnce(&LocalCluster) -> Vec<Mount>,
+    ) -> Self {
+        let mut harness = Self::prepare(more, mount);
         let cluster = &mut harness.cluster;
         cluster.start().await.unwrap();
         cluster.grant(&operator("helen"), &[Role::HelpDesk]).await.unwrap();
@@ -77,13 +105,13 @@ impl Harness {
 
     /// Three servers that run and are in no cluster.
     pub(crate) async fn not_initialised() -> Self {
-        let mut harness = Self::prepare(toml::Table::new());
+        let mut harness = Self::prepare(toml::Table::new(), |_| Vec::new());
         harness.cluster.start_nodes().await.unwrap();
         harness
     }
 
-    fn prepare(more: toml::Table) -> Self {
-        let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().unwrap();
+    fn prepare(more: toml::Table, mount: impl FnOnce(&LocalCluster) -> Vec<Mount>) -> Self {
+        let dir = temporary_dir();
         let mut extra = settings();
         for (name, table) in more {
             let usual = extra.entry(name).or_insert_with(|| toml::Table::new().into());
@@ -91,6 +119,7 @@ impl Harness {
         }
         let options = LocalOptions { binary: binary(), dir: dir.path().to_owned(), extra };
         let cluster = LocalCluster::prepare(options).unwrap();
+        let mounts = mount(&cluster);
         let device = cluster.device();
         Self {
             administrator: cluster.operator(&operator("admin")).unwrap(),
@@ -99,6 +128,7 @@ impl Harness {
             reader: cluster.operator(&operator("rita")).unwrap(),
             agent: cluster.agent(device).unwrap(),
             cluster,
+            mounts,
             device,
             _dir: dir,
         }
@@ -131,9 +161,41 @@ impl Harness {
         http_get(&address, path).await.unwrap()
     }
 
-    /// What a server has logged so far.
+    /// Waits until a server that can't go on or start has ended; its exit code, and its last line.
+    pub(crate) async fn last_word(&mut self, node: u64) -> (Option<i32>, String) {
+        last_word(&mut self.cluster, node).await
+    }
+
+    /// What a node wrote to its log, in all its lives.
     pub(crate) fn log(&self, node: u64) -> String {
         std::fs::read_to_string(self.cluster.node(node).unwrap().log_path()).unwrap()
+    }
+
+    /// Waits until a node says this in its log.
+    pub(crate) async fn says(&self, node: u64, words: &str) {
+        wait_for(&format!("node {node} says {words:?}"), LIMIT, || async {
+            if self.log(node).contains(words) { Ok(()) } else { Err(String::new()) }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// The value of a metric of a node.
+    pub(crate) async fn metric(&self, node: u64, name: &str) -> f64 {
+        let address = self.cluster.node(node).unwrap().ports().http_address();
+        let (_, page) = http_get(&address, "/metrics").await.unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}\n{page}")).parse().unwrap()
+    }
+
+    /// Waits until a metric of a node has a value.
+    pub(crate) async fn metric_is(&self, node: u64, name: &str, value: f64) {
+        wait_for(&format!("{name} of node {node} is {value}"), LIMIT, || async {
+            let now = self.metric(node, name).await;
+            if now == value { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await
+        .unwrap();
     }
 
     /// A node's certificate, as its server has it.
@@ -175,6 +237,39 @@ impl Harness {
         let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();
         Ran { args: args.join(" "), output }
     }
+}
+
+impl Drop for Harness {
+    /// What the servers said last explains a failure better than the test can.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in self.cluster.nodes() {
+            let log = std::fs::read_to_string(node.log_path()).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            println!("--- node {}:\n{}", node.id(), last.join("\n"));
+        }
+        if let Some(kept) = std::env::var_os("HOLDFAST_TEST_KEEP") {
+            let copied = std::process::Command::new("cp")
+                .arg("-a")
+                .arg(self.cluster.dir())
+                .arg(kept)
+                .status();
+            println!("copied: {copied:?}");
+        }
+    }
+}
+
+/// Waits until a server has ended by itself; its exit code, and its last line.
+pub(crate) async fn last_word(cluster: &mut LocalCluster, node: u64) -> (Option<i32>, String) {
+    let node = cluster.node_mut(node).unwrap();
+    let status = node.wait_ended(LIMIT).await.unwrap();
+    let log = std::fs::read_to_string(node.log_path()).unwrap();
+    let last = log.lines().last().unwrap_or_default().to_owned();
+    assert!(!log.contains("panic"), "{log}");
+    (status.code(), last)
 }
 
 /// A finished command.

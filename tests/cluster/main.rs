@@ -12,10 +12,16 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod damage;
+mod data_dir;
 mod disclosure_needs_quorum;
+mod disk;
+mod disk_errors;
 mod failover;
+mod full_disk;
 mod harness;
 mod identity;
+mod load;
 mod local;
 mod lookups;
 mod membership;
@@ -23,7 +29,10 @@ mod passwords;
 mod peers;
 mod planted;
 mod ports;
+mod power_loss;
+mod purge;
 mod quorum;
 mod refusals;
+mod require;
 mod status;
 mod story;

@@ -25,7 +25,20 @@ impl LocalCluster {
         self.wait_live(id).await
     }
 
-    async fn wait_live(&mut self, id: u64) -> Result<(), LocalError> {
+    /// Starts a node and waits for nothing: it may well refuse to start.
+    ///
+    /// # Errors
+    /// If there is none of this id, or the program can't be run.
+    pub fn spawn_node(&mut self, id: u64) -> Result<(), LocalError> {
+        let binary = self.options.binary.clone();
+        self.node_mut(id)?.spawn(&binary)
+    }
+
+    /// Waits until a node that was started listens.
+    ///
+    /// # Errors
+    /// If it ends by itself, or does not listen in time.
+    pub async fn wait_live(&mut self, id: u64) -> Result<(), LocalError> {
         let node = self.node_mut(id)?;
         let address = node.ports().http_address();
         let deadline = Instant::now().checked_add(START_DEADLINE);

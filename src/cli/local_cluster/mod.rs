@@ -175,7 +175,11 @@ impl LocalCluster {
         self.nodes.iter().find(|node| node.id() == id).ok_or(LocalError::NoNode(id))
     }
 
-    fn node_mut(&mut self, id: u64) -> Result<&mut LocalNode, LocalError> {
+    /// A node, to be waited for.
+    ///
+    /// # Errors
+    /// If there is none of this id.
+    pub fn node_mut(&mut self, id: u64) -> Result<&mut LocalNode, LocalError> {
         self.nodes.iter_mut().find(|node| node.id() == id).ok_or(LocalError::NoNode(id))
     }
 

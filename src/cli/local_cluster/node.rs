@@ -1,11 +1,11 @@
 //! One server of a local cluster, as a child process.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::error::LocalError;
 use super::files::{NodePorts, io, last_lines, open_log, write_atomically};
@@ -167,6 +167,23 @@ impl LocalNode {
         }
     }
 
+    /// Waits until the process has ended by itself, and says how.
+    ///
+    /// # Errors
+    /// If it goes on beyond the limit; it is left alone then.
+    pub async fn wait_ended(&mut self, limit: Duration) -> Result<ExitStatus, LocalError> {
+        let goes_on = LocalError::NotStopped { node: self.id(), waited: limit };
+        let Some(child) = self.child.as_mut() else { return Err(goes_on) };
+        match tokio::time::timeout(limit, wait_keeping_stdin(child)).await {
+            Ok(Ok(status)) => {
+                self.child = None;
+                Ok(status)
+            }
+            Ok(Err(error)) => Err(io(&self.dir)(error)),
+            Err(_) => Err(goes_on),
+        }
+    }
+
     fn ended(&self, status: &str) -> LocalError {
         LocalError::Ended {
             node: self.id(),
@@ -177,9 +194,15 @@ impl LocalNode {
 }
 
 /// Like [`Child::wait`], which closes the child's standard input first.
-async fn wait_keeping_stdin(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
+async fn wait_keeping_stdin(child: &mut Child) -> std::io::Result<ExitStatus> {
+    // It goes back to the child even if this is given up.
+    struct Kept<'a>(&'a mut Child, Option<ChildStdin>);
+    impl Drop for Kept<'_> {
+        fn drop(&mut self) {
+            self.0.stdin = self.1.take();
+        }
+    }
     let stdin = child.stdin.take();
-    let status = child.wait().await;
-    drop(stdin);
-    status
+    let kept = Kept(child, stdin);
+    kept.0.wait().await
 }

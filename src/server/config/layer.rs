@@ -135,6 +135,9 @@ layer! {
         /// Bytes of one log segment.
         #[arg(id = "storage-wal-segment-bytes", long = "storage-wal-segment-bytes", env = "HOLDFAST_STORAGE_WAL_SEGMENT_BYTES")]
         wal_segment_bytes: u64,
+        /// Entries that stay in the log behind a snapshot, for followers that were briefly away.
+        #[arg(id = "storage-wal-keep-entries", long = "storage-wal-keep-entries", env = "HOLDFAST_STORAGE_WAL_KEEP_ENTRIES")]
+        wal_keep_entries: u64,
         /// Bytes of recent log entries kept in memory.
         #[arg(id = "storage-wal-cache-bytes", long = "storage-wal-cache-bytes", env = "HOLDFAST_STORAGE_WAL_CACHE_BYTES")]
         wal_cache_bytes: u64,

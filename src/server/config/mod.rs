@@ -156,6 +156,8 @@ pub struct RaftConfig {
 pub struct StorageConfig {
     /// Bytes of one log segment.
     pub wal_segment_bytes: u64,
+    /// Entries that stay in the log behind a snapshot, for followers that were briefly away.
+    pub wal_keep_entries: u64,
     /// Bytes of recent log entries kept in memory.
     pub wal_cache_bytes: u64,
     /// Most bytes that are applied and not yet in the engine.
@@ -204,6 +206,7 @@ impl Config {
             },
             sizes: StorageSizes {
                 wal_segment_bytes: storage.wal_segment_bytes,
+                wal_keep_entries: storage.wal_keep_entries,
                 wal_cache_bytes: storage.wal_cache_bytes,
                 overlay_bytes: storage.overlay_bytes,
                 overlay_age: Duration::from_millis(storage.overlay_age_ms),

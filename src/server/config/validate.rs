@@ -227,6 +227,12 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
             64 * MIB,
             4 * MIB,
         )?,
+        wal_keep_entries: between(
+            "storage.wal_keep_entries",
+            layer.wal_keep_entries,
+            10_000,
+            1..=100_000_000,
+        )?,
         wal_cache_bytes: bytes("storage.wal_cache_bytes", layer.wal_cache_bytes, 32 * MIB, MIB)?,
         overlay_bytes: bytes("storage.overlay_bytes", layer.overlay_bytes, 64 * MIB, MIB)?,
         overlay_age_ms: between(

@@ -151,6 +151,14 @@ impl<F: Fs> Snapshots<F> {
         self.files.lock().first().cloned()
     }
 
+    /// Bytes that may still be written to the file system of the snapshots.
+    ///
+    /// # Errors
+    /// If it can't be asked.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.fs.available_bytes(&self.dir)
+    }
+
     /// All that look whole, the newest first.
     pub fn all(&self) -> Vec<SnapshotFile<F>> {
         self.files.lock().clone()

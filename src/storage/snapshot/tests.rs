@@ -152,13 +152,14 @@ fn i4_a_deleted_view_is_rebuilt_from_snapshot_or_log() {
 }
 
 #[test]
-fn i2_a_view_ahead_of_the_log_is_thrown_away() {
+fn i7_a_whole_view_ahead_of_the_log_shows_that_the_log_lost_entries() {
     let node = Node::new();
     let view = node.open(None, 0).unwrap();
     (0..5).for_each(|index| commit(&view, &node.model, index));
     view.close_clean().unwrap();
     drop(view);
-    assert_eq!(node.open(None, 3).unwrap().durable_position().unwrap(), None);
+    let error = node.open(None, 3).unwrap_err().to_string();
+    assert!(error.contains("ends at index 3") && error.contains("up to 4"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Locks are taken in this order: `drain`, `overlays`, `control`; `engine` and `exports` alone or after `drain`. Neither
 //! `overlays` nor `control` is ever held across I/O.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +17,37 @@ use super::home::Home;
 use super::overlay::{Changes, Overlay, Overlays};
 use super::record::{engine_key, seal, unseal};
 use super::{ViewOptions, pack, redo};
+use crate::fs::{Fs as _, StdFs, parent};
 use crate::state::{StoreError, Table};
 
 /// Engine writes made between two looks at the exports.
 const CHUNK: usize = 256;
+/// Bytes on disk that are left free beside what an overlay takes there.
+const SPARE_BYTES: u64 = 4 << 20;
+/// How many times its size an overlay may take on disk: once in the redo file, the rest in the engine.
+const AMPLIFICATION: u64 = 3;
+/// How often room is looked at while there is too little.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why an overlay is not in the engine.
+enum Unwritten {
+    /// The disk is full; the engine was not touched.
+    NoRoom,
+    /// The engine can't be relied on any more.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Unwritten {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<EngineError> for Unwritten {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error.into())
+    }
+}
 
 /// The parts of a view.
 #[derive(Debug)]
@@ -56,6 +85,8 @@ pub(super) struct Control {
     pub(super) flushed: u64,
     /// Commits that somebody waits for.
     pub(super) wanted: u64,
+    /// Whether the disk has too little room for what waits (I9): sled would not survive a failed write.
+    pub(super) starved: bool,
     /// Why nothing works any more.
     pub(super) failure: Option<String>,
     pub(super) stopping: bool,
@@ -111,6 +142,9 @@ impl Inner {
                     }
                 }
             }
+            if self.wait_for_disk() {
+                continue;
+            }
             if let Err(error) = self.write_out() {
                 tracing::error!(%error, "the view can't be written any more");
                 return;
@@ -118,7 +152,31 @@ impl Inner {
         }
     }
 
-    /// Brings all commits so far to the engine and flushes it. A failure poisons the view.
+    /// If the disk has too little room for what is to be written, waits a moment and says so.
+    fn wait_for_disk(&self) -> bool {
+        let Some(home) = &self.home else { return false };
+        let path = home.lock().redo_path();
+        let mut control = self.control.lock();
+        let needed = (control.bytes as u64).saturating_mul(AMPLIFICATION) + SPARE_BYTES;
+        // If the room can't be asked for, the write itself shows what is wrong.
+        let free = StdFs.available_bytes(parent(&path)).unwrap_or(u64::MAX);
+        self.note_starved(&mut control, free < needed);
+        if control.starved {
+            let _timed_out = self.wake.wait_for(&mut control, LOOK);
+        }
+        control.starved
+    }
+
+    fn note_starved(&self, control: &mut Control, starved: bool) {
+        if control.starved != starved {
+            tracing::warn!(starved, "room on disk for the view");
+            control.starved = starved;
+            self.progress.notify_all();
+        }
+    }
+
+    /// Brings all commits so far to the engine and flushes it. A failure poisons the view; on a full disk what is left
+    /// stays in memory.
     pub(super) fn write_out(&self) -> Result<(), StoreError> {
         let _drain = self.drain.lock();
         self.control.lock().check()?;
@@ -126,9 +184,16 @@ impl Inner {
         loop {
             let oldest = self.overlays.read().frozen.front().cloned();
             let Some(overlay) = oldest else { break };
-            if let Err(error) = self.write_overlay(&overlay) {
-                self.poison(&error);
-                return Err(error);
+            match self.write_overlay(&overlay) {
+                Ok(()) => {}
+                Err(Unwritten::NoRoom) => {
+                    self.note_starved(&mut self.control.lock(), true);
+                    return Ok(());
+                }
+                Err(Unwritten::Failed(error)) => {
+                    self.poison(&error);
+                    return Err(error);
+                }
             }
             let more = {
                 let mut overlays = self.overlays.write();
@@ -166,15 +231,13 @@ impl Inner {
         self.wake.notify_all();
     }
 
-    fn write_overlay(&self, overlay: &Overlay) -> Result<(), StoreError> {
+    fn write_overlay(&self, overlay: &Overlay) -> Result<(), Unwritten> {
         let slot = self.engine.read();
         let engine = Self::opened(slot.as_deref())?;
         let writes = engine_writes(engine, overlay)?;
         let redo = self.home.as_ref().map(|home| home.lock().redo_path());
         if let Some(path) = &redo {
-            redo::write(path, &writes).map_err(|error| {
-                StoreError::Engine(format!("the view's redo file can't be written: {error}"))
-            })?;
+            write_redo(path, &writes)?;
         }
         for chunk in writes.chunks(CHUNK) {
             let exports = self.exports.lock().clone();
@@ -191,6 +254,16 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+fn write_redo(path: &Path, writes: &[EngineWrite]) -> Result<(), Unwritten> {
+    let Err(error) = redo::write(path, writes) else { return Ok(()) };
+    // One that was not written to its end counts for nothing; removed, it gives its room back.
+    if error.kind() == io::ErrorKind::StorageFull && redo::remove(path).is_ok() {
+        return Err(Unwritten::NoRoom);
+    }
+    let what = format!("the view's redo file can't be written: {error}");
+    Err(Unwritten::Failed(StoreError::Engine(what)))
 }
 
 /// What brings an overlay to the engine: sorted, the records about the state itself last.

@@ -197,7 +197,7 @@ impl View {
     /// Waits until all commits so far are in the engine, and the engine has flushed.
     ///
     /// # Errors
-    /// If the view has failed.
+    /// If the view has failed, or the disk has no room.
     pub fn flush(&self) -> Result<(), StoreError> {
         if self.writer.lock().is_none() {
             return self.inner.write_out();
@@ -208,9 +208,18 @@ impl View {
         self.inner.wake.notify_all();
         while control.flushed < target {
             control.check()?;
+            if control.starved {
+                let what = "the disk has too little room for the view".to_owned();
+                return Err(StoreError::Engine(what));
+            }
             self.inner.progress.wait(&mut control);
         }
         control.check()
+    }
+
+    /// Whether the disk has too little room for what waits to be written. It waits in memory meanwhile.
+    pub fn starved(&self) -> bool {
+        self.inner.control.lock().starved
     }
 
     /// The applied position that the engine holds, flushed or about to be: what a restart finds at least after

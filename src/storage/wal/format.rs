@@ -1,7 +1,7 @@
 //! The bytes of segments and batches.
 //!
-//! Segment header, 512 bytes: magic `HFWALSEG`, format (4), zero (4), segment number (8), salt (8), CRC32C of
-//! the 32 bytes before (4), zeros.
+//! Segment header, 512 bytes: magic `HFWALSEG`, format (4), bytes that the file was made with (4), segment number (8),
+//! salt (8), CRC32C of the 32 bytes before (4), zeros. A segment in use that is shorter than it was made was cut off.
 //!
 //! Batch header, 32 bytes: magic `HFB1` (4), payload length (4), batch number (8), salt of the segment (8), CRC32C of the
 //! payload (4), CRC32C of the 28 bytes before (4). Then the payload, and zeros up to a multiple of 8.
@@ -29,6 +29,8 @@ const ALIGN: usize = 8;
 pub(super) struct SegmentHeader {
     pub(super) number: u64,
     pub(super) salt: u64,
+    /// Bytes that the file was made with; 0 if that was not noted.
+    pub(super) length: u64,
 }
 
 /// Reads fields one after another; short input gives `None`.
@@ -55,7 +57,8 @@ impl SegmentHeader {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER);
         bytes.extend_from_slice(SEGMENT_MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        // A length beyond the field is not noted.
+        bytes.extend_from_slice(&u32::try_from(self.length).unwrap_or(0).to_le_bytes());
         for number in [self.number, self.salt] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -71,7 +74,7 @@ impl SegmentHeader {
         let mut fields = Fields(bytes);
         let magic: [u8; 8] = fields.take().ok_or(short)?;
         let format = fields.u32().ok_or(short)?;
-        let _zero = fields.u32().ok_or(short)?;
+        let length = fields.u32().ok_or(short)?.into();
         let number = fields.u64().ok_or(short)?;
         let salt = fields.u64().ok_or(short)?;
         let sum = fields.u32().ok_or(short)?;
@@ -79,7 +82,7 @@ impl SegmentHeader {
         if magic != *SEGMENT_MAGIC || crc32c::crc32c(covered) != sum {
             return Err("the segment header is damaged");
         }
-        Ok((Self { number, salt }, format))
+        Ok((Self { number, salt, length }, format))
     }
 }
 

@@ -59,13 +59,18 @@ impl<F: Fs> Wal<F> {
     /// Opens the log of a directory, or makes an empty one.
     ///
     /// # Errors
-    /// [`WalError::Damaged`] if acknowledged bytes are damaged or missing, [`WalError::NewerFormat`], or the disk failed.
+    /// [`WalError::Damaged`] if acknowledged bytes are damaged or missing, [`WalError::Gone`], [`WalError::NewerFormat`], or
+    /// the disk failed.
     /// Then nothing was changed.
     pub fn open(fs: F, dir: &Path, options: WalOptions) -> Result<Self, WalError> {
         let io = |source| WalError::Io { source };
         fs.create_dir_all(dir).map_err(io)?;
         fs.sync_dir(crate::fs::parent(dir)).map_err(io)?;
         let recovered = recover::recover(&fs, dir, options.cache_bytes)?;
+        let empty = recovered.index.vote.is_none() && recovered.index.last().is_none();
+        if empty && options.must_exist {
+            return Err(WalError::Gone { dir: dir.to_owned() });
+        }
         let inline = options.inline;
         let shared = Shared::start(fs, dir, options, recovered)?;
         if !inline {

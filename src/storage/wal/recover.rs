@@ -22,6 +22,13 @@ pub(super) struct Used<F: Fs> {
     pub(super) end: u64,
 }
 
+impl<F: Fs> Used<F> {
+    /// A segment without a batch.
+    pub(super) fn empty(segment: Arc<Segment<F>>) -> Self {
+        Self { segment, highest: None, end: SEGMENT_HEADER as u64 }
+    }
+}
+
 /// What was found.
 pub(super) struct Recovered<F: Fs> {
     pub(super) index: Index<F>,
@@ -146,7 +153,7 @@ impl<F: Fs> Replay<F> {
     fn segment(&mut self, loaded: Loaded<F>) -> Result<(), WalError> {
         let Loaded { segment, bytes } = loaded;
         let salt = segment.header.salt;
-        let mut used = Used { segment: segment.clone(), highest: None, end: SEGMENT_HEADER as u64 };
+        let mut used = Used::empty(segment.clone());
         let mut offset = SEGMENT_HEADER;
         let mut last = None;
         while let Some(batch) = batch_at(&bytes, offset, salt) {
@@ -175,6 +182,10 @@ impl<F: Fs> Replay<F> {
         if let Some(later) = later_batch(&bytes, offset, salt, expected) {
             let what = format!("batch {expected} is damaged: a later one stands at offset {later}");
             return Err(segment.damaged(offset as u64, what));
+        }
+        if offset > SEGMENT_HEADER && (bytes.len() as u64) < segment.header.length {
+            let (is, was) = (bytes.len(), segment.header.length);
+            return Err(segment.damaged(is as u64, format!("it was cut off: {is} of {was} bytes")));
         }
         if offset == SEGMENT_HEADER {
             self.empty.push(segment.path.clone());

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
+use crate::fs::FsFile as _;
 use crate::fs::sim::{SimFs, Survivors};
 
 mod faults;
@@ -16,7 +17,7 @@ mod faults;
 const DIR: &str = "/wal";
 
 fn options() -> WalOptions {
-    WalOptions { segment_bytes: 8192, cache_bytes: 4096, inline: true }
+    WalOptions { segment_bytes: 8192, cache_bytes: 4096, must_exist: false, inline: true }
 }
 
 fn open(fs: &SimFs) -> Result<Wal<SimFs>, WalError> {
@@ -94,6 +95,39 @@ fn i1_a_failed_fsync_is_reported_and_nothing_is_tried_again() {
     assert!(wal.failure().is_some());
     wal.close();
     assert_eq!(fs.syncs(), syncs, "a poisoned log must not sync again");
+}
+
+#[test]
+fn i1_what_a_failed_fsync_left_in_memory_is_written_again_before_anything_follows_it() {
+    let fs = SimFs::new();
+    let wal = open(&fs).unwrap();
+    wal.append(vec![entry(1, 0, 10)], ignore()).unwrap();
+    fs.fail_sync(1);
+    wal.append(vec![entry(1, 1, 700)], ignore()).unwrap();
+    assert!(wal.failure().is_some());
+    // Another process finds the bytes, which the kernel takes for clean, and builds on them.
+    let fs = fs.restart();
+    let wal = open(&fs).unwrap();
+    assert_eq!(wal.last(), Some(at(1, 1)));
+    let (third, done) = ack();
+    wal.append(vec![entry(1, 2, 10)], done).unwrap();
+    assert!(acked(&third));
+    let wal = open(&fs.crash(Survivors::None)).unwrap();
+    assert_eq!(wal.last(), Some(at(1, 2)));
+}
+
+#[test]
+fn i6_a_segment_that_was_cut_off_is_refused_even_at_a_batch_s_end() {
+    let fs = SimFs::new();
+    let wal = open(&fs).unwrap();
+    wal.append(vec![entry(1, 0, 300)], ignore()).unwrap();
+    let end = wal.disk_bytes() + 512;
+    wal.append(vec![entry(1, 1, 300)], ignore()).unwrap();
+    drop(wal);
+    let first = segments(&fs)[0].clone();
+    fs.open(&first, crate::fs::OpenMode::ReadWrite).unwrap().set_len(end).unwrap();
+    let Err(error) = open(&fs.restart()) else { panic!("it opened") };
+    assert!(error.to_string().contains("was cut off"), "{error}");
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Payload bytes of recent entries held in memory. Entries that aren't durable yet are held in any case.
     pub cache_bytes: usize,
+    /// There must be something in it already; an empty one is [`WalError::Gone`].
+    pub must_exist: bool,
     /// No thread: everything is done, and `Done` called, before a method returns. For simulation.
     pub inline: bool,
 }
@@ -83,7 +85,7 @@ impl WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, cache_bytes: 64 << 20, inline: false }
+        Self { segment_bytes: 32 << 20, cache_bytes: 64 << 20, must_exist: false, inline: false }
     }
 }
 
@@ -94,7 +96,10 @@ pub type Done = Box<dyn FnOnce(Result<(), Arc<WalError>>) + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     /// The disk failed. The log is poisoned: what was not acknowledged may or may not be on disk.
-    #[error("the log's disk failed: {source}")]
+    #[error(
+        "the log's disk failed: {source}. After a failed write or fsync nobody knows what is on the disk, so nothing is tried \
+         again. Check the disk before this server is started again (docs/operations.md, \"At 3 a.m.\")"
+    )]
     Io {
         /// Its cause, which names the file.
         #[source]
@@ -120,6 +125,12 @@ pub enum WalError {
         offset: u64,
         /// What is wrong there.
         what: String,
+    },
+    /// There is no log where one must be. Nothing was changed on disk.
+    #[error("there is no log in {}", dir.display())]
+    Gone {
+        /// The log's directory.
+        dir: PathBuf,
     },
     /// Written by a newer version of this program.
     #[error("{} has log format {found}; this version reads up to {known}: start the newer version", file.display())]

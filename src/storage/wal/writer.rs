@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use crate::state::Position;
 
 /// A group is closed at this size, so that one slow write holds up few.
 const GROUP_BYTES: usize = 1024 * 1024;
-/// How often room is looked at while nothing is written.
+/// How often room is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One thing to write.
@@ -289,6 +289,8 @@ struct Writer<F: Fs> {
     reserve: Option<Segment<F>>,
     next_segment: u64,
     next_batch: u64,
+    /// When room was last looked at.
+    looked: Instant,
     builder: BatchBuilder,
     /// The log with all that was handed to the disk.
     state: Written,
@@ -344,23 +346,21 @@ impl<F: Fs> Writer<F> {
             reserve: None,
             next_segment: found.next_segment - removed,
             next_batch: found.next_batch,
+            looked: Instant::now(),
             builder: BatchBuilder::new(),
             state: Written { vote, committed, purged, last },
         };
         if writer.segments.is_empty() {
             let segment = writer.create()?;
-            writer.segments.push_back(Used {
-                segment: Arc::new(segment),
-                highest: None,
-                end: SEGMENT_HEADER as u64,
-            });
+            writer.segments.push_back(Used::empty(Arc::new(segment)));
         }
         writer.look_for_room()?;
         Ok((writer, index))
     }
 
     fn create(&mut self) -> Result<Segment<F>, WalError> {
-        let header = SegmentHeader { number: self.next_segment, salt: rand::random() };
+        let length = self.segment_bytes;
+        let header = SegmentHeader { number: self.next_segment, salt: rand::random(), length };
         let segment = Segment::create(&self.fs, &self.dir, header, self.segment_bytes)?;
         self.next_segment += 1;
         Ok(segment)
@@ -370,7 +370,10 @@ impl<F: Fs> Writer<F> {
     ///
     /// A full disk is no error; anything else is: after a failed fsync of the directory a second one proves nothing (I1).
     fn look_for_room(&mut self) -> Result<(), WalError> {
-        if self.reserve.is_none() {
+        self.looked = Instant::now();
+        let mut free = self.fs.available_bytes(&self.dir).unwrap_or(0);
+        // A full disk is not tried again and again: a segment would be made and removed each time.
+        if self.reserve.is_none() && free >= self.segment_bytes {
             match self.create() {
                 Ok(segment) => self.reserve = Some(segment),
                 Err(error @ WalError::Full { .. }) => {
@@ -378,8 +381,8 @@ impl<F: Fs> Writer<F> {
                 }
                 Err(error) => return Err(error),
             }
+            free = self.fs.available_bytes(&self.dir).unwrap_or(0);
         }
-        let free = self.fs.available_bytes(&self.dir).unwrap_or(0);
         let low = self.reserve.is_none() || free < self.segment_bytes;
         if self.counters.low.swap(low, Ordering::Relaxed) != low {
             tracing::warn!(low, free_bytes = free, "room for the log");
@@ -512,11 +515,7 @@ impl<F: Fs> Writer<F> {
             segment.file.allocate(room).map_err(io)?;
             segment.file.sync_all().map_err(io)?;
         }
-        self.segments.push_back(Used {
-            segment: Arc::new(segment),
-            highest: None,
-            end: SEGMENT_HEADER as u64,
-        });
+        self.segments.push_back(Used::empty(Arc::new(segment)));
         if !checkpoint.is_empty() {
             self.write_batch(&mut checkpoint, &[], before)?;
         }
@@ -525,7 +524,7 @@ impl<F: Fs> Writer<F> {
 
     /// After a group: makes the next reserve, and removes segments that hold nothing but purged entries.
     fn tidy(&mut self) -> Result<(), WalError> {
-        if self.reserve.is_none() {
+        if self.reserve.is_none() || self.looked.elapsed() >= LOOK {
             self.look_for_room()?;
         }
         let Some(purged) = self.state.purged else { return Ok(()) };

@@ -3,7 +3,7 @@
 use super::super::format::{BatchBuilder, SegmentHeader};
 use super::super::recover;
 use super::*;
-use crate::fs::{Fs as _, FsFile as _, OpenMode};
+use crate::fs::{Fs as _, OpenMode};
 
 fn held(wal: &Wal<SimFs>) -> Vec<LogEntry> {
     wal.read(0, u64::MAX, usize::MAX).unwrap()
@@ -172,7 +172,7 @@ fn no_bytes_in_the_files_make_opening_panic() {
         let path = Path::new(DIR).join(format!("{number:016x}.log"));
         let file = fs.open(&path, OpenMode::CreateNew).unwrap();
         file.allocate(4096).unwrap();
-        file.write_at(&SegmentHeader { number, salt: 7 }.encode(), 0).unwrap();
+        file.write_at(&SegmentHeader { number, salt: 7, length: 0 }.encode(), 0).unwrap();
         let mut end = 512;
         let mut batch_number = [0, 3, u64::MAX][dice.random_range(0..3)];
         for _ in 0..dice.random_range(1..6) {

@@ -1,0 +1,138 @@
+//! The log gives way to snapshots: old segments go, and who was away too long gets the state as a file.
+
+use std::path::{Path, PathBuf};
+
+use holdfast::cli::local_cluster::wait_for;
+use holdfast::client::Client;
+
+use crate::harness::{Harness, LIMIT, write_file};
+use crate::load::{Load, Written};
+
+/// Bytes of a key package: nearly the largest, so that little work fills the log.
+const PACKAGE: usize = 60 * 1024;
+const FIRST_SEGMENT: &str = "wal/0000000000000000.log";
+
+/// Three servers that take a snapshot for each few megabytes of log, and keep few entries behind it.
+async fn with_short_logs() -> Harness {
+    let storage = toml::toml! {
+        [storage]
+        snapshot_floor_bytes = 2097152
+        wal_keep_entries = 8
+        overlay_age_ms = 200
+    };
+    Harness::start_with(storage).await
+}
+
+/// Escrows until these nodes have removed the segment of their log that was the oldest before.
+async fn until_removed(harness: &Harness, agent: &Client, nodes: &[u64]) -> Written {
+    let load = Load::with_package(agent, harness.device, 4, PACKAGE);
+    let old: Vec<_> = nodes.iter().map(|node| segments(&data(harness, *node))[0].clone()).collect();
+    wait_for("old segments are removed", LIMIT, || async {
+        match old.iter().find(|path| path.exists()) {
+            Some(path) => Err(format!("{} is there, {} written", path.display(), load.count())),
+            None => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+    load.stop()
+}
+
+fn data(harness: &Harness, node: u64) -> PathBuf {
+    harness.cluster.node(node).unwrap().data_dir()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn segments(data: &Path) -> Vec<PathBuf> {
+    files(&data.join("wal"))
+}
+
+/// Oldest first.
+fn snapshots(data: &Path) -> Vec<PathBuf> {
+    let mut files = files(&data.join("snapshots"));
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "snap"));
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_purged_segments_go_a_restart_finds_the_rest_and_who_was_away_gets_a_snapshot() {
+    let mut harness = with_short_logs().await;
+    let agent = harness.client(&harness.agent);
+    let first = until_removed(&harness, &agent, &[1, 2, 3]).await;
+    for node in [1, 2, 3] {
+        let data = data(&harness, node);
+        assert!(!data.join(FIRST_SEGMENT).exists() && segments(&data).len() <= 4);
+        assert!((1..=2).contains(&snapshots(&data).len()), "{:?}", snapshots(&data));
+        harness.cluster.kill_node(node).await.unwrap();
+    }
+    harness.cluster.start().await.unwrap();
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+
+    // One is away for longer than the others keep their logs.
+    let away = harness.cluster.leader().await.unwrap() % 3 + 1;
+    let others: Vec<u64> = (1..=3).filter(|node| *node != away).collect();
+    harness.cluster.stop_node(away).await.unwrap();
+    let before = snapshots(&data(&harness, away));
+    let second = until_removed(&harness, &agent, &others).await;
+    harness.cluster.start_node(away).await.unwrap();
+    harness.cluster.wait_caught_up(away, LIMIT).await.unwrap();
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    let received = snapshots(&data(&harness, away)).last().cloned().unwrap();
+    assert!(!before.contains(&received), "it came from another node");
+    for written in [first, second] {
+        written.all_are_there(&harness.client_of_node(away, &harness.agent)).await;
+    }
+    harness.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_a_damaged_snapshot_is_not_served_and_a_new_one_is_taken() {
+    let mut harness = with_short_logs().await;
+    let agent = harness.client(&harness.agent);
+    let away = harness.cluster.leader().await.unwrap() % 3 + 1;
+    let others: Vec<u64> = (1..=3).filter(|node| *node != away).collect();
+    harness.cluster.stop_node(away).await.unwrap();
+    until_removed(&harness, &agent, &others).await;
+
+    // A stopped server's snapshots: one with a damaged header, the other one cut off. It takes a new one at start.
+    let patient = others[0];
+    harness.cluster.stop_node(patient).await.unwrap();
+    let damaged = snapshots(&data(&harness, patient));
+    for (number, file) in damaged.iter().enumerate() {
+        let mut bytes = std::fs::read(file).unwrap();
+        if number == 0 {
+            bytes[20] ^= 1
+        } else {
+            bytes.truncate(bytes.len() / 2)
+        }
+        write_file(file, &bytes);
+    }
+    harness.cluster.start_node(patient).await.unwrap();
+    harness.says(patient, "a snapshot is passed over").await;
+    harness.cluster.wait_caught_up(patient, LIMIT).await.unwrap();
+    let now = snapshots(&data(&harness, patient));
+    assert!(now.iter().any(|file| !damaged.contains(file)), "{now:?}");
+
+    // A bit that rots in the middle of the leader's snapshots shows only when somebody needs them.
+    let leader = harness.cluster.leader().await.unwrap();
+    for file in snapshots(&data(&harness, leader)) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        // In place: the server has the file open.
+        let open = std::fs::File::options().write(true).open(&file).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&open, &bytes[middle..=middle], middle as u64)
+            .unwrap();
+    }
+    harness.cluster.start_node(away).await.unwrap();
+    harness.says(leader, "the snapshot is no longer offered").await;
+    harness.cluster.wait_caught_up(away, LIMIT).await.unwrap();
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    harness.cluster.stop().await.unwrap();
+}
