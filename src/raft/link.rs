@@ -132,7 +132,8 @@ impl<F: Fs> LeaderLink<F> {
             Err(OpenraftError::APIError(_)) => Err(Miss::Unknown),
             Err(OpenraftError::Fatal(fatal)) => {
                 // It may be in the log already, and others may commit it.
-                tracing::warn!(%fatal, "the consensus stopped while a command was proposed");
+                // Why it stopped is said once, as the process's last word.
+                tracing::debug!(%fatal, "the consensus stopped while a command was proposed");
                 Err(Miss::Final(RaftError::OutcomeUnknown))
             }
         }

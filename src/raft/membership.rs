@@ -7,6 +7,8 @@ use holdfast_proto::peer::v1 as pb;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 
+use tokio::time::Instant;
+
 use super::api::{Member, RaftError};
 use super::contact::last_answers;
 use super::link::LeaderLink;
@@ -29,6 +31,8 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 /// The same in heartbeats, if those are rare.
 const ANSWERS_WITHIN_BEATS: u64 = 4;
+/// How long a change of members waits for a majority that answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked whether a leader that hands over is still answered.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -197,7 +201,8 @@ impl<F: Fs> LeaderLink<F> {
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.get()]));
         self.check_majority(|voters| {
             voters.insert(id.get());
-        })?;
+        })
+        .await?;
         let response = self.raft.change_membership(change, false).await;
         response.map(|response| response.log_id).map_err(refused)
     }
@@ -218,7 +223,22 @@ impl<F: Fs> LeaderLink<F> {
 
     /// Refuses a change after which no majority would answer: nothing could be written any more, and the change could
     /// not even be taken back.
-    fn check_majority(&self, change: impl FnOnce(&mut BTreeSet<u64>)) -> Result<(), RaftError> {
+    ///
+    /// A member that is only slow, or was added just now, gets a moment to answer.
+    async fn check_majority(&self, change: impl Fn(&mut BTreeSet<u64>)) -> Result<(), RaftError> {
+        let mut news = self.raft.metrics();
+        let deadline = Instant::now() + ANSWER_PATIENCE;
+        loop {
+            let checked = self.majority_answers(&change);
+            if checked.is_ok() || Instant::now() >= deadline {
+                return checked;
+            }
+            // Either something changes, or it is time to look again: both go on.
+            drop(tokio::time::timeout(ANSWERS_WITHIN, news.changed()).await);
+        }
+    }
+
+    fn majority_answers(&self, change: impl Fn(&mut BTreeSet<u64>)) -> Result<(), RaftError> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let mut voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
@@ -274,7 +294,8 @@ impl<F: Fs> LeaderLink<F> {
         if is_voter {
             self.check_majority(|voters| {
                 voters.remove(&id.get());
-            })?;
+            })
+            .await?;
         }
         let ids = BTreeSet::from([id.get()]);
         let change = if is_voter {

@@ -137,7 +137,7 @@ fn open_fit<F: Fs>(
     }
     // Also one without a position is checked: it may hold records all the same, after damage.
     if !view.opened_clean() {
-        if position.is_some() {
+        if !view.opened_empty() {
             tracing::info!("the view was not closed in order: checking all its records");
         }
         view.verify()?;

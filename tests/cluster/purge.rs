@@ -67,7 +67,9 @@ async fn i5_purged_segments_go_a_restart_finds_the_rest_and_who_was_away_gets_a_
     let first = until_removed(&harness, &agent, &[1, 2, 3]).await;
     for node in [1, 2, 3] {
         let data = data(&harness, node);
-        assert!(!data.join(FIRST_SEGMENT).exists() && segments(&data).len() <= 4);
+        assert!(!data.join(FIRST_SEGMENT).exists());
+        // Of the log since the last snapshot, what was written while that was taken, and the reserve.
+        assert!(segments(&data).len() <= 8, "{:?}", segments(&data));
         assert!((1..=2).contains(&snapshots(&data).len()), "{:?}", snapshots(&data));
         harness.cluster.kill_node(node).await.unwrap();
     }
@@ -131,7 +133,7 @@ async fn i5_a_damaged_snapshot_is_not_served_and_a_new_one_is_taken() {
             .unwrap();
     }
     harness.cluster.start_node(away).await.unwrap();
-    harness.says(leader, "the snapshot is no longer offered").await;
+    harness.says(leader, "a published snapshot is damaged").await;
     harness.cluster.wait_caught_up(away, LIMIT).await.unwrap();
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     harness.cluster.stop().await.unwrap();

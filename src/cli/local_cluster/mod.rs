@@ -66,6 +66,7 @@ pub struct LocalCluster {
     description: Description,
     pki: Pki,
     nodes: Vec<LocalNode>,
+    claims: Vec<ports::Claim>,
     /// Nobody else may start servers here as long as this is open.
     _lock: File,
 }
@@ -91,21 +92,23 @@ impl LocalCluster {
             write_root_key(&root_key)?;
         }
         let path = dir.join("local.json");
-        let description = match Description::read(&path)? {
+        let (description, claims) = match Description::read(&path)? {
             // Before the cluster is made, nobody knows its ports yet; others will do as well.
             Some(found)
                 if found.initialised || found.nodes.iter().all(|n| ports::check(n).is_ok()) =>
             {
-                found
+                let claims = ports::claim_all(&found.nodes);
+                (found, claims)
             }
             Some(_) | None => {
-                let made =
-                    Description::new(ports::choose(&[1, 2, 3])?, DeviceId::new(Uuid::new_v4()));
+                let (nodes, claims) = ports::choose(&[1, 2, 3])?;
+                let made = Description::new(nodes, DeviceId::new(Uuid::new_v4()));
                 write_json(&path, &made)?;
-                made
+                (made, claims)
             }
         };
-        let mut cluster = Self { options, description, pki, nodes: Vec::new(), _lock: lock };
+        let nodes = Vec::new();
+        let mut cluster = Self { options, description, pki, nodes, claims, _lock: lock };
         for ports in cluster.description.nodes.clone() {
             cluster.add_files(ports)?;
         }
@@ -188,7 +191,8 @@ impl LocalCluster {
     /// # Errors
     /// If a file can't be made, or there is a node of this id.
     pub fn add_node(&mut self, id: u64) -> Result<&LocalNode, LocalError> {
-        let chosen = ports::choose(&[id])?;
+        let (chosen, claims) = ports::choose(&[id])?;
+        self.claims.extend(claims);
         for ports in chosen {
             self.add_files(ports)?;
             self.description.nodes.push(ports);

@@ -131,6 +131,7 @@ pub struct View {
     inner: Arc<Inner>,
     writer: Mutex<Option<JoinHandle<()>>>,
     opened_clean: bool,
+    opened_empty: bool,
 }
 
 impl View {
@@ -158,9 +159,10 @@ impl View {
             None if engine.range(&[], None, 1)?.is_empty() => Some(Known::default()),
             None => None,
         };
-        let sure = known.is_some();
+        let (sure, empty) = (known.is_some(), mark.is_none() && known.is_some());
         let mut view = Self::start(options, Some(home), engine, known)?;
         let heads = view.engine_heads()?;
+        view.opened_empty = empty;
         view.opened_clean = mark.is_some_and(|mark| {
             sure && mark.state_digest == heads.as_ref().map(Heads::state_digest).unwrap_or_default()
         });
@@ -178,7 +180,7 @@ impl View {
     pub fn in_memory_with(options: ViewOptions) -> Self {
         let engine = Box::new(MemoryEngine::default());
         let inner = Self::parts(options, None, engine, Some(Known::default()));
-        Self { inner, writer: Mutex::new(None), opened_clean: true }
+        Self { inner, writer: Mutex::new(None), opened_clean: true, opened_empty: true }
     }
 
     /// Removes the view in `dir`, if there is one.
@@ -192,6 +194,11 @@ impl View {
     /// Whether an orderly stop left the view, its files are those that the stop left, and so its records need no check.
     pub const fn opened_clean(&self) -> bool {
         self.opened_clean
+    }
+
+    /// Whether there was nothing in it: it is new, or its files were deleted.
+    pub const fn opened_empty(&self) -> bool {
+        self.opened_empty
     }
 
     /// Waits until all commits so far are in the engine, and the engine has flushed.
@@ -340,7 +347,12 @@ impl View {
             .name("view-writer".to_owned())
             .spawn(move || shared.run_writer())
             .map_err(ViewError::io("start the writer of", Path::new("the view")))?;
-        Ok(Self { inner, writer: Mutex::new(Some(writer)), opened_clean: false })
+        Ok(Self {
+            inner,
+            writer: Mutex::new(Some(writer)),
+            opened_clean: false,
+            opened_empty: false,
+        })
     }
 
     fn stop_writer(&self) {
