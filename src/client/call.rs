@@ -96,6 +96,7 @@ impl Pool {
         let mut unknown = false;
         let mut empty = BTreeSet::new();
         let mut backoff = Backoff::new(self.endpoints.len());
+        let mut said = None;
         loop {
             let index = self.preferred.load(Ordering::Relaxed);
             let Some(endpoint) = self.endpoints.get(index) else {
@@ -124,10 +125,14 @@ impl Pool {
                 Failure::Retry { what, outcome_unknown, after } => {
                     empty.remove(&index);
                     unknown |= outcome_unknown;
-                    (format!("{}: {what}", endpoint.address()), after)
+                    let what = format!("{}: {what}", endpoint.address());
+                    // A try that our own deadline cut short says less than what a server answered before.
+                    let cut = outcome_unknown && limit < patience.attempt;
+                    (said.take().filter(|_| cut).unwrap_or(what), after)
                 }
             };
             self.turn_from(index);
+            said = Some(last.clone());
             let pause = backoff.next(after);
             let rest = end.saturating_duration_since(Instant::now());
             if pause >= rest {

@@ -79,7 +79,8 @@ impl Report {
         #[allow(clippy::cast_precision_loss, reason = "a count of operations is far below 2^52")]
         let count = operations.max(1) as f64;
         let seconds = measured.elapsed.as_secs_f64().max(0.001);
-        let servers: f64 = cpu.servers.iter().map(|server| server.cpu_seconds).sum();
+        // From 0.0: the sum of nothing would print as a negative zero.
+        let servers = cpu.servers.iter().fold(0.0, |sum, server| sum + server.cpu_seconds);
         let cpu_micros_per_operation = CpuPerOperation {
             servers: servers * 1e6 / count,
             client: cpu.client.cpu_seconds * 1e6 / count,

@@ -55,17 +55,20 @@ impl Usage {
 /// What can't be read (another system, a process that has ended) counts as nothing.
 fn look(node_id: u64, pid: u32) -> ProcessUsage {
     let process = Path::new("/proc").join(pid.to_string());
-    let tasks = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    let nanos = tasks
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
-        .fold(0, u64::saturating_add);
+    // User and system time of all threads, those that have ended included: fields 14 and 15 of proc_pid_stat(5), of which the
+    // second is a name in parentheses that may hold anything.
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    let fields =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
+    let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    let ticks = ticks.fold(0, u64::saturating_add);
+    let millis = ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1);
     let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
     let kib = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
         .unwrap_or(0);
-    let cpu_seconds = std::time::Duration::from_nanos(nanos).as_secs_f64();
+    let cpu_seconds = std::time::Duration::from_millis(millis).as_secs_f64();
     ProcessUsage { node_id, cpu_seconds, rss_bytes: kib.saturating_mul(1024) }
 }
