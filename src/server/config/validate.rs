@@ -250,7 +250,7 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
         snapshot_floor_bytes: bytes(
             "storage.snapshot_floor_bytes",
             layer.snapshot_floor_bytes,
-            64 * MIB,
+            256 * MIB,
             MIB,
         )?,
     })
