@@ -87,14 +87,16 @@ impl<F: Fs> Index<F> {
 
     /// Takes entries in before they are written; returns the serial of the first.
     pub(super) fn append(&mut self, entries: &[LogEntry]) -> Result<u64, WalError> {
-        let mut expected = self.next();
-        for entry in entries {
-            // No log gets as far as the last index; a damaged one may say so.
-            if entry.id.index != expected || expected == u64::MAX {
-                let what = format!("entry {} is appended where {expected} is due", entry.id.index);
-                return Err(WalError::Invalid { what });
-            }
-            expected += 1;
+        // No log gets as far as the last index; a damaged one may say so.
+        let due = self.next()..u64::MAX;
+        let wrong = entries.iter().enumerate().find_map(|(at, entry)| {
+            let expected = due.start.saturating_add(at as u64);
+            let fits = entry.id.index == expected && due.contains(&expected);
+            (!fits).then_some((entry.id.index, expected))
+        });
+        if let Some((index, expected)) = wrong {
+            let what = format!("entry {index} is appended where {expected} is due");
+            return Err(WalError::Invalid { what });
         }
         let serial = self.serial;
         for entry in entries {

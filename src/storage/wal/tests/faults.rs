@@ -144,7 +144,7 @@ fn i6_an_entry_that_reads_back_as_another_one_is_refused() {
     let batches: Vec<usize> =
         (512..8192).step_by(8).filter(|at| bytes[*at..].starts_with(b"HFB1")).collect();
     let (second, third, fourth) = (batches[1], batches[2], batches[3]);
-    file.write_at(&bytes[third..fourth].to_vec(), second as u64).unwrap();
+    file.write_at(&bytes[third..fourth], second as u64).unwrap();
     let error = wal.read(0, 1, usize::MAX).unwrap_err();
     assert!(matches!(error, WalError::Damaged { .. }), "{error}");
 }
