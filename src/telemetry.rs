@@ -47,11 +47,7 @@ pub enum TelemetryError {
 /// enough then. A filter is taken as it is.
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let quieter = level.parse::<LevelFilter>().is_ok_and(|level| level > LevelFilter::WARN);
-    let text = if quieter {
-        format!("{level},openraft=warn,openraft::core::heartbeat=error")
-    } else {
-        level.to_owned()
-    };
+    let text = if quieter { format!("{level},openraft=warn") } else { level.to_owned() };
     EnvFilter::try_new(text).map_err(TelemetryError::Filter)
 }
 
@@ -83,10 +79,7 @@ mod tests {
 
     #[test]
     fn a_bare_level_quiets_the_consensus_library_and_a_filter_is_taken_as_it_is() {
-        assert_eq!(
-            filter("info").unwrap().to_string(),
-            "openraft::core::heartbeat=error,openraft=warn,info"
-        );
+        assert_eq!(filter("info").unwrap().to_string(), "openraft=warn,info");
         assert_eq!(filter("error").unwrap().to_string(), "error");
         assert_eq!(filter("info,openraft=info").unwrap().to_string(), "openraft=info,info");
         assert!(check_filter("a=b=c").is_err());
