@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::node::Node;
 use crate::fs::Fs;
-use crate::state::Position;
+use crate::state::{Position, StoreError};
 use crate::storage::snapshot::{SnapshotError, SnapshotFile};
+use crate::storage::view::ViewError;
 
 /// How often the size of the log is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -118,7 +119,12 @@ async fn replace_if_damaged<F: Fs>(node: &Node<F>) -> bool {
 
 /// Whether a failed build says that the node can't be trusted any more. Want of room passes.
 fn is_fault(error: &SnapshotError) -> bool {
-    if matches!(error, SnapshotError::TooLarge) {
+    // The view says want of room in its own words; every other cause of it is the operating system's.
+    let passes = matches!(
+        error,
+        SnapshotError::TooLarge | SnapshotError::View(ViewError::Store(StoreError::NoRoom))
+    );
+    if passes {
         return false;
     }
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
@@ -182,6 +188,8 @@ mod tests {
         assert!(!is_fault(&io(io::ErrorKind::StorageFull)));
         assert!(!is_fault(&io(io::ErrorKind::QuotaExceeded)));
         assert!(!is_fault(&SnapshotError::TooLarge));
+        assert!(!is_fault(&StoreError::NoRoom.into()));
+        assert!(is_fault(&StoreError::Engine("it failed".into()).into()));
         assert!(is_fault(&io(io::ErrorKind::Other)));
         assert!(is_fault(&SnapshotError::Damaged { path: "x".into(), what: "changed" }));
     }

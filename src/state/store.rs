@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The disk or the engine failed.
     #[error("the store failed: {0}")]
     Engine(String),
+    /// The disk has too little room left; nothing was changed, and it can be tried again.
+    #[error("the disk has too little room for the store")]
+    NoRoom,
     /// A record is damaged.
     #[error("record of table {table:?} is damaged: {what}")]
     Corrupt {

@@ -34,7 +34,8 @@ async fn inject(harness: &Harness, node: u64, call: &str, error: &str) -> Fault 
     wait_for("strace has attached, or its work is done", LIMIT, || async {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let untraced = status.lines().any(|line| line == "TracerPid:\t0");
-        if untraced { Err(status) } else { Ok(()) }
+        let ended = status.lines().any(|line| line.starts_with("State:\tZ"));
+        if untraced && !ended { Err(status) } else { Ok(()) }
     })
     .await
     .unwrap();

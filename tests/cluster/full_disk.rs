@@ -51,6 +51,11 @@ fn refused(error: &ClientError) {
     assert!(error.to_string().contains("[DISK_LOW]"), "{error}");
 }
 
+async fn has_caught_up(harness: &mut Harness, node: u64) {
+    harness.cluster.wait_caught_up(node, LIMIT).await.unwrap();
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+}
+
 async fn member(harness: &Harness, node: u64) -> v1::MemberStatus {
     let administrator = harness.client(&harness.administrator);
     let status = administrator.status(true).await.unwrap();
@@ -96,8 +101,7 @@ async fn i9_a_follower_with_a_full_disk_refuses_entries_votes_all_the_same_and_c
 
     free(&harness, full).await;
     let written = load.stop();
-    harness.cluster.wait_caught_up(full, LIMIT).await.unwrap();
-    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    has_caught_up(&mut harness, full).await;
     written.all_are_there(&harness.client_of_node(full, &harness.agent)).await;
     harness.cluster.stop().await.unwrap();
 }
@@ -123,8 +127,7 @@ async fn i9_a_leader_with_a_full_disk_hands_over_and_writes_go_on() {
     harness.cluster.check_running().unwrap();
     free(&harness, leader).await;
     let written = load.stop();
-    harness.cluster.wait_caught_up(leader, LIMIT).await.unwrap();
-    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    has_caught_up(&mut harness, leader).await;
     written.all_are_there(&agent).await;
     harness.cluster.stop().await.unwrap();
 }

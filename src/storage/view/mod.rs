@@ -216,8 +216,7 @@ impl View {
         while control.flushed < target {
             control.check()?;
             if control.starved {
-                let what = "the disk has too little room for the view".to_owned();
-                return Err(StoreError::Engine(what));
+                return Err(StoreError::NoRoom);
             }
             self.inner.progress.wait(&mut control);
         }
