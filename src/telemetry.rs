@@ -3,8 +3,11 @@
 //! A log line never carries a payload, a secret, or more than the first eight digits of a key id. Logs are not the audit
 //! record.
 
+use std::cell::Cell;
+use std::io::{self, Write};
 use std::str::FromStr;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -65,7 +68,8 @@ pub fn check_filter(level: &str) -> Result<(), TelemetryError> {
 /// If the filter can't be read, or logging was set up before.
 pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     let filter = filter(level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Gate(io::stderr()));
     let installed = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
@@ -73,9 +77,59 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     installed.map_err(|error| TelemetryError::Installed(error.to_string()))
 }
 
+/// Whether the last word is being said: then only the thread that says it is heard.
+static LAST_WORD: Mutex<bool> = Mutex::new(false);
+
+thread_local! {
+    static SAYS_IT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says why the process ends. Whatever other threads log from now on, while they break off, is dropped, so that the log ends
+/// with its reason.
+pub fn last_word(say: impl FnOnce()) {
+    SAYS_IT.set(true);
+    *LAST_WORD.lock() = true;
+    say();
+}
+
+/// Lets lines through until the last word. Each is written in one piece, under the lock.
+struct Gate<W>(W);
+
+impl<W: Write> Write for Gate<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let ending = LAST_WORD.lock();
+        if *ending && !SAYS_IT.get() {
+            return Ok(line.len());
+        }
+        self.0.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_else_is_heard_after_the_last_word() {
+        let mut lines = Gate(Vec::new());
+        // In a thread of its own: what it says here must not be said by the tests' others.
+        let said = std::thread::spawn(|| {
+            let mut lines = Gate(Vec::new());
+            last_word(|| lines.write_all(b"why").unwrap());
+            lines.0
+        });
+        assert_eq!(said.join().unwrap(), b"why");
+        lines.write_all(b"openraft: gone").unwrap();
+        assert!(lines.0.is_empty());
+        *LAST_WORD.lock() = false;
+        lines.write_all(b"as ever").unwrap();
+        assert_eq!(lines.0, b"as ever");
+    }
 
     #[test]
     fn a_bare_level_quiets_the_consensus_library_and_a_filter_is_taken_as_it_is() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{SharedClock, SystemClock};
+use crate::storage::panics_are_caught;
 use crate::telemetry;
 
 use super::build::build_node;
@@ -53,11 +54,14 @@ pub fn run(args: ServerArgs) -> ExitCode {
     match ended {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::Failed(why)) => {
-            tracing::error!(why, "the node can't go on; the process ends at once");
+            telemetry::last_word(|| {
+                tracing::error!(why, "the node can't go on; the process ends at once");
+            });
             ExitCode::from(FAILED)
         }
         Err(error) => {
-            tracing::error!(error = chain(error.as_ref()), "the server can't start");
+            let error = chain(error.as_ref());
+            telemetry::last_word(|| tracing::error!(error, "the server can't start"));
             ExitCode::from(NOT_STARTED)
         }
     }
@@ -97,12 +101,19 @@ async fn end_of_stdin() {
     drop::<Result<(), _>>(end.await);
 }
 
-/// A panic ends the process: a server with a dead task in it must not look alive.
+/// A panic ends the process: a server with a dead task in it must not look alive. But for those of the view's engine on damaged
+/// files, which are caught where they come up.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let message = info.payload_as_str().unwrap_or("no message");
-        tracing::error!(place, message, "panic; the process ends at once");
+        if panics_are_caught() {
+            tracing::error!(place, message, "the view's engine can't read its files");
+            return;
+        }
+        telemetry::last_word(|| {
+            tracing::error!(place, message, "panic; the process ends at once");
+        });
         std::process::abort();
     }));
 }

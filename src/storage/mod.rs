@@ -2,8 +2,11 @@
 //!
 //! Only the log and the snapshots are the truth; the view can always be rebuilt from them.
 
+mod caught;
 pub mod layout;
 pub mod recovery;
 pub mod snapshot;
 pub mod view;
 pub mod wal;
+
+pub use caught::panics_are_caught;

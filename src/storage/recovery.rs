@@ -6,9 +6,9 @@
 //! place, or nothing if the log begins at its beginning; the consensus applies the rest of the log. Nothing is repaired,
 //! and a node that lacks too much is refused.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use super::caught::caught;
 use super::snapshot::{SnapshotError, Snapshots};
 use super::view::{View, ViewError, ViewOptions};
 use crate::fs::Fs;
@@ -89,7 +89,7 @@ pub fn open_view<F: Fs>(
     snapshots: &Snapshots<F>,
 ) -> Result<View, RecoveryError> {
     let fails = |source| RecoveryError::View { path: dir.to_owned(), source };
-    let opened = catch_unwind(AssertUnwindSafe(|| open_fit(dir, options, bounds, snapshots)));
+    let opened = caught(|| open_fit(dir, options, bounds, snapshots));
     match opened.unwrap_or(Err(Unfit::Panicked)) {
         Ok(view) => return Ok(view),
         Err(Unfit::AheadOfLog { view, log }) => {

@@ -7,12 +7,12 @@
 
 use std::fs::File;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::engine::{Engine, EngineError, EngineWrite};
+use crate::storage::caught::caught;
 
 /// An open sled.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Engine for SledEngine {
 
 /// Runs a call into sled; an error or a panic becomes an [`EngineError`].
 fn guarded<T>(what: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match caught(call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(EngineError(format!("sled {what} failed: {error}"))),
         Err(panic) => Err(EngineError(format!("sled {what} panicked: {}", panic_text(&*panic)))),
