@@ -120,8 +120,8 @@ async fn i5_a_damaged_snapshot_is_not_served_and_a_new_one_is_taken() {
     // A stopped server's snapshots: one with a damaged header, the other one cut off. It takes a new one at start.
     let patient = others[0];
     harness.cluster.stop_node(patient).await.unwrap();
-    let damaged = snapshots(&data(&harness, patient));
-    for (number, file) in damaged.iter().enumerate() {
+    let mut damaged = Vec::new();
+    for (number, file) in snapshots(&data(&harness, patient)).iter().enumerate() {
         let mut bytes = std::fs::read(file).unwrap();
         if number == 0 {
             bytes[20] ^= 1
@@ -129,12 +129,22 @@ async fn i5_a_damaged_snapshot_is_not_served_and_a_new_one_is_taken() {
             bytes.truncate(bytes.len() / 2)
         }
         write_file(file, &bytes);
+        damaged.push((file.clone(), bytes));
     }
+    assert!(!damaged.is_empty());
     harness.cluster.start_node(patient).await.unwrap();
     harness.says(patient, "a snapshot is passed over").await;
     harness.cluster.wait_caught_up(patient, LIMIT).await.unwrap();
-    let now = snapshots(&data(&harness, patient));
-    assert!(now.iter().any(|file| !damaged.contains(file)), "{now:?}");
+    // The new one has the name of a damaged one if nothing was written after that: its bytes tell them apart.
+    let replaced = wait_for("there is a new snapshot", LIMIT, || async {
+        let now = snapshots(&data(&harness, patient));
+        let fresh = |file: &PathBuf| match std::fs::read(file) {
+            Ok(bytes) => !damaged.contains(&(file.clone(), bytes)),
+            Err(_) => false,
+        };
+        if now.iter().any(fresh) { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    replaced.await.unwrap();
 
     // A bit that rots in the middle of the leader's snapshots shows only when somebody needs them.
     let leader = harness.cluster.leader().await.unwrap();
