@@ -46,11 +46,11 @@ pub enum TelemetryError {
     Installed(String),
 }
 
-/// A bare level is one for our own lines; of the consensus library, which tells each step of an election, warnings are
-/// enough then. A filter is taken as it is.
-fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
-    let quieter = level.parse::<LevelFilter>().is_ok_and(|level| level > LevelFilter::WARN);
-    let text = if quieter { format!("{level},openraft=warn") } else { level.to_owned() };
+/// A bare level is one for our own lines; libraries that say more than an operator can use are held to `quieter` then. A filter
+/// is taken as it is.
+fn filter(level: &str, quieter: &str) -> Result<EnvFilter, TelemetryError> {
+    let bare = level.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::WARN);
+    let text = if bare { format!("{level},{quieter}") } else { level.to_owned() };
     EnvFilter::try_new(text).map_err(TelemetryError::Filter)
 }
 
@@ -59,15 +59,15 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
 /// # Errors
 /// If it can't be read.
 pub fn check_filter(level: &str) -> Result<(), TelemetryError> {
-    filter(level).map(drop)
+    filter(level, "").map(drop)
 }
 
-/// Sends logs of the whole process to stderr, once.
+/// Sends logs of the whole process to stderr, once. `quieter` is a filter for libraries, which counts at a bare level.
 ///
 /// # Errors
 /// If the filter can't be read, or logging was set up before.
-pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
-    let filter = filter(level)?;
+pub fn init(format: LogFormat, level: &str, quieter: &str) -> Result<(), TelemetryError> {
+    let filter = filter(level, quieter)?;
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Gate(io::stderr()));
     let installed = match format {
@@ -132,10 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_level_quiets_the_consensus_library_and_a_filter_is_taken_as_it_is() {
-        assert_eq!(filter("info").unwrap().to_string(), "openraft=warn,info");
-        assert_eq!(filter("error").unwrap().to_string(), "error");
-        assert_eq!(filter("info,openraft=info").unwrap().to_string(), "openraft=info,info");
+    fn a_bare_level_quiets_libraries_and_a_filter_is_taken_as_it_is() {
+        let filtered = |level| filter(level, "openraft=error").unwrap().to_string();
+        assert_eq!(filtered("info"), "openraft=error,info");
+        assert_eq!(filtered("warn"), "openraft=error,warn");
+        assert_eq!(filtered("error"), "error");
+        assert_eq!(filtered("info,openraft=info"), "openraft=info,info");
         assert!(check_filter("a=b=c").is_err());
     }
 }

@@ -18,10 +18,9 @@ use super::node::Node;
 use super::types::{TypeConfig, Vote};
 use crate::fs::Fs;
 
-/// How often the leader's port is tried: a dying process closes its files one after another.
-const TRIES: u32 = 5;
-/// Pause between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Pauses between the tries of the leader's port, in milliseconds. A dying process closes its files one after another, and a busy
+/// machine takes its time with that.
+const PAUSES_MS: [u64; 8] = [10, 20, 20, 50, 100, 200, 400, 800];
 /// A port that takes longer to refuse is not known to be closed.
 const CONNECT: Duration = Duration::from_millis(200);
 /// Voters stand one after another, so that they don't take each other's votes.
@@ -40,20 +39,33 @@ struct Suspect {
     voters: u32,
 }
 
-/// Looks after a leader whose stream of batches has ended. Only one look at a time.
+/// Looks after a leader whose stream of batches has ended. One look at a time; a stream that ends meanwhile is followed by another
+/// look, since the one under way may have seen the leader alive just before.
 pub(crate) fn look_after<F: Fs>(node: &Node<F>) {
-    if node.ending() || node.0.suspecting.swap(true, Ordering::AcqRel) {
+    if node.ending() || node.0.suspicions.fetch_add(1, Ordering::AcqRel) > 0 {
         return;
     }
     let node = node.clone();
     tokio::spawn(async move {
-        if let Some(suspect) = suspect(&node)
-            && refuses(&suspect.address).await
-        {
-            replace(&node, &suspect).await;
+        loop {
+            let known = node.0.suspicions.load(Ordering::Acquire);
+            look(&node).await;
+            let last =
+                node.0.suspicions.compare_exchange(known, 0, Ordering::AcqRel, Ordering::Acquire);
+            if last.is_ok() || node.ending() {
+                return;
+            }
         }
-        node.0.suspecting.store(false, Ordering::Release);
     });
+}
+
+async fn look<F: Fs>(node: &Node<F>) {
+    let Some(suspect) = suspect(node) else { return };
+    let before = node.0.heard_ms.load(Ordering::Relaxed);
+    let heard = || node.ending() || node.0.heard_ms.load(Ordering::Relaxed) > before;
+    if refuses(&suspect.address, heard).await {
+        replace(node, &suspect).await;
+    }
 }
 
 fn suspect<F: Fs>(node: &Node<F>) -> Option<Suspect> {
@@ -74,14 +86,19 @@ fn suspect<F: Fs>(node: &Node<F>) -> Option<Suspect> {
     })
 }
 
-/// Whether nobody listens at an address: its host says so itself.
-async fn refuses(address: &str) -> bool {
-    for _ in 0..TRIES {
+/// Whether nobody listens at an address: its host says so itself. The tries end when the leader is heard again.
+async fn refuses(address: &str, heard: impl Fn() -> bool) -> bool {
+    for pause in PAUSES_MS {
         match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return true,
-            // Its listener may be closed last.
-            Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
+            // Its listener may be closed last, and resets those that wait at it.
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
             Ok(Err(_)) | Err(_) => return false,
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        if heard() {
+            return false;
         }
     }
     false
@@ -115,9 +132,26 @@ mod tests {
     async fn a_port_is_closed_only_if_its_host_refuses_connections() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert!(!refuses(&address).await);
+        assert!(!refuses(&address, || true).await);
         drop(listener);
-        assert!(refuses(&address).await);
-        assert!(!refuses("no.such.host.invalid:1").await);
+        assert!(refuses(&address, || false).await);
+        assert!(!refuses("no.such.host.invalid:1", || false).await);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_closes_its_port_long_after_its_connections_is_found_dead() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let looks = std::cell::Cell::new(0);
+        let listener = std::cell::RefCell::new(Some(listener));
+        let heard = || {
+            looks.set(looks.get() + 1);
+            // As late as the last try but one.
+            if looks.get() == PAUSES_MS.len() - 2 {
+                listener.borrow_mut().take();
+            }
+            false
+        };
+        assert!(refuses(&address, heard).await);
     }
 }

@@ -20,6 +20,7 @@ pub mod peer;
 mod peers;
 mod snapshots;
 mod status;
+mod tell;
 mod time;
 mod types;
 mod watch;
@@ -31,3 +32,7 @@ pub use api::{
 };
 pub use node::{Node, StartError};
 pub use peers::Identity;
+
+/// What the log shows of the consensus library at a bare level. It warns of each message to a member that is down, dozens of
+/// lines a second, and of each client that has gone away; this layer says once what they mean.
+pub const QUIETER_LOG: &str = "openraft=error";

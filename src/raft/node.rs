@@ -1,7 +1,7 @@
 //! A running node: opens its data directory, takes part in the consensus, and answers the layers above.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -86,8 +86,8 @@ pub(crate) struct Inner<F: Fs> {
     pub(crate) elections: AtomicU64,
     pub(crate) draining: AtomicBool,
     pub(crate) divergence: Mutex<Option<String>>,
-    /// Whether a leader is being looked after, see `lost_leader.rs`.
-    pub(crate) suspecting: AtomicBool,
+    /// Why the leader is being looked after, counted; see `lost_leader.rs`.
+    pub(crate) suspicions: AtomicU32,
     pub(crate) started: Instant,
     /// When a leader last had proof of a quorum, in milliseconds since the start; 0 for never.
     pub(crate) heard_ms: AtomicU64,
@@ -211,7 +211,7 @@ impl<F: Fs> Node<F> {
             elections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             divergence: Mutex::default(),
-            suspecting: AtomicBool::new(false),
+            suspicions: AtomicU32::new(0),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
             barrier,

@@ -21,6 +21,7 @@ pub(crate) fn start<F: Fs>(node: &Node<F>) {
     tokio::spawn(watch_room(node.clone()));
     tokio::spawn(super::snapshots::watch(node.clone()));
     tokio::spawn(super::compare::watch(node.clone()));
+    tokio::spawn(super::tell::watch(node.clone()));
 }
 
 /// Counts elections, and turns a failure of the consensus into the end of the node.

@@ -46,7 +46,7 @@ fn settings() -> toml::Table {
     let slow = std::env::var("HOLDFAST_TEST_SLOW").map_or(1, |times| times.parse().unwrap());
     let mut settings = toml::toml! {
         [log]
-        level = "info,openraft=warn"
+        level = "info"
         [raft]
         heartbeat_ms = 60
         election_min_ms = 400

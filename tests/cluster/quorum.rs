@@ -16,6 +16,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::harness::{Harness, LIMIT, new_escrow, new_key};
+use crate::load::Load;
 
 /// The value of a metric.
 async fn metric(harness: &Harness, node: u64, name: &str) -> String {
@@ -166,4 +167,27 @@ async fn the_metrics_of_a_snapshot_and_of_divergence_tell_the_truth() {
         }
         assert!(Instant::now() < deadline, "no snapshot has an age: {page}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_member_is_told_once_and_who_leads_whenever_that_changes() {
+    let mut harness = Harness::start().await;
+    let leader = harness.cluster.leader().await.unwrap();
+    let away = leader % 3 + 1;
+    harness.says(leader, "this node leads").await;
+    harness.says(away, "another node leads").await;
+    harness.cluster.kill_node(away).await.unwrap();
+    harness.says(leader, "a member does not answer").await;
+    // Time for many heartbeats: a load, and a member that comes back.
+    let load = Load::start(&harness.client(&harness.agent), harness.device, 2);
+    load.more(50).await;
+    harness.cluster.start_node(away).await.unwrap();
+    harness.says(leader, "a member answers again").await;
+    drop(load);
+
+    let log = harness.log(leader);
+    let count = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(count("a member does not answer"), 1, "{log}");
+    assert!(count("WARN") <= 5, "{log}");
+    harness.cluster.stop().await.unwrap();
 }
