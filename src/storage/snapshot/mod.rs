@@ -8,6 +8,8 @@ mod background;
 mod file;
 mod format;
 #[cfg(test)]
+mod crashes;
+#[cfg(test)]
 mod tests;
 mod write;
 

@@ -8,7 +8,7 @@ use crate::state::{Digest, Heads, MemoryStore, Store, Table, WriteSet};
 use crate::storage::recovery::{LogBounds, RecoveryError, open_view};
 use crate::storage::view::ViewOptions;
 
-fn commit(view: &View, model: &MemoryStore, index: u64) {
+pub(super) fn commit(view: &View, model: &MemoryStore, index: u64) {
     let mut changes = WriteSet::default();
     for n in 0..30 {
         let key = |n: u64| Bytes::copy_from_slice(&n.to_be_bytes());
@@ -30,7 +30,7 @@ fn records(view: &View) -> Vec<crate::storage::view::ViewRecord> {
     view.freeze().unwrap().map(Result::unwrap).collect()
 }
 
-fn at(index: u64) -> Option<Position> {
+pub(super) fn at(index: u64) -> Option<Position> {
     Some(Position { term: 1, index })
 }
 
