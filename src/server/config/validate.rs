@@ -241,12 +241,7 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
             5000,
             10..=600_000,
         )?,
-        view_cache_bytes: bytes(
-            "storage.view_cache_bytes",
-            layer.view_cache_bytes,
-            128 * MIB,
-            MIB,
-        )?,
+        view_cache_bytes: bytes("storage.view_cache_bytes", layer.view_cache_bytes, 64 * MIB, MIB)?,
         snapshot_floor_bytes: bytes(
             "storage.snapshot_floor_bytes",
             layer.snapshot_floor_bytes,

@@ -5,10 +5,10 @@
 //! repaired: one that is damaged is reported and passed over.
 
 mod background;
-mod file;
-mod format;
 #[cfg(test)]
 mod crashes;
+mod file;
+mod format;
 #[cfg(test)]
 mod tests;
 mod write;
