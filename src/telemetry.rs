@@ -41,6 +41,12 @@ pub enum TelemetryError {
     /// The level or filter can't be read.
     #[error("log.level: {0}")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
+    /// A word stands alone and is no level: taken for the name of a module, it would silence everything else.
+    #[error(
+        "log.level: {0:?} is no level (off, error, warn, info, debug, trace); of a part of the program \
+         it is written as in 'info,holdfast::raft=debug'"
+    )]
+    Level(String),
     /// A subscriber was installed before.
     #[error("logging is already set up: {0}")]
     Installed(String),
@@ -49,6 +55,12 @@ pub enum TelemetryError {
 /// A bare level is one for our own lines; libraries that say more than an operator can use are held to `quieter` then. A filter
 /// is taken as it is.
 fn filter(level: &str, quieter: &str) -> Result<EnvFilter, TelemetryError> {
+    let mut words = level.split(',').map(str::trim);
+    if let Some(word) = words.find(|word| {
+        !word.contains('=') && (word.is_empty() || word.parse::<LevelFilter>().is_err())
+    }) {
+        return Err(TelemetryError::Level(word.to_owned()));
+    }
     let bare = level.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::WARN);
     let text = if bare { format!("{level},{quieter}") } else { level.to_owned() };
     EnvFilter::try_new(text).map_err(TelemetryError::Filter)
@@ -139,5 +151,15 @@ mod tests {
         assert_eq!(filtered("error"), "error");
         assert_eq!(filtered("info,openraft=info"), "openraft=info,info");
         assert!(check_filter("a=b=c").is_err());
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_and_does_not_silence_the_log() {
+        for typo in ["infoo", "", "info,hodlfast", "inf,holdfast=debug"] {
+            assert!(matches!(check_filter(typo), Err(TelemetryError::Level(_))), "{typo}");
+        }
+        for level in ["off", "INFO", "info,holdfast::raft=debug"] {
+            check_filter(level).unwrap();
+        }
     }
 }

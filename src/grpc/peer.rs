@@ -55,10 +55,8 @@ impl<F: Fs> PeerApi<F> {
     /// Who calls, proven.
     fn check<T>(&self, request: &Request<T>, call: Call) -> Result<(), Status> {
         let sender = self.sender(request)?;
-        self.node.check(&sender, call).map_err(|refusal| {
-            tracing::warn!(from = sender.id.get(), %refusal, "a call on the peer port is refused");
-            Status::permission_denied(refusal.to_string())
-        })
+        let checked = self.node.check(&sender, call);
+        checked.map_err(|refusal| Status::permission_denied(refusal.to_string()))
     }
 
     fn sender<T>(&self, request: &Request<T>) -> Result<Sender, Status> {

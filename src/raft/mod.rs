@@ -18,6 +18,7 @@ mod network;
 mod node;
 pub mod peer;
 mod peers;
+mod shut_out;
 mod snapshots;
 mod status;
 mod tell;
@@ -34,5 +35,6 @@ pub use node::{Node, StartError};
 pub use peers::Identity;
 
 /// What the log shows of the consensus library at a bare level. It warns of each message to a member that is down, dozens of
-/// lines a second, and of each client that has gone away; this layer says once what they mean.
-pub const QUIETER_LOG: &str = "openraft=error";
+/// lines a second, and of each client that has gone away; this layer says once what they mean. Its calls complain of every
+/// stop, also of one in order; why a node stops is said by `Node::fail`.
+pub const QUIETER_LOG: &str = "openraft=error,openraft::raft=off";

@@ -172,12 +172,18 @@ impl<F: Fs> Connection<F> {
 
     /// Within the time that openraft allows, or unreachable.
     async fn within<T>(
+        &self,
         option: &RPCOption,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
         match tokio::time::timeout(option.hard_ttl(), call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(unreachable(status)),
+            Ok(Err(status)) => {
+                if status.code() == tonic::Code::PermissionDenied {
+                    self.peers.shut_out.refused_by(self.member.id, status.message());
+                }
+                Err(unreachable(status))
+            }
             Err(elapsed) => Err(unreachable(elapsed)),
         }
     }
@@ -291,7 +297,7 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.control()?;
-        let response = Self::within(&option, client.vote(vote_request_to_wire(&request))).await?;
+        let response = self.within(&option, client.vote(vote_request_to_wire(&request))).await?;
         vote_response_from_wire(response).map_err(unreachable)
     }
 
@@ -302,7 +308,7 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.control()?;
         let response =
-            Self::within(&option, client.pre_vote(vote_request_to_wire(&request))).await?;
+            self.within(&option, client.pre_vote(vote_request_to_wire(&request))).await?;
         vote_response_from_wire(response).map_err(unreachable)
     }
 
@@ -352,7 +358,7 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
             to: *request.to_node_id(),
             last_log_id: request.last_log_id().map(log_id_to_wire),
         };
-        let response = Self::within(&option, client.transfer_leader(Request::new(wire))).await?;
+        let response = self.within(&option, client.transfer_leader(Request::new(wire))).await?;
         if response.accepted { Ok(Ok(())) } else { Err(unreachable(text(response.refusal))) }
     }
 }

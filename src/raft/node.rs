@@ -434,6 +434,11 @@ impl<F: Fs> Node<F> {
         self.0.unsealed.store(unsealed, Ordering::Relaxed);
     }
 
+    /// Why the other members want nothing of this node, if they said so just now: it was removed, or lost its data.
+    pub fn shut_out(&self) -> Option<String> {
+        self.0.link.peers.shut_out.why()
+    }
+
     /// Numbers for the metrics.
     pub fn metrics(&self) -> NodeMetrics {
         let metrics = self.0.link.raft.metrics();

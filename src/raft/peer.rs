@@ -111,6 +111,14 @@ impl<F: Fs> PeerHandle<F> {
     /// # Errors
     /// If it is not.
     pub fn check(&self, sender: &Sender, call: Call) -> Result<(), PeerRefusal> {
+        let checked = self.admits(sender, call);
+        if let Err(refusal) = &checked {
+            self.0.0.link.peers.shut_out.refused(sender, refusal);
+        }
+        checked
+    }
+
+    fn admits(&self, sender: &Sender, call: Call) -> Result<(), PeerRefusal> {
         let own = self.0.identity();
         if sender.cluster != own.cluster {
             return Err(PeerRefusal::OtherCluster(sender.cluster));

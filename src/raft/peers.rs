@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::api::{Hello, Member, PeerTls, RaftError};
+use super::shut_out::ShutOut;
 use super::types::log_id;
 use super::wire::log_id_to_wire;
 use crate::crypto::Authority;
@@ -105,6 +106,8 @@ pub(crate) struct Peers {
     /// Told when a snapshot could not be read or was refused by its receiver.
     refused: Notify,
     quorum_age: OnceLock<QuorumAge>,
+    /// What is known of refused calls.
+    pub(crate) shut_out: ShutOut,
 }
 
 /// Tells the time since this node, as the leader, last had proof of a quorum.
@@ -123,6 +126,7 @@ impl Peers {
             acknowledged: Mutex::new(BTreeMap::new()),
             refused: Notify::new(),
             quorum_age: OnceLock::new(),
+            shut_out: ShutOut::default(),
         })
     }
 

@@ -33,6 +33,10 @@ impl<F: Fs> ServerNode for Node<F> {
         Self::metrics(self)
     }
 
+    fn shut_out(&self) -> Option<String> {
+        Self::shut_out(self)
+    }
+
     async fn failed(&self) -> String {
         let mut failed = Self::failed(self);
         let why = match failed.wait_for(Option::is_some).await {

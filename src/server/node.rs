@@ -10,6 +10,9 @@ pub trait ServerNode: Consensus {
     /// Its numbers.
     fn metrics(&self) -> NodeMetrics;
 
+    /// Why the other members want nothing of this node, if they said so just now.
+    fn shut_out(&self) -> Option<String>;
+
     /// Waits until the node has failed for good by a local fault (disk, corruption); returns the cause for a person.
     fn failed(&self) -> impl Future<Output = String> + Send;
 

@@ -1,6 +1,7 @@
 //! Whether the node can serve, and why not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::service::{Context, FRESH_FOR, Sealing};
 
@@ -26,15 +27,19 @@ impl<N: ServerNode> Readiness<N> {
     pub(super) fn check(&self) -> Result<(), String> {
         let node = self.context.consensus();
         if !node.initialized() {
-            return Err("not initialised: the node is in no cluster yet".to_owned());
+            let why = node.shut_out();
+            return Err(
+                why.unwrap_or_else(|| "not initialised: the node is in no cluster yet".to_owned())
+            );
         }
         if node.metrics().leader == 0 {
-            return Err("no leader is known".to_owned());
+            let why = node.shut_out().map(|why| format!("; {why}")).unwrap_or_default();
+            return Err(format!("no leader is known{why}"));
         }
         let age = node.freshness().age;
         if age > FRESH_FOR {
             return Err(match age {
-                std::time::Duration::MAX => "no contact with a quorum yet".to_owned(),
+                Duration::MAX => "no contact with a quorum yet".to_owned(),
                 age => format!("no contact with a quorum for {} ms", age.as_millis()),
             });
         }

@@ -26,7 +26,7 @@ pub enum ServiceError {
     #[error("no consensus")]
     Raft(#[from] RaftError),
     /// The local state is too old to decide anything by.
-    #[error("no contact with a quorum for {age:?}")]
+    #[error("no contact with a quorum {}", since(*age))]
     NoQuorumContact {
         /// Since when.
         age: Duration,
@@ -60,4 +60,25 @@ pub enum ServiceError {
     /// The state machine gave an answer that does not fit the question: a bug.
     #[error("unexpected: {0}")]
     Unexpected(&'static str),
+}
+
+/// For a person; [`Duration::MAX`] means that there never was any.
+fn since(age: Duration) -> String {
+    match age {
+        Duration::MAX => "since this server started".to_owned(),
+        age => format!("for {:.1} s", age.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_without_a_quorum_is_said_in_seconds_or_as_never() {
+        let said = |age| ServiceError::NoQuorumContact { age }.to_string();
+        let long = Duration::from_nanos(8_084_837_386);
+        assert_eq!(said(long), "no contact with a quorum for 8.1 s");
+        assert_eq!(said(Duration::MAX), "no contact with a quorum since this server started");
+    }
 }

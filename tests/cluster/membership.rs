@@ -1,9 +1,11 @@
 //! Changing who is in the cluster.
 
+use holdfast::cli::local_cluster::wait_for;
 use holdfast::domain::NodeId;
 use secrecy::ExposeSecret as _;
 
 use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key};
+use crate::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_server_is_replaced_under_a_new_id_and_leadership_is_handed_on() {
@@ -37,9 +39,39 @@ async fn a_dead_server_is_replaced_under_a_new_id_and_leadership_is_handed_on() 
     assert_eq!(disclosed.recovery_key.expose_secret(), key.expose_secret());
 }
 
+/// Waits until a server that can't serve says why.
+async fn until_not_ready(harness: &Harness, node: u64, why: &str) {
+    wait_for(&format!("node {node} says {why:?}"), LIMIT, || async {
+        let (status, body) = harness.page(node, "/readyz").await;
+        if status == 503 && body.contains(why) { Ok(()) } else { Err(body) }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_data_is_gone_says_that_it_must_be_replaced() {
+    let mut harness = Harness::start().await;
+    let emptied = harness.cluster.leader().await.unwrap() % 3 + 1;
+    harness.cluster.kill_node(emptied).await.unwrap();
+    std::fs::remove_dir_all(harness.cluster.node(emptied).unwrap().data_dir()).unwrap();
+    harness.cluster.start_node(emptied).await.unwrap();
+    // Not that it is in no cluster yet: somebody might make a new one of it.
+    until_not_ready(&harness, emptied, "must be replaced under a new id").await;
+    // The others call it many times a second.
+    let load = Load::start(&harness.client(&harness.agent), harness.device, 2);
+    load.more(20).await;
+    let log = harness.log(emptied);
+    let said = log.lines().filter(|line| line.contains("a call on the peer port is refused"));
+    assert!((1..=2).contains(&said.count()), "once for each caller:\n{log}");
+}
+
 /// Node 3 comes back with an empty data directory, as after a lost disk, and asks for its old id.
 async fn the_old_id_is_never_given_again(harness: &mut Harness) {
     let spec = harness.cluster.spec(3).unwrap();
+    harness.cluster.start_node(3).await.unwrap();
+    until_not_ready(harness, 3, "node 3 was removed from the cluster").await;
+    harness.cluster.kill_node(3).await.unwrap();
     let data = harness.cluster.node(3).unwrap().data_dir();
     std::fs::remove_dir_all(&data).unwrap();
     harness.cluster.start_node(3).await.unwrap();
@@ -98,7 +130,7 @@ async fn a_change_that_would_leave_no_majority_is_refused_and_writes_go_on() {
     let (dead, alive) = (others[0], others[1]);
     harness.cluster.kill_node(dead).await.unwrap();
     // It is noticed within half a second that the server is gone.
-    let refused = holdfast::cli::local_cluster::wait_for("it is noticed", LIMIT, || async {
+    let refused = wait_for("it is noticed", LIMIT, || async {
         let error = administrator.transfer_leadership(Some(NodeId::new(dead))).await.unwrap_err();
         if error.to_string().contains("does not answer") {
             Ok(error)

@@ -184,6 +184,10 @@ impl ServerNode for Fake {
         NodeMetrics { term: 3, leader: 1, is_leader: true, ..NodeMetrics::default() }
     }
 
+    fn shut_out(&self) -> Option<String> {
+        None
+    }
+
     async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         failure.wait_for(Option::is_some).await.unwrap().clone().unwrap()
