@@ -6,13 +6,13 @@
 //! anybody. Nothing rests on the lease: reads are confirmed by a quorum each time (ReadIndex), and votes are counted as
 //! ever. A host that dies without a word is still noticed by its silence.
 
+use std::future::Future;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use tokio::net::TcpStream;
 
 use super::node::Node;
 use super::types::{TypeConfig, Vote};
@@ -48,7 +48,7 @@ pub(crate) fn look_after<F: Fs>(node: &Node<F>) {
     let node = node.clone();
     tokio::spawn(async move {
         if let Some(suspect) = suspect(&node)
-            && refuses(&suspect.address).await
+            && refuses(|| node.0.link.peers.knock(&suspect.address)).await
         {
             replace(&node, &suspect).await;
         }
@@ -75,12 +75,15 @@ fn suspect<F: Fs>(node: &Node<F>) -> Option<Suspect> {
 }
 
 /// Whether nobody listens at an address: its host says so itself.
-async fn refuses(address: &str) -> bool {
+async fn refuses<T>(knock: impl Fn() -> T) -> bool
+where
+    T: Future<Output = io::Result<()>>,
+{
     for _ in 0..TRIES {
-        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+        match tokio::time::timeout(CONNECT, knock()).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return true,
             // Its listener may be closed last.
-            Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
+            Ok(Ok(())) => tokio::time::sleep(PAUSE).await,
             Ok(Err(_)) | Err(_) => return false,
         }
     }
@@ -115,9 +118,12 @@ mod tests {
     async fn a_port_is_closed_only_if_its_host_refuses_connections() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert!(!refuses(&address).await);
+        let knock = |address: String| async move {
+            tokio::net::TcpStream::connect(address).await.map(drop)
+        };
+        assert!(!refuses(|| knock(address.clone())).await);
         drop(listener);
-        assert!(refuses(&address).await);
-        assert!(!refuses("no.such.host.invalid:1").await);
+        assert!(refuses(|| knock(address.clone())).await);
+        assert!(!refuses(|| knock("no.such.host.invalid:1".to_owned())).await);
     }
 }
