@@ -1,0 +1,251 @@
+//! What goes wrong, and when: drawn from the seed.
+
+use std::sync::Arc;
+
+use holdfast::fs::sim::Survivors;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use turmoil::Sim;
+
+use super::credentials::host;
+use super::disks;
+use super::world::World;
+
+const HOUR: i64 = 3_600_000;
+const YEAR: i64 = 365 * 24 * HOUR;
+
+/// What is mended later.
+enum Mend {
+    Start(u64),
+    Links(Vec<(u64, u64)>),
+    Held(u64, u64),
+    Latency,
+    Clock(u64),
+}
+
+/// Breaks things.
+pub struct Nemesis {
+    rng: StdRng,
+    next: u64,
+    mends: Vec<(u64, Mend)>,
+    pub faults: usize,
+}
+
+impl Nemesis {
+    pub fn new(seed: u64) -> Self {
+        let rng = StdRng::seed_from_u64(seed.wrapping_mul(7919).wrapping_add(17));
+        Self { rng, next: 1500, mends: Vec::new(), faults: 0 }
+    }
+
+    fn nodes(world: &World) -> Vec<u64> {
+        world.machines.lock().keys().copied().collect()
+    }
+
+    fn up(world: &World) -> Vec<u64> {
+        let machines = world.machines.lock();
+        machines.iter().filter(|(_, machine)| machine.node.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Mends what is due, and breaks something now and then.
+    pub fn step(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let now = world.millis();
+        self.bury(sim, world);
+        let due: Vec<usize> =
+            (0..self.mends.len()).rev().filter(|at| self.mends[*at].0 <= now).collect();
+        for at in due {
+            let (_, mend) = self.mends.remove(at);
+            Self::mend(sim, world, mend);
+        }
+        if now >= self.next && World::is(&world.ready) {
+            self.next = now + self.rng.random_range(150..1800);
+            self.faults += 1;
+            self.attack(sim, world);
+        }
+    }
+
+    /// A process that ended by itself is stopped, and started again later.
+    fn bury(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let ended: Vec<(u64, String, bool)> = world
+            .machines
+            .lock()
+            .iter_mut()
+            .filter_map(|(id, machine)| Some((*id, machine.ended.take()?, machine.may_end)))
+            .collect();
+        for (id, why, may_end) in ended {
+            if !may_end {
+                world.violation(format!("n{id} ended for no reason: {why}"));
+            }
+            stop(sim, world, id, None);
+            self.later(world, 100..1500, Mend::Start(id));
+        }
+    }
+
+    fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
+        let at = world.millis() + self.rng.random_range(within);
+        self.mends.push((at, mend));
+    }
+
+    fn mend(sim: &mut Sim<'_>, world: &Arc<World>, mend: Mend) {
+        match mend {
+            Mend::Start(id) => start(sim, world, id),
+            Mend::Links(links) => {
+                world.note("links mended");
+                for (a, b) in links {
+                    sim.repair(host(a), host(b));
+                }
+            }
+            Mend::Held(a, b) => {
+                world.note("messages released");
+                sim.release(host(a), host(b));
+            }
+            Mend::Latency => sim.set_max_message_latency(std::time::Duration::from_millis(8)),
+            Mend::Clock(id) => {
+                world.note(format!("clock of n{id} right"));
+                world.machines.lock()[&id].clock.set_wrong_by(0);
+            }
+        }
+    }
+
+    /// Mends everything at once.
+    pub fn heal(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        for (_, mend) in std::mem::take(&mut self.mends) {
+            Self::mend(sim, world, mend);
+        }
+        world.note("healed");
+    }
+
+    /// Starts again what ends after the healing: a fault may lie in wait in a disk.
+    pub fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        self.bury(sim, world);
+        let now = world.millis();
+        let (due, rest) =
+            std::mem::take(&mut self.mends).into_iter().partition(|(at, _)| *at <= now);
+        self.mends = rest;
+        let due: Vec<(u64, Mend)> = due;
+        for (_, mend) in due {
+            Self::mend(sim, world, mend);
+        }
+    }
+
+    fn attack(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let all = Self::nodes(world);
+        let up = Self::up(world);
+        let Some(&victim) = up.get(self.rng.random_range(0..up.len().max(1))) else { return };
+        match self.rng.random_range(0..13) {
+            0 | 1 => {
+                world.note(format!("n{victim} killed"));
+                stop(sim, world, victim, None);
+                self.later(world, 20..1500, Mend::Start(victim));
+            }
+            2..=4 => self.power_cut(sim, world, &up),
+            5 | 6 => self.partition(sim, world, &all, victim),
+            7 => {
+                let other = all[self.rng.random_range(0..all.len())];
+                if other != victim {
+                    world.note(format!("n{victim} and n{other}: messages held"));
+                    sim.hold(host(victim), host(other));
+                    self.later(world, 100..2500, Mend::Held(victim, other));
+                }
+            }
+            8 => {
+                world.note("slow network");
+                let most = self.rng.random_range(20..150);
+                sim.set_max_message_latency(std::time::Duration::from_millis(most));
+                self.later(world, 300..2500, Mend::Latency);
+            }
+            9 | 10 => self.clock(world, victim),
+            11 => {
+                let nth = self.rng.random_range(1..30);
+                world.note(format!("n{victim}: sync {nth} from now fails"));
+                let mut machines = world.machines.lock();
+                let machine = machines.get_mut(&victim).unwrap();
+                machine.may_end = true;
+                machine.disk.fail_sync(nth);
+            }
+            _ => {
+                let (nth, bytes) =
+                    (self.rng.random_range(1..30), self.rng.random_range(0..2000));
+                world.note(format!("n{victim}: power goes in write {nth} after {bytes} bytes"));
+                let mut machines = world.machines.lock();
+                let machine = machines.get_mut(&victim).unwrap();
+                machine.may_end = true;
+                machine.disk.tear_write(nth, bytes);
+            }
+        }
+    }
+
+    fn power_cut(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, up: &[u64]) {
+        let all = self.rng.random_ratio(1, 2);
+        let dead: Vec<u64> =
+            up.iter().copied().filter(|_| all || self.rng.random_ratio(1, 2)).collect();
+        let survivors = match self.rng.random_range(0..4) {
+            0 => Survivors::None,
+            1 => Survivors::All,
+            _ => Survivors::Random(self.rng.random()),
+        };
+        world.note(format!("power cut of {dead:?}"));
+        for id in dead {
+            stop(sim, world, id, Some(survivors));
+            self.later(world, 50..1500, Mend::Start(id));
+        }
+    }
+
+    fn partition(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, all: &[u64], victim: u64) {
+        let one_way = self.rng.random_ratio(1, 3);
+        let some = self.rng.random_ratio(1, 3);
+        world.note(format!("n{victim} cut off (one way: {one_way}, partly: {some})"));
+        let others = all.iter().copied().filter(|other| *other != victim);
+        let links: Vec<(u64, u64)> =
+            others.take(if some { 1 } else { all.len() }).map(|other| (victim, other)).collect();
+        for (a, b) in &links {
+            if one_way {
+                sim.partition_oneway(host(*a), host(*b));
+            } else {
+                sim.partition(host(*a), host(*b));
+            }
+        }
+        self.later(world, 100..3000, Mend::Links(links));
+    }
+
+    fn clock(&mut self, world: &Arc<World>, victim: u64) {
+        let by = match self.rng.random_range(0..5) {
+            0 => 10 * YEAR,
+            1 => -10 * YEAR,
+            2 => self.rng.random_range(-4 * YEAR..4 * YEAR),
+            3 => self.rng.random_range(-HOUR..HOUR),
+            _ => self.rng.random_range(-3000..3000),
+        };
+        world.note(format!("clock of n{victim} wrong by {by} ms"));
+        world.machines.lock()[&victim].clock.set_wrong_by(by);
+        self.later(world, 500..6000, Mend::Clock(victim));
+    }
+}
+
+/// Ends a process. With `power`, the machine loses what was not synced.
+pub fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option<Survivors>) {
+    let (node, disk) = {
+        let mut machines = world.machines.lock();
+        let machine = machines.get_mut(&id).unwrap();
+        let after = match power {
+            Some(survivors) => machine.disk.crash(survivors),
+            None => machine.disk.restart(),
+        };
+        // What still runs must not write to the disk of its successor.
+        machine.disk.power_cut();
+        machine.disk = after.clone();
+        machine.may_end = false;
+        machine.ended = None;
+        (machine.node.take(), after)
+    };
+    sim.crash(host(id));
+    drop(node);
+    disks::check_log(world, id, &disk);
+}
+
+/// Starts a process.
+pub fn start(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
+    if world.machines.lock()[&id].node.is_none() {
+        world.note(format!("n{id} started"));
+        sim.bounce(host(id));
+    }
+}
