@@ -55,9 +55,8 @@ impl Dial for TlsDial {
         to: NodeId,
         within: Duration,
     ) -> Result<Channel, RaftError> {
-        let config =
-            tls::peer_client_config(&self.authority, &self.certificate, self.cluster, to)
-                .map_err(|error| RaftError::Stopped(error.to_string()))?;
+        let config = tls::peer_client_config(&self.authority, &self.certificate, self.cluster, to)
+            .map_err(|error| RaftError::Stopped(error.to_string()))?;
         Ok(endpoint.connect_with_connector_lazy(tls::Connector::new(config, within)))
     }
 

@@ -110,7 +110,11 @@ fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn storage_options(sizes: &StorageSizes, joined: bool, simulated: bool) -> (WalOptions, ViewOptions) {
+fn storage_options(
+    sizes: &StorageSizes,
+    joined: bool,
+    simulated: bool,
+) -> (WalOptions, ViewOptions) {
     let wal = WalOptions {
         segment_bytes: sizes.wal_segment_bytes,
         cache_bytes: in_memory(sizes.wal_cache_bytes),
@@ -191,7 +195,8 @@ impl<F: Fs> Node<F> {
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
         let joined = data_dir.joined()?;
-        let (wal_options, view_options) = storage_options(&options.sizes, joined, simulated.is_some());
+        let (wal_options, view_options) =
+            storage_options(&options.sizes, joined, simulated.is_some());
         let wal = match Wal::open(fs.clone(), &data_dir.wal(), wal_options) {
             Err(WalError::Gone { .. }) => return Err(StartError::LogLost(options.id)),
             opened => opened?,

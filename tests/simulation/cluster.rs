@@ -18,10 +18,11 @@ use super::net::{SimDial, incoming};
 use super::world::World;
 
 /// Ports of each machine.
-pub const CLIENT_PORT: u16 = 7401;
-pub const PEER_PORT: u16 = 7402;
+pub(crate) const CLIENT_PORT: u16 = 7401;
+pub(crate) const PEER_PORT: u16 = 7402;
 /// The data directory on each disk.
-pub const DATA: &str = "/data";
+pub(crate) const DATA: &str = "/data";
+const LOOK: Duration = Duration::from_millis(3);
 const KEYRING: Duration = Duration::from_millis(250);
 
 fn options(id: u64) -> NodeOptions {
@@ -52,7 +53,7 @@ fn options(id: u64) -> NodeOptions {
 }
 
 /// The process of a server. When it ends by itself, what was running with it is left for [`super::run`] to stop.
-pub async fn process(world: Arc<World>, id: u64) -> turmoil::Result {
+pub(crate) async fn process(world: Arc<World>, id: u64) -> turmoil::Result {
     let (disk, clock) = {
         let machines = world.machines.lock();
         let machine = &machines[&id];
@@ -115,6 +116,7 @@ async fn serve(world: &Arc<World>, id: u64, disk: SimFs, clock: SharedClock) -> 
             }
         }
     };
+    let looking = look_on(world, id, &node);
     let mut failed = node.failed();
     let failed = async {
         match failed.wait_for(Option::is_some).await {
@@ -127,12 +129,29 @@ async fn serve(world: &Arc<World>, id: u64, disk: SimFs, clock: SharedClock) -> 
         why = failed => why,
         why = context.faulted() => why,
         why = unseal => why,
+        () = looking => "nobody looks any more".to_owned(),
         ended = peers => format!("the peer port ended: {ended:?}"),
         ended = clients => format!("the client port ended: {ended:?}"),
     }
 }
 
+/// Hears what the node says of itself, again and again. From inside, where time is the simulation's.
+async fn look_on(world: &World, id: u64, node: &Node<SimFs>) {
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        tick.tick().await;
+        let view = node.statuses(false).await;
+        let own = view.members.iter().find(|status| status.member.id.get() == id);
+        let Some(Ok(report)) = own.map(|status| &status.answer) else { continue };
+        world.oracle.lock().look(world.millis(), id, report, view.leader);
+        if let Some(machine) = world.machines.lock().get_mut(&id) {
+            let seen = (report.last_log_index, report.applied_index);
+            machine.seen = view.leader.map(|_| seen);
+        }
+    }
+}
+
 /// Where the log lies on a disk.
-pub fn wal_dir() -> std::path::PathBuf {
+pub(crate) fn wal_dir() -> std::path::PathBuf {
     Path::new(DATA).join("wal")
 }

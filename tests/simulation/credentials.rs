@@ -11,45 +11,46 @@ use holdfast::domain::{ClusterId, DeviceId, NodeId, Timestamp};
 use holdfast::raft::PeerTls;
 
 /// The cluster.
-pub const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 /// Everybody's certificate is valid for ten years from here on.
 const ISSUED: u64 = 1_600_000_000_000;
 /// Most nodes that a run may have, one after another.
-pub const MOST_NODES: u64 = 6;
+pub(crate) const MOST_NODES: u64 = 6;
 /// The agents.
-pub const AGENTS: u64 = 3;
+pub(crate) const AGENTS: u64 = 3;
 const DAYS: u32 = 3650;
 
 /// When the simulation begins: half-way, so that a clock may be years off and its node still be believed.
-pub const BEGIN: u64 = ISSUED + 5 * 365 * 86_400_000;
+pub(crate) const BEGIN: u64 = ISSUED + 5 * 365 * 86_400_000;
 
 /// The certificate authority and all that it issued.
-pub struct Credentials {
+pub(crate) struct Credentials {
     directory: tempfile::TempDir,
-    pub authorities: Arc<Authorities>,
-    pub signer: SigningMaterial,
+    pub(crate) authorities: Arc<Authorities>,
+    pub(crate) signer: SigningMaterial,
     signers: BTreeMap<u64, Arc<NodeSigner>>,
     chains: BTreeMap<String, Vec<Vec<u8>>>,
 }
 
-pub fn host(node: u64) -> String {
+pub(crate) fn host(node: u64) -> String {
     format!("n{node}")
 }
 
-pub fn agent_host(agent: u64) -> String {
+pub(crate) fn agent_host(agent: u64) -> String {
     format!("a{agent}")
 }
 
-pub fn device(agent: u64) -> DeviceId {
+pub(crate) fn device(agent: u64) -> DeviceId {
     DeviceId::from_bytes([0xd0 + u8::try_from(agent).unwrap(); 16])
 }
 
 impl Credentials {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let issued = Timestamp::from_millis(ISSUED);
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::init(&directory.path().join("pki"), CLUSTER, issued).unwrap();
-        let mut subjects = vec![("desk".to_owned(), Subject::Operator("desk".parse().unwrap()))];
+        let operator = || Subject::Operator("desk".parse().unwrap());
+        let mut subjects = vec![("desk".to_owned(), operator()), ("ops".to_owned(), operator())];
         subjects.extend((1..=AGENTS).map(|n| (agent_host(n), Subject::Agent(device(n)))));
         let mut chains = BTreeMap::new();
         for (host, subject) in subjects {
@@ -72,21 +73,21 @@ impl Credentials {
         Self { signer: pki.signer(issued).unwrap(), authorities, directory, signers, chains }
     }
 
-    pub fn root_key(&self) -> PathBuf {
+    pub(crate) fn root_key(&self) -> PathBuf {
         self.directory.path().join("root.key")
     }
 
     /// What a host would present in a handshake.
-    pub fn chain(&self, host: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn chain(&self, host: &str) -> Vec<Vec<u8>> {
         self.chains.get(host).cloned().unwrap_or_default()
     }
 
-    pub fn node_signer(&self, id: u64) -> Arc<NodeSigner> {
+    pub(crate) fn node_signer(&self, id: u64) -> Arc<NodeSigner> {
         Arc::clone(&self.signers[&id])
     }
 
     /// Files that a simulated node never reads: it has a dial instead.
-    pub fn no_files() -> PeerTls {
+    pub(crate) fn no_files() -> PeerTls {
         PeerTls { node_ca: PathBuf::new(), cert: PathBuf::new(), key: PathBuf::new() }
     }
 }

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use turmoil::Sim;
 
+use super::cluster::process;
 use super::credentials::host;
 use super::disks;
 use super::world::World;
@@ -24,17 +25,18 @@ enum Mend {
 }
 
 /// Breaks things.
-pub struct Nemesis {
+pub(crate) struct Nemesis {
     rng: StdRng,
     next: u64,
     mends: Vec<(u64, Mend)>,
-    pub faults: usize,
+    rotted: bool,
+    pub(crate) faults: usize,
 }
 
 impl Nemesis {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(7919).wrapping_add(17));
-        Self { rng, next: 1500, mends: Vec::new(), faults: 0 }
+        Self { rng, next: 1500, mends: Vec::new(), rotted: false, faults: 0 }
     }
 
     fn nodes(world: &World) -> Vec<u64> {
@@ -47,7 +49,7 @@ impl Nemesis {
     }
 
     /// Mends what is due, and breaks something now and then.
-    pub fn step(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+    pub(crate) fn step(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
         let now = world.millis();
         self.bury(sim, world);
         let due: Vec<usize> =
@@ -65,19 +67,34 @@ impl Nemesis {
 
     /// A process that ended by itself is stopped, and started again later.
     fn bury(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
-        let ended: Vec<(u64, String, bool)> = world
+        let ended: Vec<(u64, String, bool, bool)> = world
             .machines
             .lock()
             .iter_mut()
-            .filter_map(|(id, machine)| Some((*id, machine.ended.take()?, machine.may_end)))
+            .filter_map(|(id, machine)| {
+                Some((*id, machine.ended.take()?, machine.may_end, machine.rotten))
+            })
             .collect();
-        for (id, why, may_end) in ended {
-            if !may_end {
+        for (id, why, may_end, rotten) in ended {
+            if !may_end && !rotten {
                 world.violation(format!("n{id} ended for no reason: {why}"));
             }
             stop(sim, world, id, None);
+            if rotten && why.starts_with("refused") {
+                self.replace(sim, world, id);
+                continue;
+            }
             self.later(world, 100..1500, Mend::Start(id));
         }
+    }
+
+    /// A node whose disk is lost is replaced by a new one under a new id.
+    fn replace(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, old: u64) {
+        let new = world.machines.lock().keys().last().map_or(1, |last| last + 1);
+        world.note(format!("n{old} is to be replaced by n{new}"));
+        world.machines.lock().remove(&old);
+        *world.replace.lock() = Some((old, new));
+        add_machine(sim, world, new);
     }
 
     fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
@@ -101,13 +118,15 @@ impl Nemesis {
             Mend::Latency => sim.set_max_message_latency(std::time::Duration::from_millis(8)),
             Mend::Clock(id) => {
                 world.note(format!("clock of n{id} right"));
-                world.machines.lock()[&id].clock.set_wrong_by(0);
+                if let Some(machine) = world.machines.lock().get(&id) {
+                    machine.clock.set_wrong_by(0);
+                }
             }
         }
     }
 
     /// Mends everything at once.
-    pub fn heal(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+    pub(crate) fn heal(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
         for (_, mend) in std::mem::take(&mut self.mends) {
             Self::mend(sim, world, mend);
         }
@@ -115,7 +134,7 @@ impl Nemesis {
     }
 
     /// Starts again what ends after the healing: a fault may lie in wait in a disk.
-    pub fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+    pub(crate) fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
         self.bury(sim, world);
         let now = world.millis();
         let (due, rest) =
@@ -131,7 +150,7 @@ impl Nemesis {
         let all = Self::nodes(world);
         let up = Self::up(world);
         let Some(&victim) = up.get(self.rng.random_range(0..up.len().max(1))) else { return };
-        match self.rng.random_range(0..13) {
+        match self.rng.random_range(0..15) {
             0 | 1 => {
                 world.note(format!("n{victim} killed"));
                 stop(sim, world, victim, None);
@@ -162,15 +181,15 @@ impl Nemesis {
                 machine.may_end = true;
                 machine.disk.fail_sync(nth);
             }
-            _ => {
-                let (nth, bytes) =
-                    (self.rng.random_range(1..30), self.rng.random_range(0..2000));
+            12 => {
+                let (nth, bytes) = (self.rng.random_range(1..30), self.rng.random_range(0..2000));
                 world.note(format!("n{victim}: power goes in write {nth} after {bytes} bytes"));
                 let mut machines = world.machines.lock();
                 let machine = machines.get_mut(&victim).unwrap();
                 machine.may_end = true;
                 machine.disk.tear_write(nth, bytes);
             }
+            _ => self.rot(sim, world, victim),
         }
     }
 
@@ -219,10 +238,35 @@ impl Nemesis {
         world.machines.lock()[&victim].clock.set_wrong_by(by);
         self.later(world, 500..6000, Mend::Clock(victim));
     }
+
+    /// One disk a run rots at most: what two of three nodes lose may be lost for good.
+    fn rot(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, victim: u64) {
+        stop(sim, world, victim, None);
+        let log = self.rng.random_ratio(1, 2);
+        if !self.rotted {
+            let mut machines = world.machines.lock();
+            let machine = machines.get_mut(&victim).unwrap();
+            self.rotted = if log {
+                disks::rot_log(&machine.disk, &mut self.rng)
+            } else {
+                disks::rot_snapshot(&machine.disk, &mut self.rng)
+            };
+            machine.rotten = self.rotted;
+        }
+        world.note(format!("n{victim} stopped (rot: {}, in the log: {log})", self.rotted));
+        self.later(world, 20..600, Mend::Start(victim));
+    }
+}
+
+/// Makes a machine and starts its process.
+pub(crate) fn add_machine(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
+    world.add_machine(id);
+    let shared = Arc::clone(world);
+    sim.host(host(id), move || process(Arc::clone(&shared), id));
 }
 
 /// Ends a process. With `power`, the machine loses what was not synced.
-pub fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option<Survivors>) {
+pub(crate) fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option<Survivors>) {
     let (node, disk) = {
         let mut machines = world.machines.lock();
         let machine = machines.get_mut(&id).unwrap();
@@ -235,6 +279,7 @@ pub fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option<Surviv
         machine.disk = after.clone();
         machine.may_end = false;
         machine.ended = None;
+        machine.seen = None;
         (machine.node.take(), after)
     };
     sim.crash(host(id));
@@ -243,8 +288,8 @@ pub fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option<Surviv
 }
 
 /// Starts a process.
-pub fn start(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
-    if world.machines.lock()[&id].node.is_none() {
+pub(crate) fn start(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
+    if world.machines.lock().get(&id).is_some_and(|machine| machine.node.is_none()) {
         world.note(format!("n{id} started"));
         sim.bounce(host(id));
     }

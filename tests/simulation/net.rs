@@ -21,7 +21,7 @@ use turmoil::net::{TcpListener, TcpStream};
 use super::credentials::Credentials;
 
 /// A connection that somebody made to a simulated server.
-pub struct Conn {
+pub(crate) struct Conn {
     stream: TcpStream,
     peer: PeerCertificates,
 }
@@ -63,7 +63,7 @@ impl AsyncWrite for Conn {
 }
 
 /// The connections of a port.
-pub async fn incoming(
+pub(crate) async fn incoming(
     port: u16,
     credentials: Arc<Credentials>,
 ) -> io::Result<impl Stream<Item = io::Result<Conn>>> {
@@ -79,7 +79,7 @@ pub async fn incoming(
 }
 
 /// A channel that connects when it is used.
-pub fn channel(endpoint: &Endpoint, within: Duration) -> Channel {
+pub(crate) fn channel(endpoint: &Endpoint, within: Duration) -> Channel {
     endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| async move {
         let host = uri.host().unwrap_or_default().to_owned();
         let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or_default()));
@@ -89,7 +89,7 @@ pub fn channel(endpoint: &Endpoint, within: Duration) -> Channel {
 }
 
 /// How simulated nodes reach each other.
-pub struct SimDial;
+pub(crate) struct SimDial;
 
 impl Dial for SimDial {
     fn channel(

@@ -7,53 +7,51 @@ use holdfast::raft::{MemberReport, MemberRole};
 
 /// An escrow that was acknowledged.
 #[derive(Clone)]
-pub struct Escrowed {
-    pub protector: ProtectorId,
-    pub version: KeyVersion,
-    pub sealed: Sealed,
-    pub plaintext: String,
-    pub request_id: String,
-    pub audit: u64,
-    pub index: u64,
+pub(crate) struct Escrowed {
+    pub(crate) protector: ProtectorId,
+    pub(crate) version: KeyVersion,
+    pub(crate) sealed: Sealed,
+    pub(crate) plaintext: String,
+    pub(crate) request_id: String,
+    pub(crate) audit: u64,
+    pub(crate) index: u64,
 }
 
 /// A disclosure that was answered.
 #[derive(Clone)]
-pub struct Disclosed {
-    pub protector: ProtectorId,
-    pub request_id: String,
-    pub audit: u64,
-    pub index: u64,
+pub(crate) struct Disclosed {
+    pub(crate) protector: ProtectorId,
+    pub(crate) request_id: String,
+    pub(crate) audit: u64,
+    pub(crate) index: u64,
 }
 
 /// The memory of a run.
-pub struct Oracle {
+pub(crate) struct Oracle {
     hash: u64,
-    pub events: Vec<String>,
-    pub violations: Vec<String>,
+    pub(crate) events: Vec<String>,
+    pub(crate) violations: Vec<String>,
     echo: bool,
     leaders: BTreeMap<u64, u64>,
     states: BTreeMap<u64, ([u8; 32], u64)>,
     log: BTreeMap<u64, (u64, u64)>,
-    pub escrows: Vec<Escrowed>,
-    pub disclosures: Vec<Disclosed>,
+    pub(crate) escrows: Vec<Escrowed>,
+    pub(crate) disclosures: Vec<Disclosed>,
     /// Greatest log index of an acknowledged write.
-    pub newest: u64,
-    pub refused: u64,
-    pub unknown: u64,
+    pub(crate) newest: u64,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
 }
 
 /// FNV-1a, so that it is the same everywhere.
-pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-pub const HASH_BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
+pub(crate) const HASH_BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
 
 impl Oracle {
-    pub fn new(echo: bool) -> Self {
+    pub(crate) fn new(echo: bool) -> Self {
         Self {
             hash: HASH_BEGIN,
             events: Vec::new(),
@@ -70,7 +68,7 @@ impl Oracle {
         }
     }
 
-    pub fn note(&mut self, at: u64, what: &str) {
+    pub(crate) fn note(&mut self, at: u64, what: &str) {
         let line = format!("{at:>6} {what}");
         if self.echo {
             println!("{line}");
@@ -79,23 +77,23 @@ impl Oracle {
         self.events.push(line);
     }
 
-    pub fn violation(&mut self, at: u64, what: &str) {
+    pub(crate) fn violation(&mut self, at: u64, what: &str) {
         self.note(at, &format!("VIOLATION {what}"));
         self.violations.push(what.to_owned());
     }
 
     /// A number for the whole run.
-    pub fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
     /// How many terms had a leader that was seen.
-    pub fn terms(&self) -> usize {
+    pub(crate) fn terms(&self) -> usize {
         self.leaders.len()
     }
 
     /// What a node says of itself: one leader a term, and the same state at the same index.
-    pub fn look(&mut self, at: u64, id: u64, report: &MemberReport, leader: Option<NodeId>) {
+    pub(crate) fn look(&mut self, at: u64, id: u64, report: &MemberReport, leader: Option<NodeId>) {
         let leads = (report.role == MemberRole::Leader).then_some(id);
         for leader in leads.into_iter().chain(leader.map(NodeId::get)) {
             let known = self.leaders.get(&report.term).copied();
@@ -118,7 +116,7 @@ impl Oracle {
     }
 
     /// A committed entry as it lies on a node's disk: it is the same everywhere and for ever.
-    pub fn committed(&mut self, at: u64, id: u64, index: u64, entry: (u64, u64)) {
+    pub(crate) fn committed(&mut self, at: u64, id: u64, index: u64, entry: (u64, u64)) {
         let known = *self.log.entry(index).or_insert(entry);
         if known != entry {
             self.violation(at, &format!("n{id} holds another committed entry at {index}"));

@@ -4,37 +4,36 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
 use holdfast::state::query;
 use turmoil::{Builder, Sim};
 
-use super::cluster::process;
-use super::credentials::{AGENTS, agent_host, host};
+use super::credentials::{AGENTS, agent_host};
 use super::disks;
-use super::nemesis::Nemesis;
+use super::nemesis::{Nemesis, add_machine};
+use super::operator;
 use super::workload;
 use super::world::World;
 
 /// How long things go wrong.
-const FAULTS: u64 = 15_000;
+const FAULTS: u64 = 8_000;
 /// How long callers go on after everything is mended.
-const CALM: u64 = 3_000;
+const CALM: u64 = 1_000;
 /// How long the nodes may take to be level after that.
 const LEVEL: u64 = 30_000;
 /// How long a write may take to be acknowledged after everything is mended.
 const FIRST_WRITE: u64 = 10_000;
 
 /// What came of it.
-pub struct Report {
-    pub hash: u64,
-    pub violations: Vec<String>,
-    pub events: Vec<String>,
-    pub summary: String,
-    pub simulated: Duration,
-    pub wall: Duration,
+pub(crate) struct Report {
+    pub(crate) hash: u64,
+    pub(crate) violations: Vec<String>,
+    pub(crate) events: Vec<String>,
+    pub(crate) summary: String,
+    pub(crate) simulated: Duration,
+    pub(crate) wall: Duration,
 }
 
-pub fn run(seed: u64, echo: bool) -> Report {
+pub(crate) fn run(seed: u64, echo: bool) -> Report {
     let began = Instant::now();
     holdfast::turns::simulate(seed);
     let world = World::new(seed, echo);
@@ -54,6 +53,7 @@ pub fn run(seed: u64, echo: bool) -> Report {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }
     sim.client("desk", workload::desk(Arc::clone(&world)));
+    sim.client("ops", operator::operator(Arc::clone(&world)));
     let mut nemesis = Nemesis::new(seed);
     drive(&mut sim, &world, &mut nemesis);
     let ids: Vec<u64> = world.machines.lock().keys().copied().collect();
@@ -82,12 +82,6 @@ pub fn run(seed: u64, echo: bool) -> Report {
     }
 }
 
-fn add_machine(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
-    world.add_machine(id);
-    let shared = Arc::clone(world);
-    sim.host(host(id), move || process(Arc::clone(&shared), id));
-}
-
 /// One step of the whole simulation. False once all callers are done or something is wrong.
 fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
     let done = match sim.step() {
@@ -98,22 +92,7 @@ fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
         }
     };
     world.set_millis(u64::try_from(sim.elapsed().as_millis()).unwrap());
-    look(world);
     !done && world.oracle.lock().violations.is_empty()
-}
-
-/// Asks every node what it says of itself, without any message.
-fn look(world: &World) {
-    let machines = world.machines.lock();
-    let at = world.millis();
-    for (id, machine) in machines.iter() {
-        let Some(node) = &machine.node else { continue };
-        let Some(view) = node.statuses(false).now_or_never() else { continue };
-        let own = view.members.iter().find(|status| status.member.id.get() == *id);
-        if let Some(Ok(report)) = own.map(|status| &status.answer) {
-            world.oracle.lock().look(at, *id, report, view.leader);
-        }
-    }
 }
 
 fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
@@ -161,15 +140,19 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
 
 /// Whether all members run and have applied the same.
 fn is_level(world: &World) -> bool {
+    if world.replace.lock().is_some() {
+        return false;
+    }
     let machines = world.machines.lock();
     let mut applied = Vec::new();
     for machine in machines.values() {
-        let Some(node) = &machine.node else { return false };
-        let metrics = node.metrics();
-        if metrics.leader == 0 || metrics.last_log_index != metrics.applied_index {
+        let Some((last, index)) = machine.seen.filter(|_| machine.node.is_some()) else {
+            return false;
+        };
+        if last != index {
             return false;
         }
-        applied.push(metrics.applied_index);
+        applied.push(index);
     }
     applied.windows(2).all(|pair| pair[0] == pair[1])
 }

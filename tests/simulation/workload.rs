@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast::client::ChainVerifier;
 use holdfast::crypto::{Binding, EscrowPublicKey, Part, seal};
 use holdfast::domain::{
-    Epoch, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey, RequestId, Role, Sealed, VolumeId,
+    Epoch, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey, RequestId, Sealed, VolumeId,
 };
 use holdfast_proto::v1;
-use holdfast_proto::v1::admin_service_client::AdminServiceClient;
 use holdfast_proto::v1::audit_service_client::AuditServiceClient;
-use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::escrow_service_client::EscrowServiceClient;
 use holdfast_proto::v1::recovery_service_client::RecoveryServiceClient;
 use rand::rngs::StdRng;
@@ -24,24 +21,24 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
-use super::cluster::{CLIENT_PORT, PEER_PORT};
+use super::cluster::CLIENT_PORT;
 use super::credentials::{CLUSTER, device, host};
 use super::net::channel;
 use super::oracle::{Disclosed, Escrowed};
 use super::world::World;
 
 /// How long a call may take before its outcome counts as unknown.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// Volumes of each device.
 const VOLUMES: u8 = 2;
 /// Below the quota of one requester.
 const MOST_DISCLOSURES: usize = 150;
 
 /// Somebody who calls the servers.
-pub struct Caller {
-    pub world: Arc<World>,
+pub(crate) struct Caller {
+    pub(crate) world: Arc<World>,
     name: String,
-    pub rng: StdRng,
+    pub(crate) rng: StdRng,
     channels: BTreeMap<u64, Channel>,
 }
 
@@ -50,13 +47,13 @@ fn id16(rng: &mut StdRng) -> [u8; 16] {
 }
 
 impl Caller {
-    pub fn new(world: &Arc<World>, name: &str, number: u64) -> Self {
+    pub(crate) fn new(world: &Arc<World>, name: &str, number: u64) -> Self {
         let seed = world.seed.wrapping_mul(1009).wrapping_add(number);
         let rng = StdRng::seed_from_u64(seed);
         Self { world: Arc::clone(world), name: name.to_owned(), rng, channels: BTreeMap::new() }
     }
 
-    pub fn channel(&mut self, node: u64) -> Channel {
+    pub(crate) fn channel(&mut self, node: u64) -> Channel {
         let made = || {
             let endpoint = Endpoint::from_shared(format!("http://{}:{CLIENT_PORT}", host(node)))
                 .unwrap()
@@ -68,17 +65,17 @@ impl Caller {
         self.channels.entry(node).or_insert_with(made).clone()
     }
 
-    fn any_node(&mut self) -> u64 {
+    pub(crate) fn any_node(&mut self) -> u64 {
         let nodes: Vec<u64> = self.world.machines.lock().keys().copied().collect();
         nodes[self.rng.random_range(0..nodes.len())]
     }
 
-    pub fn request_id(&mut self) -> String {
+    pub(crate) fn request_id(&mut self) -> String {
         RequestId::from_bytes(id16(&mut self.rng)).to_string()
     }
 
     /// Asks one node after another until one gives an answer that counts; nothing once the run is over.
-    async fn until_answered<T, F>(
+    pub(crate) async fn until_answered<T, F>(
         &mut self,
         what: &str,
         call: impl Fn(Channel) -> F,
@@ -122,58 +119,8 @@ impl Caller {
     }
 }
 
-/// Makes the cluster of the first three nodes, and gives the help desk all its roles.
-pub async fn make_cluster(desk: &mut Caller) {
-    let nodes = (1..=3)
-        .map(|id| v1::NodeSpec {
-            node_id: id,
-            peer_address: format!("{}:{PEER_PORT}", host(id)),
-            client_address: format!("{}:{CLIENT_PORT}", host(id)),
-        })
-        .collect();
-    let signer = &desk.world.credentials.signer;
-    let init = v1::InitClusterRequest {
-        nodes,
-        first_administrator: "desk".to_owned(),
-        signer_chain: signer.chain.clone(),
-        signer_private_key: Bytes::copy_from_slice(signer.private_key.expose_secret()),
-        request_id: desk.request_id(),
-    };
-    loop {
-        let mut client = ClusterServiceClient::new(desk.channel(1));
-        match timeout(Duration::from_secs(30), client.init_cluster(init.clone())).await {
-            Ok(Ok(_)) => break,
-            Ok(Err(status)) if status.message().contains("already") => break,
-            other => desk.world.note(format!("not made yet: {}", code(&other))),
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-    for (number, _) in Role::ALL.iter().enumerate() {
-        let grant = v1::GrantRoleRequest {
-            request_id: desk.request_id(),
-            operator: "desk".to_owned(),
-            role: i32::try_from(number + 1).unwrap(),
-        };
-        let granting = desk.until_answered("grant", |channel| {
-            let grant = grant.clone();
-            async move { AdminServiceClient::new(channel).grant_role(grant).await }
-        });
-        granting.await;
-    }
-    desk.world.note("the cluster is made");
-    desk.world.ready.store(true, Ordering::Relaxed);
-}
-
-fn code<T>(answer: &Result<Result<T, Status>, tokio::time::error::Elapsed>) -> String {
-    match answer {
-        Ok(Ok(_)) => "ok".to_owned(),
-        Ok(Err(status)) => format!("{:?} {}", status.code(), status.message()),
-        Err(_) => "no answer".to_owned(),
-    }
-}
-
 /// An agent: escrows one key version after another.
-pub async fn agent(world: Arc<World>, number: u64) -> turmoil::Result {
+pub(crate) async fn agent(world: Arc<World>, number: u64) -> turmoil::Result {
     let mut agent = Caller::new(&world, &format!("a{number}"), number);
     while !World::is(&world.ready) {
         sleep(Duration::from_millis(50)).await;
@@ -271,17 +218,16 @@ async fn escrow(
 }
 
 /// The help desk: discloses keys that were acknowledged, and at the end looks whether everything is there.
-pub async fn desk(world: Arc<World>) -> turmoil::Result {
+pub(crate) async fn desk(world: Arc<World>) -> turmoil::Result {
     let mut desk = Caller::new(&world, "desk", 100);
-    make_cluster(&mut desk).await;
+    while !World::is(&world.ready) {
+        sleep(Duration::from_millis(50)).await;
+    }
     while !World::is(&world.stopping) {
         let pause = desk.rng.random_range(50..300);
         sleep(Duration::from_millis(pause)).await;
         if !disclose(&mut desk).await {
             break;
-        }
-        if desk.rng.random_ratio(1, 12) {
-            transfer(&mut desk).await;
         }
     }
     while !World::is(&world.level) {
@@ -298,17 +244,6 @@ pub async fn desk(world: Arc<World>) -> turmoil::Result {
         audit(&mut desk, node).await;
     }
     Ok(())
-}
-
-/// Leadership is handed on now and then. Whether that works out is of no account.
-async fn transfer(desk: &mut Caller) {
-    let node = desk.any_node();
-    let request =
-        v1::TransferLeadershipRequest { request_id: desk.request_id(), ..Default::default() };
-    let mut client = ClusterServiceClient::new(desk.channel(node));
-    let answer = timeout(PATIENCE, client.transfer_leadership(request)).await;
-    let done = matches!(answer, Ok(Ok(_)));
-    desk.world.note(format!("transfer by n{node}: {done}"));
 }
 
 async fn disclose(desk: &mut Caller) -> bool {
@@ -340,7 +275,8 @@ async fn disclose(desk: &mut Caller) -> bool {
         desk.world.violation(format!("n{node} disclosed another key at {index}"));
     }
     if index <= newest {
-        desk.world.violation(format!("disclosed at {index}, before {newest}, which was done before"));
+        desk.world
+            .violation(format!("disclosed at {index}, before {newest}, which was done before"));
     }
     let mut oracle = desk.world.oracle.lock();
     oracle.newest = oracle.newest.max(index);
@@ -373,9 +309,10 @@ async fn audit(desk: &mut Caller, node: u64) {
         }
         Ok::<_, Status>(())
     };
-    if let Err(status) = timeout(Duration::from_secs(20), reading).await.unwrap_or_else(|_| {
-        Err(Status::deadline_exceeded("the audit chain was not read in time"))
-    }) {
+    if let Err(status) = timeout(Duration::from_secs(20), reading)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the audit chain was not read in time")))
+    {
         desk.world.violation(format!("audit at n{node}: {status}"));
         return;
     }
@@ -394,7 +331,8 @@ async fn audit(desk: &mut Caller, node: u64) {
                 && record.position.is_some_and(|at| at.index <= index)
         });
         if !fits {
-            desk.world.violation(format!("n{node} has no audit record of what was done at {index}"));
+            desk.world
+                .violation(format!("n{node} has no audit record of what was done at {index}"));
         }
     }
     desk.world.note(format!("n{node} has {} audit records", records.len()));

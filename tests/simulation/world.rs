@@ -14,27 +14,29 @@ use super::credentials::{BEGIN, Credentials};
 use super::oracle::Oracle;
 
 /// A machine.
-pub struct Machine {
-    pub disk: SimFs,
-    pub clock: Arc<SimClock>,
+pub(crate) struct Machine {
+    pub(crate) disk: SimFs,
+    pub(crate) clock: Arc<SimClock>,
     /// The node, while its process runs.
-    pub node: Option<Arc<Node<SimFs>>>,
+    pub(crate) node: Option<Arc<Node<SimFs>>>,
+    /// Last entry in its log, and the last that it applied, when its node knows a leader.
+    pub(crate) seen: Option<(u64, u64)>,
     /// Why its process ended by itself.
-    pub ended: Option<String>,
-    /// Whether the disk was tampered with: then the node may refuse to start.
-    pub rotten: bool,
+    pub(crate) ended: Option<String>,
+    /// Whether a bit of the disk has rotted: then the node may end, and refuse to start.
+    pub(crate) rotten: bool,
     /// Whether the process may end by itself now.
-    pub may_end: bool,
+    pub(crate) may_end: bool,
 }
 
 /// A clock that can be wrong.
-pub struct SimClock {
+pub(crate) struct SimClock {
     elapsed: Arc<AtomicU64>,
     wrong_by: AtomicI64,
 }
 
 impl SimClock {
-    pub fn set_wrong_by(&self, millis: i64) {
+    pub(crate) fn set_wrong_by(&self, millis: i64) {
         self.wrong_by.store(millis, Ordering::Relaxed);
     }
 }
@@ -47,24 +49,24 @@ impl Clock for SimClock {
 }
 
 /// One simulation.
-pub struct World {
-    pub seed: u64,
-    pub credentials: Arc<Credentials>,
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) credentials: Arc<Credentials>,
     elapsed: Arc<AtomicU64>,
-    pub machines: Mutex<BTreeMap<u64, Machine>>,
-    pub oracle: Mutex<Oracle>,
+    pub(crate) machines: Mutex<BTreeMap<u64, Machine>>,
+    pub(crate) oracle: Mutex<Oracle>,
     /// The cluster is made.
-    pub ready: AtomicBool,
+    pub(crate) ready: AtomicBool,
     /// Nobody is to write any more.
-    pub stopping: AtomicBool,
+    pub(crate) stopping: AtomicBool,
     /// Everything is level: the last checks may begin.
-    pub level: AtomicBool,
+    pub(crate) level: AtomicBool,
     /// A member to be replaced, and the one that takes its place.
-    pub replace: Mutex<Option<(u64, u64)>>,
+    pub(crate) replace: Mutex<Option<(u64, u64)>>,
 }
 
 impl World {
-    pub fn new(seed: u64, echo: bool) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, echo: bool) -> Arc<Self> {
         Arc::new(Self {
             seed,
             credentials: Arc::new(Credentials::new()),
@@ -78,12 +80,13 @@ impl World {
         })
     }
 
-    pub fn add_machine(&self, id: u64) {
+    pub(crate) fn add_machine(&self, id: u64) {
         let clock = SimClock { elapsed: Arc::clone(&self.elapsed), wrong_by: AtomicI64::new(0) };
         let machine = Machine {
             disk: SimFs::new(),
             clock: Arc::new(clock),
             node: None,
+            seen: None,
             ended: None,
             rotten: false,
             may_end: false,
@@ -92,27 +95,27 @@ impl World {
     }
 
     /// Milliseconds since the beginning.
-    pub fn millis(&self) -> u64 {
+    pub(crate) fn millis(&self) -> u64 {
         self.elapsed.load(Ordering::Relaxed)
     }
 
-    pub fn set_millis(&self, millis: u64) {
+    pub(crate) fn set_millis(&self, millis: u64) {
         self.elapsed.store(millis, Ordering::Relaxed);
     }
 
     /// Notes an event of the run.
-    pub fn note(&self, what: impl AsRef<str>) {
+    pub(crate) fn note(&self, what: impl AsRef<str>) {
         let at = self.millis();
         self.oracle.lock().note(at, what.as_ref());
     }
 
     /// Notes what must never be.
-    pub fn violation(&self, what: impl AsRef<str>) {
+    pub(crate) fn violation(&self, what: impl AsRef<str>) {
         let at = self.millis();
         self.oracle.lock().violation(at, what.as_ref());
     }
 
-    pub fn is(flag: &AtomicBool) -> bool {
+    pub(crate) fn is(flag: &AtomicBool) -> bool {
         flag.load(Ordering::Relaxed)
     }
 }
