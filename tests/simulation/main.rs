@@ -2,8 +2,9 @@
 //! network and simulated disks, with faults drawn from a seed. The same seed gives the same run.
 //!
 //! One seed a process, since some of what is drawn is drawn for the process. `HOLDFAST_SIM_SEED=7 cargo test --test
-//! simulation -- --ignored --exact one_seed --nocapture` repeats one; `HOLDFAST_SIM_SEEDS=0..1000` and
-//! `HOLDFAST_SIM_JOBS=2` make `many_seeds` run others than those of every day. See docs/simulation.md.
+//! simulation -- --ignored --exact seeds::one_seed --nocapture` repeats one; `HOLDFAST_SIM_SEEDS=0..1000` and
+//! `HOLDFAST_SIM_JOBS=2` make
+//! `nothing_that_was_promised_breaks_under_many_seeds` run others than those of every day. See docs/simulation.md.
 
 #![allow(
     clippy::unwrap_used,

@@ -10,8 +10,8 @@ const SEED: &str = "HOLDFAST_SIM_SEED";
 const SEEDS: &str = "HOLDFAST_SIM_SEEDS";
 const JOBS: &str = "HOLDFAST_SIM_JOBS";
 const ECHO: &str = "HOLDFAST_SIM_ECHO";
-/// What `cargo test` runs every day.
-const DAILY: std::ops::Range<u64> = 0..24;
+/// What `cargo test` runs every day: some 5 s of processor time each, unoptimised.
+const DAILY: std::ops::Range<u64> = 3..13;
 
 /// Runs a seed in a process of its own; what it printed in one line, and whether all was well.
 fn child(seed: u64) -> (String, bool) {
@@ -73,6 +73,13 @@ fn the_same_seed_gives_the_same_run() {
     let first = hash(child(1));
     assert_eq!(first, hash(child(1)));
     assert_ne!(first, hash(child(2)));
+}
+
+#[test]
+fn a_node_is_believed_again_when_its_wrong_clock_was_set_right() {
+    // n3 was ten years ahead while the others connected to it: what it thought of their certificates stuck to the connections.
+    let (line, well) = child(14);
+    assert!(well, "{line}");
 }
 
 #[test]
