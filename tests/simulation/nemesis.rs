@@ -274,6 +274,7 @@ pub(crate) fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option
             Some(survivors) => machine.disk.crash(survivors),
             None => machine.disk.restart(),
         };
+        after.lying_sync(world.lying_disks);
         // What still runs must not write to the disk of its successor.
         machine.disk.power_cut();
         machine.disk = after.clone();

@@ -51,6 +51,8 @@ impl Clock for SimClock {
 /// One simulation.
 pub(crate) struct World {
     pub(crate) seed: u64,
+    /// A planted fault, to see the simulation fail: no disk keeps what it was told to sync.
+    pub(crate) lying_disks: bool,
     pub(crate) credentials: Arc<Credentials>,
     elapsed: Arc<AtomicU64>,
     pub(crate) machines: Mutex<BTreeMap<u64, Machine>>,
@@ -69,6 +71,7 @@ impl World {
     pub(crate) fn new(seed: u64, echo: bool) -> Arc<Self> {
         Arc::new(Self {
             seed,
+            lying_disks: std::env::var("HOLDFAST_SIM_PLANT").is_ok_and(|plant| plant == "no-fsync"),
             credentials: Arc::new(Credentials::new()),
             elapsed: Arc::default(),
             machines: Mutex::default(),
@@ -91,6 +94,7 @@ impl World {
             rotten: false,
             may_end: false,
         };
+        machine.disk.lying_sync(self.lying_disks);
         self.machines.lock().insert(id, machine);
     }
 
