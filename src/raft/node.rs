@@ -131,6 +131,18 @@ fn storage_options(
     (wal, view)
 }
 
+fn peers(
+    identity: Identity,
+    options: &NodeOptions,
+    simulated: Option<Arc<dyn Dial>>,
+) -> Result<Arc<Peers>, StartError> {
+    let dial = match simulated {
+        None => Arc::new(TlsDial::new(identity, &options.tls)?),
+        Some(dial) => dial,
+    };
+    Ok(Arc::new(Peers::new(identity, dial)))
+}
+
 fn raft_config(times: &RaftTimes, sizes: &StorageSizes) -> Result<Arc<Config>, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
@@ -209,16 +221,12 @@ impl<F: Fs> Node<F> {
             committed: wal.committed(),
         };
         let view = match &simulated {
-            None => recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?,
-            Some(_) => recovery::open_view_in_memory(view_options, bounds, &snapshots)?,
+            None => recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots),
+            Some(_) => recovery::open_view_in_memory(view_options, bounds, &snapshots),
         };
-        let view = Arc::new(view);
+        let view = Arc::new(view?);
         let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
-        let dial = match simulated {
-            None => Arc::new(TlsDial::new(identity, &options.tls)?),
-            Some(dial) => dial,
-        };
-        let peers = Arc::new(Peers::new(identity, dial));
+        let peers = peers(identity, &options, simulated)?;
         let network = Network::<F>::new(peers.clone());
         let config = raft_config(&options.times, &options.sizes)?;
         let raft =
