@@ -11,7 +11,7 @@
 //! domain <- state <- storage <- raft <- service <- grpc <- server <- bin
 //! domain <- crypto, auth <- service
 //! domain, crypto, proto <- client <- cli <- bin
-//! leaves: fs, clock, tls, telemetry
+//! leaves: fs, clock, tls, telemetry, turns
 //! ```
 //!
 //! - [`domain`]: the vocabulary. Pure: no I/O, no clock, no async.
@@ -33,6 +33,7 @@ pub mod domain;
 pub mod fs;
 pub mod telemetry;
 pub mod tls;
+pub mod turns;
 
 #[cfg(feature = "server")]
 pub mod auth;

@@ -12,7 +12,7 @@
 use std::path::Path;
 
 /// Layers that all may know.
-const LEAVES: [&str; 4] = ["fs", "clock", "tls", "telemetry"];
+const LEAVES: [&str; 5] = ["fs", "clock", "tls", "telemetry", "turns"];
 
 /// For each layer, the layers of this crate that it may name besides the leaves.
 const MAY_KNOW: &[(&str, &[&str])] = &[
@@ -20,6 +20,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("fs", &[]),
     ("clock", &["domain"]),
     ("telemetry", &[]),
+    ("turns", &[]),
     ("state", &["domain"]),
     ("crypto", &["domain"]),
     ("tls", &["domain", "crypto"]),
@@ -107,6 +108,20 @@ fn only_the_consensus_layer_names_openraft() {
     for path in files.iter().filter(|path| !path.starts_with(source.join("raft"))) {
         let text = std::fs::read_to_string(path).unwrap();
         assert!(!text.contains("openraft::"), "{} names openraft", path.display());
+    }
+}
+
+#[test]
+fn nothing_in_the_product_is_a_simulation() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for call in ["::start_simulated(", "::simulate("] {
+            assert!(!product.contains(call), "{} calls {call}", path.display());
+        }
     }
 }
 

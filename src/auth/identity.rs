@@ -139,9 +139,7 @@ pub fn identify_once(
     cluster: ClusterId,
     now: Timestamp,
 ) -> Result<Arc<Caller>, IdentityError> {
-    let fresh = || identify(peer, authorities, cluster, now).map(Arc::new);
-    // The memo is this function's alone; should anybody else have used it, nothing is remembered and all is still checked.
-    let caller = peer.memo(fresh).unwrap_or_else(fresh)?;
+    let caller = peer.memo(|| identify(peer, authorities, cluster, now).map(Arc::new))?;
     caller.check_valid(now)?;
     Ok(caller)
 }

@@ -223,7 +223,7 @@ fn request_id(request: &Request<Body>) -> HeaderValue {
     };
     match request.headers().get(REQUEST_ID).filter(plain) {
         Some(value) => value.clone(),
-        None => HeaderValue::from_str(&uuid::Uuid::new_v4().to_string())
+        None => HeaderValue::from_str(&crate::turns::draw_uuid().to_string())
             .unwrap_or(HeaderValue::from_static("none")),
     }
 }

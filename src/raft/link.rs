@@ -223,6 +223,9 @@ impl<F: Fs> LeaderLink<F> {
         let deadline = Instant::now() + within;
         let mut in_doubt = false;
         loop {
+            // What is known now is no news: without that a proposal without a leader would try again without a pause.
+            let mut news = self.raft.server_metrics();
+            news.borrow_and_update();
             let leader = self.leader_id();
             tokio::select! {
                 biased;
@@ -239,7 +242,6 @@ impl<F: Fs> LeaderLink<F> {
                 return Ok(Ending::TooLate { in_doubt });
             }
             // Either there is news of a leader, or it is time to try again: both go on.
-            let mut news = self.raft.server_metrics();
             drop(tokio::time::timeout(LEADER_NEWS, news.changed()).await);
         }
     }

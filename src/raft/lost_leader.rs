@@ -6,13 +6,13 @@
 //! anybody. Nothing rests on the lease: reads are confirmed by a quorum each time (ReadIndex), and votes are counted as
 //! ever. A host that dies without a word is still noticed by its silence.
 
+use std::future::Future;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use tokio::net::TcpStream;
 
 use super::node::Node;
 use super::types::{TypeConfig, Vote};
@@ -63,7 +63,7 @@ async fn look<F: Fs>(node: &Node<F>) {
     let Some(suspect) = suspect(node) else { return };
     let before = node.0.heard_ms.load(Ordering::Relaxed);
     let heard = || node.ending() || node.0.heard_ms.load(Ordering::Relaxed) > before;
-    if refuses(&suspect.address, heard).await {
+    if refuses(|| node.0.link.peers.knock(&suspect.address), heard).await {
         replace(node, &suspect).await;
     }
 }
@@ -86,13 +86,16 @@ fn suspect<F: Fs>(node: &Node<F>) -> Option<Suspect> {
     })
 }
 
-/// Whether nobody listens at an address: its host says so itself. The tries end when the leader is heard again.
-async fn refuses(address: &str, heard: impl Fn() -> bool) -> bool {
+/// Whether nobody listens at a door: its host says so itself. The tries end when the leader is heard again.
+async fn refuses<T>(knock: impl Fn() -> T, heard: impl Fn() -> bool) -> bool
+where
+    T: Future<Output = io::Result<()>>,
+{
     for pause in PAUSES_MS {
-        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+        match tokio::time::timeout(CONNECT, knock()).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return true,
             // Its listener may be closed last, and resets those that wait at it.
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
             Ok(Err(_)) | Err(_) => return false,
         }
@@ -126,16 +129,21 @@ async fn replace<F: Fs>(node: &Node<F>, suspect: &Suspect) {
 
 #[cfg(test)]
 mod tests {
+    use futures::TryFutureExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn a_port_is_closed_only_if_its_host_refuses_connections() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        assert!(!refuses(&address, || true).await);
+        let knock = |address: String| async move {
+            tokio::net::TcpStream::connect(address).await.map(drop)
+        };
+        assert!(!refuses(|| knock(address.clone()), || true).await);
         drop(listener);
-        assert!(refuses(&address, || false).await);
-        assert!(!refuses("no.such.host.invalid:1", || false).await);
+        assert!(refuses(|| knock(address.clone()), || false).await);
+        assert!(!refuses(|| knock("no.such.host.invalid:1".to_owned()), || false).await);
     }
 
     #[tokio::test]
@@ -152,6 +160,6 @@ mod tests {
             }
             false
         };
-        assert!(refuses(&address, heard).await);
+        assert!(refuses(|| tokio::net::TcpStream::connect(&address).map_ok(drop), heard).await);
     }
 }

@@ -139,7 +139,7 @@ impl<F: Fs> StateMachine<F> {
             return Ok(());
         }
         let view = self.applied.view.clone();
-        tokio::task::spawn_blocking(move || view.wait_for_room())
+        crate::turns::blocking(move || view.wait_for_room())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)
@@ -216,7 +216,7 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
         snapshot: SnapshotFile<F>,
     ) -> Result<(), io::Error> {
         let (view, snapshots) = (self.applied.view.clone(), self.snapshots.clone());
-        tokio::task::spawn_blocking(move || snapshots.install(&snapshot, &view))
+        crate::turns::blocking(move || snapshots.install(&snapshot, &view))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
@@ -259,7 +259,7 @@ impl<F: Fs> RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder<F> {
             Self::Ready(file) => file.clone(),
             Self::Build(view, snapshots) => {
                 let (view, snapshots) = (view.clone(), snapshots.clone());
-                tokio::task::spawn_blocking(move || snapshots.build(&view))
+                crate::turns::blocking(move || snapshots.build(&view))
                     .await
                     .map_err(io::Error::other)?
                     .map_err(io::Error::other)?

@@ -6,6 +6,7 @@ mod api;
 mod barrier;
 mod compare;
 mod contact;
+mod dial;
 mod forward;
 #[cfg(test)]
 mod hostile;
@@ -18,6 +19,7 @@ mod network;
 mod node;
 pub mod peer;
 mod peers;
+mod runtime;
 mod shut_out;
 mod snapshots;
 mod status;
@@ -31,6 +33,7 @@ pub use api::{
     ClusterView, Freshness, Hello, Member, MemberReport, MemberRole, MemberStatus, NodeMetrics,
     NodeOptions, PeerTls, RaftError, RaftTimes, Refusal, StorageSizes,
 };
+pub use dial::Dial;
 pub use node::{Node, StartError};
 pub use peers::Identity;
 

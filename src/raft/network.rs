@@ -323,7 +323,7 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         let file = snapshot.snapshot;
         let header = snapshot_header_to_wire(&vote, &snapshot.meta, file.bytes());
         let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
-        let reader = tokio::task::spawn_blocking(move || send_chunks(&file, header, &sender));
+        let reader = tokio::spawn(send_chunks(file, header, sender));
         let call = client.install_snapshot(tokio_stream::wrappers::ReceiverStream::new(chunks));
         let response = tokio::select! {
             closed = cancel => return Err(closed.into()),
@@ -364,10 +364,10 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
 }
 
 /// Reads a snapshot file and hands its pieces to the network.
-fn send_chunks<F: Fs>(
-    file: &SnapshotFile<F>,
+async fn send_chunks<F: Fs>(
+    file: SnapshotFile<F>,
     header: pb::SnapshotHeader,
-    sender: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
+    sender: tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
 ) -> std::io::Result<()> {
     let size = file.bytes();
     let mut header = Some(header);
@@ -375,7 +375,10 @@ fn send_chunks<F: Fs>(
     loop {
         let length =
             CHUNK_BYTES.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(CHUNK_BYTES));
-        let data = file.read_chunk(offset, length)?;
+        let from = file.clone();
+        let data = crate::turns::blocking(move || from.read_chunk(offset, length))
+            .await
+            .map_err(std::io::Error::other)??;
         let next = offset.saturating_add(data.len() as u64);
         let chunk = pb::SnapshotChunk {
             header: header.take(),
@@ -385,7 +388,7 @@ fn send_chunks<F: Fs>(
         };
         let done = chunk.done;
         // The receiver is gone when the call was cancelled; then nothing is left to do.
-        if sender.blocking_send(chunk).is_err() || done {
+        if sender.send(chunk).await.is_err() || done {
             return Ok(());
         }
         offset = next;

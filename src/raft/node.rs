@@ -16,6 +16,7 @@ use super::api::{
 };
 use super::barrier::Barrier;
 use super::contact;
+use super::dial::{Dial, TlsDial};
 use super::link::LeaderLink;
 use super::log_store::LogStore;
 use super::machine::{AppliedState, StateMachine};
@@ -109,13 +110,17 @@ fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn storage_options(sizes: &StorageSizes, joined: bool) -> (WalOptions, ViewOptions) {
+fn storage_options(
+    sizes: &StorageSizes,
+    joined: bool,
+    simulated: bool,
+) -> (WalOptions, ViewOptions) {
     let wal = WalOptions {
         segment_bytes: sizes.wal_segment_bytes,
         cache_bytes: in_memory(sizes.wal_cache_bytes),
         // I7: whoever has taken part has a log.
         must_exist: joined,
-        ..WalOptions::default()
+        inline: simulated,
     };
     let view = ViewOptions {
         overlay_bytes: in_memory(sizes.overlay_bytes),
@@ -124,6 +129,18 @@ fn storage_options(sizes: &StorageSizes, joined: bool) -> (WalOptions, ViewOptio
         ..ViewOptions::default()
     };
     (wal, view)
+}
+
+fn peers(
+    identity: Identity,
+    options: &NodeOptions,
+    simulated: Option<Arc<dyn Dial>>,
+) -> Result<Arc<Peers>, StartError> {
+    let dial = match simulated {
+        None => Arc::new(TlsDial::new(identity, &options.tls)?),
+        Some(dial) => dial,
+    };
+    Ok(Arc::new(Peers::new(identity, dial)))
 }
 
 fn raft_config(times: &RaftTimes, sizes: &StorageSizes) -> Result<Arc<Config>, StartError> {
@@ -159,12 +176,39 @@ impl<F: Fs> Node<F> {
         options: NodeOptions,
         clock: SharedClock,
     ) -> Result<Self, StartError> {
+        Self::start_with(fs, options, clock, None).await
+    }
+
+    /// The same within a simulation: the node reaches the others as `dial` does. Its log is written in turn, and its view is
+    /// in memory, so that each start rebuilds it from snapshot and log.
+    ///
+    /// # Errors
+    /// As [`Node::start`]; and on a thread that is no simulation's ([`crate::turns`]).
+    pub async fn start_simulated(
+        fs: F,
+        options: NodeOptions,
+        clock: SharedClock,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, StartError> {
+        if !crate::turns::simulated() {
+            return Err(StartError::Raft("this is no simulation".to_owned()));
+        }
+        Self::start_with(fs, options, clock, Some(dial)).await
+    }
+
+    async fn start_with(
+        fs: F,
+        options: NodeOptions,
+        clock: SharedClock,
+        simulated: Option<Arc<dyn Dial>>,
+    ) -> Result<Self, StartError> {
         let expected = ExpectedIdentity { cluster: options.cluster, node: options.id };
         let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
         let joined = data_dir.joined()?;
-        let (wal_options, view_options) = storage_options(&options.sizes, joined);
+        let (wal_options, view_options) =
+            storage_options(&options.sizes, joined, simulated.is_some());
         let wal = match Wal::open(fs.clone(), &data_dir.wal(), wal_options) {
             Err(WalError::Gone { .. }) => return Err(StartError::LogLost(options.id)),
             opened => opened?,
@@ -176,10 +220,13 @@ impl<F: Fs> Node<F> {
             last: wal.last(),
             committed: wal.committed(),
         };
-        let view =
-            Arc::new(recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots)?);
+        let view = match &simulated {
+            None => recovery::open_view(&data_dir.view(), view_options, bounds, &snapshots),
+            Some(_) => recovery::open_view_in_memory(view_options, bounds, &snapshots),
+        };
+        let view = Arc::new(view?);
         let (machine, applied) = StateMachine::open(view, snapshots.clone(), &wal)?;
-        let peers = Arc::new(Peers::new(identity, &options.tls)?);
+        let peers = peers(identity, &options, simulated)?;
         let network = Network::<F>::new(peers.clone());
         let config = raft_config(&options.times, &options.sizes)?;
         let raft =
@@ -508,7 +555,7 @@ impl<F: Fs> Node<F> {
             tracing::error!(%error, "the consensus did not stop in order");
         }
         let (view, wal) = (self.0.applied.view.clone(), self.0.link.wal.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = crate::turns::blocking(move || {
             let closed = view.close_clean();
             wal.close();
             closed

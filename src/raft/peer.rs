@@ -261,7 +261,7 @@ impl<F: Fs> PeerHandle<F> {
         loop {
             let Some(chunk) = next else { return Err(malformed("the snapshot ends early")) };
             let done = chunk.done;
-            receiver = tokio::task::spawn_blocking(move || {
+            receiver = crate::turns::blocking(move || {
                 receiver.write_chunk(chunk.offset, &chunk.data).map(|()| receiver)
             })
             .await
@@ -272,7 +272,7 @@ impl<F: Fs> PeerHandle<F> {
             }
             next = chunks.message().await?;
         }
-        let file = tokio::task::spawn_blocking(move || receiver.finish())
+        let file = crate::turns::blocking(move || receiver.finish())
             .await
             .map_err(|error| unavailable(&error))?
             .map_err(|error| match error {

@@ -18,14 +18,13 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use super::api::{Hello, Member, PeerTls, RaftError};
+use super::api::{Hello, Member, RaftError};
+use super::dial::Dial;
 use super::shut_out::ShutOut;
 use super::types::log_id;
 use super::wire::log_id_to_wire;
-use crate::crypto::Authority;
-use crate::domain::{Actor, ClusterId, Incarnation, NodeId};
+use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::state::Position;
-use crate::tls::{self, TlsError};
 
 /// Metadata of every call between nodes: the cluster (UUID).
 pub const CLUSTER: &str = "holdfast-cluster";
@@ -99,8 +98,7 @@ pub struct Identity {
 /// Connections to the other nodes.
 pub(crate) struct Peers {
     identity: Identity,
-    authority: Authority,
-    certificate: tls::Identity,
+    dial: Arc<dyn Dial>,
     channels: Mutex<BTreeMap<(NodeId, String, Lane), Channel>>,
     acknowledged: Mutex<BTreeMap<NodeId, (u64, Position)>>,
     /// Told when a snapshot could not be read or was refused by its receiver.
@@ -114,20 +112,21 @@ pub(crate) struct Peers {
 type QuorumAge = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, files: &PeerTls) -> Result<Self, TlsError> {
-        let authority = Authority::from_pem_file("tls.node_ca", &files.node_ca)?;
-        let certificate = tls::Identity::load(&files.cert, &files.key)?;
-        certificate.expect(identity.cluster, &Actor::Node(identity.id))?;
-        Ok(Self {
+    pub(crate) fn new(identity: Identity, dial: Arc<dyn Dial>) -> Self {
+        Self {
             identity,
-            authority,
-            certificate,
+            dial,
             channels: Mutex::new(BTreeMap::new()),
             acknowledged: Mutex::new(BTreeMap::new()),
             refused: Notify::new(),
             quorum_age: OnceLock::new(),
             shut_out: ShutOut::default(),
-        })
+        }
+    }
+
+    /// Whether anybody listens at an address of another node.
+    pub(crate) async fn knock(&self, address: &str) -> std::io::Result<()> {
+        self.dial.knock(address).await
     }
 
     /// Says where the age of the last proof of a quorum is known from now on. Only the first word counts.
@@ -192,7 +191,7 @@ impl Peers {
         if let Some(channel) = self.channels.lock().get(&key) {
             return Ok(channel.clone());
         }
-        // The connector makes the TLS connection; the scheme only names the authority.
+        // The dial makes the TLS connection; the scheme only names the authority.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| RaftError::Membership(format!("peer address {address}: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -201,11 +200,7 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(PEER_WINDOW_BYTES)
             .initial_connection_window_size(PEER_WINDOW_BYTES);
-        let config =
-            tls::peer_client_config(&self.authority, &self.certificate, self.identity.cluster, to)
-                .map_err(|error| RaftError::Stopped(error.to_string()))?;
-        let connector = tls::Connector::new(config, CONNECT_TIMEOUT);
-        let channel = endpoint.connect_with_connector_lazy(connector);
+        let channel = self.dial.channel(&endpoint, to, CONNECT_TIMEOUT)?;
         self.channels.lock().insert(key, channel.clone());
         Ok(channel)
     }

@@ -2,9 +2,10 @@
 //! that is shut out, so that it can tell why it finds no leader.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::peer::{PeerRefusal, Sender};
 use crate::domain::NodeId;

@@ -66,7 +66,7 @@ fn has_room<F: Fs>(node: &Node<F>, needed: u64) -> bool {
 /// Takes a snapshot and tells openraft of it. False if there is none.
 async fn take<F: Fs>(node: &Node<F>) -> bool {
     let (view, snapshots) = (node.0.applied.view.clone(), node.0.snapshots.clone());
-    let built = tokio::task::spawn_blocking(move || snapshots.build(&view)).await;
+    let built = crate::turns::blocking(move || snapshots.build(&view)).await;
     match built {
         Ok(Ok(file)) => {
             let index = file.meta().last.map(|last| last.index);
@@ -99,7 +99,7 @@ async fn replace_if_damaged<F: Fs>(node: &Node<F>) -> bool {
     let Some(file) = node.0.snapshots.current() else { return true };
     let checked = {
         let file: SnapshotFile<F> = file.clone();
-        tokio::task::spawn_blocking(move || file.verify()).await
+        crate::turns::blocking(move || file.verify()).await
     };
     match checked {
         Ok(Ok(())) => return true,

@@ -41,7 +41,7 @@ openraft::declare_raft_types!(
         Node = Member,
         Term = u64,
         LeaderId = LeaderId<u64, u64>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = super::runtime::Runtime,
 );
 
 pub(crate) type LogId = LogIdOf<TypeConfig>;

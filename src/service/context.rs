@@ -221,7 +221,7 @@ impl<C: Consensus> Context<C> {
         read: impl FnOnce(&C::View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ServiceError> {
         let consensus = Arc::clone(&self.consensus);
-        tokio::task::spawn_blocking(move || read(consensus.view()))
+        crate::turns::blocking(move || read(consensus.view()))
             .await
             .map_err(|_| ServiceError::Unexpected("a read was cut off"))?
             .map_err(ServiceError::from)
@@ -301,5 +301,5 @@ pub(super) fn actor_of(permit: &Permit, action: Action) -> Result<Actor, Service
 
 /// A new request id for a command that a node proposes by itself.
 pub(super) fn new_request_id() -> RequestId {
-    RequestId::new(uuid::Uuid::new_v4())
+    RequestId::new(crate::turns::draw_uuid())
 }

@@ -134,7 +134,12 @@ impl<F: Fs> DataDir<F> {
         path: &Path,
         expected: ExpectedIdentity,
     ) -> Result<Self, LayoutError> {
-        Self::open_or_create_with(fs, path, expected, || Incarnation::new(uuid::Uuid::new_v4()))
+        Self::open_or_create_with(
+            fs,
+            path,
+            expected,
+            || Incarnation::new(crate::turns::draw_uuid()),
+        )
     }
 
     /// The same, with the source of a new directory's incarnation given, for simulation.

@@ -115,10 +115,22 @@ impl PeerCertificates {
         self.remote
     }
 
-    /// What was concluded from the chain: `make` is called once for a connection, all later calls return its value.
-    /// `None` if another type was asked for before.
-    pub fn memo<T: Clone + Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<T> {
-        self.memo.get_or_init(|| Box::new(make())).downcast_ref::<T>().cloned()
+    /// What was concluded from the chain: once `make` has come to a conclusion, all later calls for the connection return
+    /// that. A failure is not remembered: its cause, such as a wrong clock, may pass. A value of another type that was
+    /// remembered before is left alone.
+    ///
+    /// # Errors
+    /// What `make` fails with.
+    pub fn memo<T: Clone + Send + Sync + 'static, E>(
+        &self,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        if let Some(known) = self.memo.get().and_then(|known| known.downcast_ref::<T>()) {
+            return Ok(known.clone());
+        }
+        let made = make()?;
+        self.memo.get_or_init(|| Box::new(made.clone()));
+        Ok(made)
     }
 }
 

@@ -127,3 +127,12 @@ fn identification_is_done_once_for_a_connection_but_expiry_is_checked_each_time(
     assert_eq!(error, IdentityError::Expired);
     assert!(identify_once(&peer, &authorities, CLUSTER, now()).is_ok());
 }
+
+#[test]
+fn a_connection_that_was_refused_while_the_clock_was_wrong_is_believed_when_it_is_right() {
+    let cas = Cas::new();
+    let peer = peer(&cas.operator.make(&person("alice")));
+    let authorities = cas.authorities();
+    assert!(identify_once(&peer, &authorities, CLUSTER, days_from_now(31)).is_err());
+    assert!(identify_once(&peer, &authorities, CLUSTER, now()).is_ok());
+}

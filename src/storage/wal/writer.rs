@@ -360,7 +360,8 @@ impl<F: Fs> Writer<F> {
 
     fn create(&mut self) -> Result<Segment<F>, WalError> {
         let length = self.segment_bytes;
-        let header = SegmentHeader { number: self.next_segment, salt: rand::random(), length };
+        let header =
+            SegmentHeader { number: self.next_segment, salt: crate::turns::draw(), length };
         let segment = Segment::create(&self.fs, &self.dir, header, self.segment_bytes)?;
         self.next_segment += 1;
         Ok(segment)

@@ -1,0 +1,297 @@
+//! What goes wrong, and when: drawn from the seed.
+
+use std::sync::Arc;
+
+use holdfast::fs::sim::Survivors;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use turmoil::Sim;
+
+use super::cluster::process;
+use super::credentials::host;
+use super::disks;
+use super::world::World;
+
+const HOUR: i64 = 3_600_000;
+const YEAR: i64 = 365 * 24 * HOUR;
+
+/// What is mended later.
+enum Mend {
+    Start(u64),
+    Links(Vec<(u64, u64)>),
+    Held(u64, u64),
+    Latency,
+    Clock(u64),
+}
+
+/// Breaks things.
+pub(crate) struct Nemesis {
+    rng: StdRng,
+    next: u64,
+    mends: Vec<(u64, Mend)>,
+    rotted: bool,
+    pub(crate) faults: usize,
+}
+
+impl Nemesis {
+    pub(crate) fn new(seed: u64) -> Self {
+        let rng = StdRng::seed_from_u64(seed.wrapping_mul(7919).wrapping_add(17));
+        Self { rng, next: 1500, mends: Vec::new(), rotted: false, faults: 0 }
+    }
+
+    fn nodes(world: &World) -> Vec<u64> {
+        world.machines.lock().keys().copied().collect()
+    }
+
+    fn up(world: &World) -> Vec<u64> {
+        let machines = world.machines.lock();
+        machines.iter().filter(|(_, machine)| machine.node.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Mends what is due, and breaks something now and then.
+    pub(crate) fn step(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let now = world.millis();
+        self.bury(sim, world);
+        let due: Vec<usize> =
+            (0..self.mends.len()).rev().filter(|at| self.mends[*at].0 <= now).collect();
+        for at in due {
+            let (_, mend) = self.mends.remove(at);
+            Self::mend(sim, world, mend);
+        }
+        if now >= self.next && World::is(&world.ready) {
+            self.next = now + self.rng.random_range(150..1800);
+            self.faults += 1;
+            self.attack(sim, world);
+        }
+    }
+
+    /// A process that ended by itself is stopped, and started again later.
+    fn bury(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let ended: Vec<(u64, String, bool, bool)> = world
+            .machines
+            .lock()
+            .iter_mut()
+            .filter_map(|(id, machine)| {
+                Some((*id, machine.ended.take()?, machine.may_end, machine.rotten))
+            })
+            .collect();
+        for (id, why, may_end, rotten) in ended {
+            if !may_end && !rotten {
+                world.violation(format!("n{id} ended for no reason: {why}"));
+            }
+            stop(sim, world, id, None);
+            if rotten && why.starts_with("refused") {
+                self.replace(sim, world, id);
+                continue;
+            }
+            self.later(world, 100..1500, Mend::Start(id));
+        }
+    }
+
+    /// A node whose disk is lost is replaced by a new one under a new id.
+    fn replace(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, old: u64) {
+        let new = world.machines.lock().keys().last().map_or(1, |last| last + 1);
+        world.note(format!("n{old} is to be replaced by n{new}"));
+        world.machines.lock().remove(&old);
+        *world.replace.lock() = Some((old, new));
+        add_machine(sim, world, new);
+    }
+
+    fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
+        let at = world.millis() + self.rng.random_range(within);
+        self.mends.push((at, mend));
+    }
+
+    fn mend(sim: &mut Sim<'_>, world: &Arc<World>, mend: Mend) {
+        match mend {
+            Mend::Start(id) => start(sim, world, id),
+            Mend::Links(links) => {
+                world.note("links mended");
+                for (a, b) in links {
+                    sim.repair(host(a), host(b));
+                }
+            }
+            Mend::Held(a, b) => {
+                world.note("messages released");
+                sim.release(host(a), host(b));
+            }
+            Mend::Latency => sim.set_max_message_latency(std::time::Duration::from_millis(8)),
+            Mend::Clock(id) => {
+                world.note(format!("clock of n{id} right"));
+                if let Some(machine) = world.machines.lock().get(&id) {
+                    machine.clock.set_wrong_by(0);
+                }
+            }
+        }
+    }
+
+    /// Mends everything at once.
+    pub(crate) fn heal(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        for (_, mend) in std::mem::take(&mut self.mends) {
+            Self::mend(sim, world, mend);
+        }
+        world.note("healed");
+    }
+
+    /// Starts again what ends after the healing: a fault may lie in wait in a disk.
+    pub(crate) fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        self.bury(sim, world);
+        let now = world.millis();
+        let (due, rest) =
+            std::mem::take(&mut self.mends).into_iter().partition(|(at, _)| *at <= now);
+        self.mends = rest;
+        let due: Vec<(u64, Mend)> = due;
+        for (_, mend) in due {
+            Self::mend(sim, world, mend);
+        }
+    }
+
+    fn attack(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let all = Self::nodes(world);
+        let up = Self::up(world);
+        let Some(&victim) = up.get(self.rng.random_range(0..up.len().max(1))) else { return };
+        match self.rng.random_range(0..15) {
+            0 | 1 => {
+                world.note(format!("n{victim} killed"));
+                stop(sim, world, victim, None);
+                self.later(world, 20..1500, Mend::Start(victim));
+            }
+            2..=4 => self.power_cut(sim, world, &up),
+            5 | 6 => self.partition(sim, world, &all, victim),
+            7 => {
+                let other = all[self.rng.random_range(0..all.len())];
+                if other != victim {
+                    world.note(format!("n{victim} and n{other}: messages held"));
+                    sim.hold(host(victim), host(other));
+                    self.later(world, 100..2500, Mend::Held(victim, other));
+                }
+            }
+            8 => {
+                world.note("slow network");
+                let most = self.rng.random_range(20..150);
+                sim.set_max_message_latency(std::time::Duration::from_millis(most));
+                self.later(world, 300..2500, Mend::Latency);
+            }
+            9 | 10 => self.clock(world, victim),
+            11 => {
+                let nth = self.rng.random_range(1..30);
+                world.note(format!("n{victim}: sync {nth} from now fails"));
+                let mut machines = world.machines.lock();
+                let machine = machines.get_mut(&victim).unwrap();
+                machine.may_end = true;
+                machine.disk.fail_sync(nth);
+            }
+            12 => {
+                let (nth, bytes) = (self.rng.random_range(1..30), self.rng.random_range(0..2000));
+                world.note(format!("n{victim}: power goes in write {nth} after {bytes} bytes"));
+                let mut machines = world.machines.lock();
+                let machine = machines.get_mut(&victim).unwrap();
+                machine.may_end = true;
+                machine.disk.tear_write(nth, bytes);
+            }
+            _ => self.rot(sim, world, victim),
+        }
+    }
+
+    fn power_cut(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, up: &[u64]) {
+        let all = self.rng.random_ratio(1, 2);
+        let dead: Vec<u64> =
+            up.iter().copied().filter(|_| all || self.rng.random_ratio(1, 2)).collect();
+        let survivors = match self.rng.random_range(0..4) {
+            0 => Survivors::None,
+            1 => Survivors::All,
+            _ => Survivors::Random(self.rng.random()),
+        };
+        world.note(format!("power cut of {dead:?}"));
+        for id in dead {
+            stop(sim, world, id, Some(survivors));
+            self.later(world, 50..1500, Mend::Start(id));
+        }
+    }
+
+    fn partition(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, all: &[u64], victim: u64) {
+        let one_way = self.rng.random_ratio(1, 3);
+        let some = self.rng.random_ratio(1, 3);
+        world.note(format!("n{victim} cut off (one way: {one_way}, partly: {some})"));
+        let others = all.iter().copied().filter(|other| *other != victim);
+        let links: Vec<(u64, u64)> =
+            others.take(if some { 1 } else { all.len() }).map(|other| (victim, other)).collect();
+        for (a, b) in &links {
+            if one_way {
+                sim.partition_oneway(host(*a), host(*b));
+            } else {
+                sim.partition(host(*a), host(*b));
+            }
+        }
+        self.later(world, 100..3000, Mend::Links(links));
+    }
+
+    fn clock(&mut self, world: &Arc<World>, victim: u64) {
+        let by = match self.rng.random_range(0..5) {
+            0 => 10 * YEAR,
+            1 => -10 * YEAR,
+            2 => self.rng.random_range(-4 * YEAR..4 * YEAR),
+            3 => self.rng.random_range(-HOUR..HOUR),
+            _ => self.rng.random_range(-3000..3000),
+        };
+        world.note(format!("clock of n{victim} wrong by {by} ms"));
+        world.machines.lock()[&victim].clock.set_wrong_by(by);
+        self.later(world, 500..6000, Mend::Clock(victim));
+    }
+
+    /// One disk a run rots at most: what two of three nodes lose may be lost for good.
+    fn rot(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, victim: u64) {
+        stop(sim, world, victim, None);
+        let log = self.rng.random_ratio(1, 2);
+        if !self.rotted {
+            let mut machines = world.machines.lock();
+            let machine = machines.get_mut(&victim).unwrap();
+            self.rotted = if log {
+                disks::rot_log(&machine.disk, &mut self.rng)
+            } else {
+                disks::rot_snapshot(&machine.disk, &mut self.rng)
+            };
+            machine.rotten = self.rotted;
+        }
+        world.note(format!("n{victim} stopped (rot: {}, in the log: {log})", self.rotted));
+        self.later(world, 20..600, Mend::Start(victim));
+    }
+}
+
+/// Makes a machine and starts its process.
+pub(crate) fn add_machine(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
+    world.add_machine(id);
+    let shared = Arc::clone(world);
+    sim.host(host(id), move || process(Arc::clone(&shared), id));
+}
+
+/// Ends a process. With `power`, the machine loses what was not synced.
+pub(crate) fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option<Survivors>) {
+    let (node, disk) = {
+        let mut machines = world.machines.lock();
+        let machine = machines.get_mut(&id).unwrap();
+        let after = match power {
+            Some(survivors) => machine.disk.crash(survivors),
+            None => machine.disk.restart(),
+        };
+        after.lying_sync(world.lying_disks);
+        // What still runs must not write to the disk of its successor.
+        machine.disk.power_cut();
+        machine.disk = after.clone();
+        machine.may_end = false;
+        machine.ended = None;
+        machine.seen = None;
+        (machine.node.take(), after)
+    };
+    sim.crash(host(id));
+    drop(node);
+    disks::check_log(world, id, &disk);
+}
+
+/// Starts a process.
+pub(crate) fn start(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
+    if world.machines.lock().get(&id).is_some_and(|machine| machine.node.is_none()) {
+        world.note(format!("n{id} started"));
+        sim.bounce(host(id));
+    }
+}

@@ -1,0 +1,179 @@
+//! One run: a cluster, its callers, its faults, and then the healing, after which all has to be well.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use holdfast::state::query;
+use turmoil::{Builder, Sim};
+
+use super::credentials::{AGENTS, agent_host};
+use super::disks;
+use super::nemesis::{Nemesis, add_machine};
+use super::operator;
+use super::workload;
+use super::world::World;
+
+/// How long things go wrong.
+const FAULTS: u64 = 8_000;
+/// How long callers go on after everything is mended.
+const CALM: u64 = 1_000;
+/// How long the nodes may take to be level after that.
+const LEVEL: u64 = 30_000;
+/// How long a write may take to be acknowledged after everything is mended.
+const FIRST_WRITE: u64 = 10_000;
+
+/// What came of it.
+pub(crate) struct Report {
+    pub(crate) hash: u64,
+    pub(crate) violations: Vec<String>,
+    pub(crate) events: Vec<String>,
+    pub(crate) summary: String,
+    pub(crate) simulated: Duration,
+    pub(crate) wall: Duration,
+}
+
+pub(crate) fn run(seed: u64, echo: bool) -> Report {
+    let began = Instant::now();
+    holdfast::turns::simulate(seed);
+    let world = World::new(seed, echo);
+    let mut sim = Builder::new()
+        .rng_seed(seed)
+        .simulation_duration(Duration::from_secs(3600))
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(8))
+        .tcp_capacity(4096)
+        .enable_random_order()
+        .build();
+    for id in 1..=3 {
+        add_machine(&mut sim, &world, id);
+    }
+    for number in 1..=AGENTS {
+        sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
+    }
+    sim.client("desk", workload::desk(Arc::clone(&world)));
+    sim.client("ops", operator::operator(Arc::clone(&world)));
+    let mut nemesis = Nemesis::new(seed);
+    drive(&mut sim, &world, &mut nemesis);
+    let ids: Vec<u64> = world.machines.lock().keys().copied().collect();
+    for id in ids {
+        let disk = world.machines.lock()[&id].disk.clone();
+        disks::check_log(&world, id, &disk);
+    }
+    let millis = world.millis();
+    let oracle = world.oracle.lock();
+    let summary = format!(
+        "{} escrows, {} disclosures, {} faults, {} terms, {} refused, {} unknown",
+        oracle.escrows.len(),
+        oracle.disclosures.len(),
+        nemesis.faults,
+        oracle.terms(),
+        oracle.refused,
+        oracle.unknown,
+    );
+    Report {
+        hash: oracle.hash(),
+        violations: oracle.violations.clone(),
+        events: oracle.events.clone(),
+        summary,
+        simulated: Duration::from_millis(millis),
+        wall: began.elapsed(),
+    }
+}
+
+/// One step of the whole simulation. False once all callers are done or something is wrong.
+fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
+    let done = match sim.step() {
+        Ok(done) => done,
+        Err(error) => {
+            world.violation(format!("the simulation failed: {error}"));
+            true
+        }
+    };
+    world.set_millis(u64::try_from(sim.elapsed().as_millis()).unwrap());
+    !done && world.oracle.lock().violations.is_empty()
+}
+
+fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
+    while world.millis() < FAULTS {
+        if !step(sim, world) {
+            return;
+        }
+        nemesis.step(sim, world);
+    }
+    nemesis.heal(sim, world);
+    let healed = world.millis();
+    let before = world.oracle.lock().escrows.len();
+    let mut written = false;
+    while world.millis() < healed + CALM || !written {
+        if !step(sim, world) {
+            return;
+        }
+        nemesis.keep_up(sim, world);
+        written = written || world.oracle.lock().escrows.len() > before;
+        if !written && world.millis() > healed + FIRST_WRITE {
+            world.violation("no write is acknowledged although all is mended");
+            return;
+        }
+    }
+    world.stopping.store(true, Ordering::Relaxed);
+    let stopped = world.millis();
+    let mut level = None;
+    // Level for a while: somebody may still be answered.
+    while level.is_none_or(|since: u64| world.millis() < since + 300) {
+        if !step(sim, world) {
+            return;
+        }
+        nemesis.keep_up(sim, world);
+        level = if is_level(world) { level.or(Some(world.millis())) } else { None };
+        if world.millis() > stopped + LEVEL {
+            world.violation("the nodes are not level although all is mended");
+            return;
+        }
+    }
+    world.note("level");
+    everything_is_there(world);
+    world.level.store(true, Ordering::Relaxed);
+    while step(sim, world) {}
+}
+
+/// Whether all members run and have applied the same.
+fn is_level(world: &World) -> bool {
+    if world.replace.lock().is_some() {
+        return false;
+    }
+    let machines = world.machines.lock();
+    let mut applied = Vec::new();
+    for machine in machines.values() {
+        let Some((last, index)) = machine.seen.filter(|_| machine.node.is_some()) else {
+            return false;
+        };
+        if last != index {
+            return false;
+        }
+        applied.push(index);
+    }
+    applied.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// Every acknowledged escrow is in the state of every node, as it was sent.
+fn everything_is_there(world: &World) {
+    let escrows = world.oracle.lock().escrows.clone();
+    let machines = world.machines.lock();
+    let mut lost = Vec::new();
+    for (id, machine) in machines.iter() {
+        let Some(node) = &machine.node else { continue };
+        for escrowed in &escrows {
+            match query::key(node.view(), escrowed.protector, escrowed.version) {
+                Ok(Some(stored)) if stored.sealed == escrowed.sealed => {}
+                Ok(_) => lost.push(format!("n{id} lost the escrow at {}", escrowed.index)),
+                Err(error) => lost.push(format!("n{id} can't read: {error}")),
+            }
+        }
+    }
+    drop(machines);
+    for what in lost {
+        world.violation(what);
+    }
+}

@@ -1,0 +1,125 @@
+//! What all parts of one simulation share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use holdfast::clock::Clock;
+use holdfast::domain::Timestamp;
+use holdfast::fs::sim::SimFs;
+use holdfast::raft::Node;
+use parking_lot::Mutex;
+
+use super::credentials::{BEGIN, Credentials};
+use super::oracle::Oracle;
+
+/// A machine.
+pub(crate) struct Machine {
+    pub(crate) disk: SimFs,
+    pub(crate) clock: Arc<SimClock>,
+    /// The node, while its process runs.
+    pub(crate) node: Option<Arc<Node<SimFs>>>,
+    /// Last entry in its log, and the last that it applied, when its node knows a leader.
+    pub(crate) seen: Option<(u64, u64)>,
+    /// Why its process ended by itself.
+    pub(crate) ended: Option<String>,
+    /// Whether a bit of the disk has rotted: then the node may end, and refuse to start.
+    pub(crate) rotten: bool,
+    /// Whether the process may end by itself now.
+    pub(crate) may_end: bool,
+}
+
+/// A clock that can be wrong.
+pub(crate) struct SimClock {
+    elapsed: Arc<AtomicU64>,
+    wrong_by: AtomicI64,
+}
+
+impl SimClock {
+    pub(crate) fn set_wrong_by(&self, millis: i64) {
+        self.wrong_by.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        let right = BEGIN + self.elapsed.load(Ordering::Relaxed);
+        Timestamp::from_millis(right.saturating_add_signed(self.wrong_by.load(Ordering::Relaxed)))
+    }
+}
+
+/// One simulation.
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    /// A planted fault, to see the simulation fail: no disk keeps what it was told to sync.
+    pub(crate) lying_disks: bool,
+    pub(crate) credentials: Arc<Credentials>,
+    elapsed: Arc<AtomicU64>,
+    pub(crate) machines: Mutex<BTreeMap<u64, Machine>>,
+    pub(crate) oracle: Mutex<Oracle>,
+    /// The cluster is made.
+    pub(crate) ready: AtomicBool,
+    /// Nobody is to write any more.
+    pub(crate) stopping: AtomicBool,
+    /// Everything is level: the last checks may begin.
+    pub(crate) level: AtomicBool,
+    /// A member to be replaced, and the one that takes its place.
+    pub(crate) replace: Mutex<Option<(u64, u64)>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, echo: bool) -> Arc<Self> {
+        Arc::new(Self {
+            seed,
+            lying_disks: std::env::var("HOLDFAST_SIM_PLANT").is_ok_and(|plant| plant == "no-fsync"),
+            credentials: Arc::new(Credentials::new()),
+            elapsed: Arc::default(),
+            machines: Mutex::default(),
+            oracle: Mutex::new(Oracle::new(echo)),
+            ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            level: AtomicBool::new(false),
+            replace: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn add_machine(&self, id: u64) {
+        let clock = SimClock { elapsed: Arc::clone(&self.elapsed), wrong_by: AtomicI64::new(0) };
+        let machine = Machine {
+            disk: SimFs::new(),
+            clock: Arc::new(clock),
+            node: None,
+            seen: None,
+            ended: None,
+            rotten: false,
+            may_end: false,
+        };
+        machine.disk.lying_sync(self.lying_disks);
+        self.machines.lock().insert(id, machine);
+    }
+
+    /// Milliseconds since the beginning.
+    pub(crate) fn millis(&self) -> u64 {
+        self.elapsed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_millis(&self, millis: u64) {
+        self.elapsed.store(millis, Ordering::Relaxed);
+    }
+
+    /// Notes an event of the run.
+    pub(crate) fn note(&self, what: impl AsRef<str>) {
+        let at = self.millis();
+        self.oracle.lock().note(at, what.as_ref());
+    }
+
+    /// Notes what must never be.
+    pub(crate) fn violation(&self, what: impl AsRef<str>) {
+        let at = self.millis();
+        self.oracle.lock().violation(at, what.as_ref());
+    }
+
+    pub(crate) fn is(flag: &AtomicBool) -> bool {
+        flag.load(Ordering::Relaxed)
+    }
+}
