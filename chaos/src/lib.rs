@@ -4,3 +4,4 @@
 //! [`history`]; `check` reads the history and nothing else, so that a recorded run can be checked again; `report` tells.
 
 pub mod history;
+pub mod recorder;
