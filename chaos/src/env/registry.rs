@@ -85,7 +85,8 @@ impl Registry {
     /// Notes a process that the run started. It need not be taken off again: a dead one is known to be dead.
     pub fn note(&self, pid: u32) {
         let Some(began) = began(pid) else { return };
-        let noted = files::write(&self.dir.join(format!("{pid}.pid")), began.to_string().as_bytes());
+        let noted =
+            files::write(&self.dir.join(format!("{pid}.pid")), began.to_string().as_bytes());
         if let Err(error) = noted {
             tracing::warn!("{error:#}");
         }
@@ -130,9 +131,10 @@ fn take_away(dir: &Path, id: &str, out: &Path) -> Vec<anyhow::Error> {
             called("ip", &["netns", "del", &name]);
         }
     }
-    for group in ["cpu", "memory"].iter().flat_map(|kind| {
-        files::entries(&Path::new("/sys/fs/cgroup").join(kind))
-    }) {
+    for group in ["cpu", "memory"]
+        .iter()
+        .flat_map(|kind| files::entries(&Path::new("/sys/fs/cgroup").join(kind)))
+    {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(&prefix) {
             let removed = std::fs::remove_dir(&group);

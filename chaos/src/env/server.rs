@@ -132,7 +132,8 @@ impl Server {
         let mut words = Vec::new();
         if !self.groups.is_empty() {
             // Before anything is allocated: memory is charged to the group in which it is first touched.
-            let enter = "while [ \"$1\" != -- ]; do echo $$ > \"$1\"; shift; done; shift; exec \"$@\"";
+            let enter =
+                "while [ \"$1\" != -- ]; do echo $$ > \"$1\"; shift; done; shift; exec \"$@\"";
             words.extend(["sh", "-c", enter, "sh"].map(str::to_owned));
             words.extend(self.groups.iter().map(|file| file.display().to_string()));
             words.push("--".to_owned());
@@ -182,6 +183,13 @@ impl Server {
         self.pid.store(pid, Ordering::SeqCst);
         *process = Some(child);
         Ok(pid)
+    }
+
+    /// Its control group of a kind.
+    pub fn group(&self, kind: &str) -> Option<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup").join(kind);
+        let found = self.groups.iter().find(|file| file.starts_with(&root))?;
+        found.parent().map(Path::to_owned)
     }
 
     /// Sends a signal to its process; whether there was one.

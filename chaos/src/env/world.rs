@@ -121,7 +121,8 @@ impl World {
     ) -> anyhow::Result<Server> {
         let dir = plan.out.join(format!("host-{host}"));
         std::fs::create_dir_all(dir.join("disk")).context("a host's directory")?;
-        let network = switch.map(|switch| switch.host(registry, u8::try_from(host)?)).transpose()?;
+        let network =
+            switch.map(|switch| switch.host(registry, u8::try_from(host)?)).transpose()?;
         let addresses = match &network {
             Some(network) => Addresses {
                 client: format!("{}:7401", network.address),
@@ -136,7 +137,8 @@ impl World {
             let image = plan.out.join(format!("host-{host}.img"));
             server.disk = Some(Disk::make(image, dir.join("disk"), DISK_MEBIBYTES)?);
             for kind in ["cpu", "memory"] {
-                let group = Path::new("/sys/fs/cgroup").join(kind).join(registry.name(&format!("{host}")));
+                let group =
+                    Path::new("/sys/fs/cgroup").join(kind).join(registry.name(&format!("{host}")));
                 if std::fs::create_dir(&group).is_ok() {
                     server.groups.push(group.join("cgroup.procs"));
                 }
@@ -280,7 +282,9 @@ impl World {
         loop {
             let mut best: Option<(u64, &Server)> = None;
             for server in self.servers.iter().filter(|server| server.pid().is_some()) {
-                let Ok(status) = self.administrator_of(server)?.status(false).await else { continue };
+                let Ok(status) = self.administrator_of(server)?.status(false).await else {
+                    continue;
+                };
                 let own = own_word(&status);
                 if let Some(own) = own.filter(|own| own.role == LEADER)
                     && best.is_none_or(|(term, _)| own.term > term)
