@@ -6,4 +6,5 @@
 pub mod check;
 pub mod history;
 pub mod recorder;
+pub mod report;
 pub mod workload;

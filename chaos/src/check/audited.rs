@@ -78,10 +78,7 @@ fn claim_of(call: &Record<'_>) -> Option<(Claim, Micros)> {
             key: None,
             outcomes: &["ok", "repeated"],
         },
-        (
-            Call::Escrow { request, protector, .. },
-            Reply::Escrow { version, audit, .. },
-        ) => Claim {
+        (Call::Escrow { request, protector, .. }, Reply::Escrow { version, audit, .. }) => Claim {
             sequence: *audit,
             action: "escrow",
             request: request.to_string(),

@@ -80,7 +80,8 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
             result.notes.push(format!("longest for {what}: {length:.2} s, during {}", gap.kind));
         }
     }
-    let single = windows(history).iter().any(|window| window.installed() && window.nodes.len() == 1);
+    let single =
+        windows(history).iter().any(|window| window.installed() && window.nodes.len() == 1);
     if !single {
         result.not_applicable("no fault hit exactly one server");
     } else if result.checked == 0 {

@@ -51,9 +51,9 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     heads(history, &known, &mut result);
     let nodes = history.final_nodes();
     let mut unread = nodes.iter().filter(|node| {
-        let mut final_lists = history.final_calls().filter(|(_, call)| {
-            matches!(call.ok(), Some((_, Reply::AuditList { .. })))
-        });
+        let mut final_lists = history
+            .final_calls()
+            .filter(|(_, call)| matches!(call.ok(), Some((_, Reply::AuditList { .. }))));
         !final_lists.any(|(by, _)| by == **node)
     });
     if let Some(why) = history.no_final() {
@@ -68,7 +68,8 @@ fn unbroken(listed: &Listed<'_>, result: &mut CheckResult) {
     let by = listed.node.map_or_else(String::new, |node| format!(" through node {node}"));
     for (expected, record) in (1_u64..).zip(listed.records) {
         if record.sequence != expected {
-            let what = format!("the chain{by} has record {} after {}", record.sequence, expected - 1);
+            let what =
+                format!("the chain{by} has record {} after {}", record.sequence, expected - 1);
             result.violate([listed.op], what);
             return;
         }
@@ -79,11 +80,7 @@ fn unbroken(listed: &Listed<'_>, result: &mut CheckResult) {
     }
 }
 
-fn heads(
-    history: &History<'_>,
-    known: &BTreeMap<u64, (&str, OpId)>,
-    result: &mut CheckResult,
-) {
+fn heads(history: &History<'_>, known: &BTreeMap<u64, (&str, OpId)>, result: &mut CheckResult) {
     let mut named: BTreeMap<u64, (&str, OpId)> = BTreeMap::new();
     let mut beyond = 0_u64;
     let last = known.keys().next_back().copied().unwrap_or(0);

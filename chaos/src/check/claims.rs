@@ -27,9 +27,16 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
             matches!(call.returned, Some((_, Outcome::Unknown { message })) if message.starts_with(NOT_DONE))
         });
         if not_done {
-            result.hold(!escrowed.contains(write.request.to_string().as_str()), &write.ops(), || {
-                format!("escrow {} took effect, but the client said that nothing was done", write.request)
-            });
+            result.hold(
+                !escrowed.contains(write.request.to_string().as_str()),
+                &write.ops(),
+                || {
+                    format!(
+                        "escrow {} took effect, but the client said that nothing was done",
+                        write.request
+                    )
+                },
+            );
         }
     }
     if result.checked == 0 {

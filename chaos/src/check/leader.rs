@@ -6,7 +6,8 @@ use super::index::History;
 use super::verdict::CheckResult;
 
 pub(crate) fn check(history: &History<'_>) -> CheckResult {
-    let claim = "no two servers lead in the same term, and who led in a term never falls back behind it";
+    let claim =
+        "no two servers lead in the same term, and who led in a term never falls back behind it";
     let mut result = CheckResult::new("leader", claim, "samples of servers");
     let mut leaders: BTreeMap<u64, u64> = BTreeMap::new();
     let mut led: BTreeMap<u64, u64> = BTreeMap::new();
@@ -18,7 +19,10 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
         result.count();
         if let Some(before) = led.get(&node).filter(|before| **before > term) {
             // To lead it had its vote on disk, so a lower term means that a vote was lost.
-            result.violate([], format!("node {node} led in term {before} and is in term {term} later"));
+            result.violate(
+                [],
+                format!("node {node} led in term {before} and is in term {term} later"),
+            );
         }
         if !status.leads {
             continue;

@@ -29,7 +29,9 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
         let node = first.node;
         let rss: Vec<_> = life.iter().filter_map(|sample| sample.rss).collect();
         let open: Vec<_> = life.iter().filter_map(|sample| sample.descriptors).collect();
-        for (values, room, what) in [(rss, BYTES, "bytes of memory"), (open, DESCRIPTORS, "descriptors")] {
+        for (values, room, what) in
+            [(rss, BYTES, "bytes of memory"), (open, DESCRIPTORS, "descriptors")]
+        {
             let Some([early, middle, late]) = thirds(&values) else { continue };
             let limit = early.saturating_mul(2).saturating_add(room);
             let grows_still = late.saturating_sub(middle) > room / 4;

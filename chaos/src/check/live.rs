@@ -58,8 +58,7 @@ fn level(history: &History<'_>, healed: Micros, result: &mut CheckResult) {
     let told = history.samples.iter().filter(|sample| sample.at <= healed);
     let target = told.filter_map(|sample| Some(sample.status.as_ref()?.applied)).max();
     let until = healed.saturating_add(LEVEL_AFTER_HEAL);
-    let after: Vec<_> =
-        history.samples.iter().filter(|s| s.at > healed && s.at <= until).collect();
+    let after: Vec<_> = history.samples.iter().filter(|s| s.at > healed && s.at <= until).collect();
     let mut nodes = history.final_nodes();
     if nodes.is_empty() {
         nodes = history.begin.map(|begin| begin.nodes.clone()).unwrap_or_default();

@@ -50,7 +50,8 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
         if opened == 0 {
             result.not_checked(format!("no key was opened through node {node}"));
         } else if missing > 0 {
-            result.not_checked(format!("{missing} versions were not looked for through node {node}"));
+            result
+                .not_checked(format!("{missing} versions were not looked for through node {node}"));
         }
         opened_anywhere.extend(seen.opened);
     }
@@ -84,7 +85,8 @@ impl<'a> Seen<'a> {
                     Call::Find { query, .. },
                     Some((_, Outcome::Ok { reply: Reply::Find { keys, .. } })),
                 ) => {
-                    let volume = query.strip_prefix("volume ").and_then(|ids| ids.split(' ').nth(1));
+                    let volume =
+                        query.strip_prefix("volume ").and_then(|ids| ids.split(' ').nth(1));
                     if let Some(volume) = volume.and_then(|id| id.parse().ok()) {
                         seen.lists.entry(volume).or_default().push((call.op, keys));
                     } else if let Ok(protector) = query.parse() {
@@ -114,13 +116,16 @@ impl<'a> Seen<'a> {
             Outcome::Ok { reply: Reply::Disclose { key, version: answered, .. } } => {
                 result.count();
                 if key != escrowed.key || *answered != version {
-                    let what = format!("version {version} of {protector} opens to another key than was escrowed");
+                    let what = format!(
+                        "version {version} of {protector} opens to another key than was escrowed"
+                    );
                     result.violate([escrowed.op, op], what);
                 }
                 self.opened.insert(asked);
             }
             Outcome::Refused { reason, .. } if reason == "UNKNOWN_KEY" => {
-                let what = format!("version {version} of {protector} was acknowledged and is not known");
+                let what =
+                    format!("version {version} of {protector} was acknowledged and is not known");
                 result.violate([escrowed.op, op], what);
             }
             Outcome::Ok { .. } | Outcome::Refused { .. } | Outcome::Unknown { .. } => {}

@@ -118,11 +118,7 @@ impl Builder<'_, '_> {
             (Call::Find { query, .. }, Some((end, Reply::Find { keys, .. })), _) => {
                 self.found(record, end, query, keys);
             }
-            (
-                Call::Find { query, .. },
-                _,
-                Some((end, "UNKNOWN_VOLUME" | "UNKNOWN_DEVICE")),
-            ) => {
+            (Call::Find { query, .. }, _, Some((end, "UNKNOWN_VOLUME" | "UNKNOWN_DEVICE"))) => {
                 let none = self.asked(query);
                 self.effects(record, end, Vec::new(), none);
             }
@@ -178,8 +174,7 @@ impl Builder<'_, '_> {
         let of_id: Vec<_> =
             of_id.iter().filter_map(|at| Some((*at, history.writes.get(*at)?))).collect();
         let same = of_id.iter().filter(|(_, write)| write.version() == *version);
-        let some: Vec<_> =
-            same.filter(|(_, write)| write.key == key).map(|(at, _)| *at).collect();
+        let some: Vec<_> = same.filter(|(_, write)| write.key == key).map(|(at, _)| *at).collect();
         let other = wanted != 0 && wanted != *version;
         if (some.is_empty() || other)
             && let Some((_, write)) = of_id.first()
@@ -222,7 +217,8 @@ impl Builder<'_, '_> {
             let made: Vec<_> = made.map(|(at, _)| *at).collect();
             match (made.is_empty(), asked.first()) {
                 (true, Some((_, write))) => {
-                    let what = format!("lists version {} of {}, which nobody escrowed", key.1, key.0);
+                    let what =
+                        format!("lists version {} of {}, which nobody escrowed", key.1, key.0);
                     self.volume(write.volume).impossible.push((record.op, what));
                 }
                 (true, None) => {}
@@ -230,9 +226,9 @@ impl Builder<'_, '_> {
             }
         }
         let whole = keys.len() < CUT_OFF;
-        let lacking = asked.iter().filter(|(_, write)| {
-            whole && !keys.contains(&(write.protector, write.version()))
-        });
+        let lacking = asked
+            .iter()
+            .filter(|(_, write)| whole && !keys.contains(&(write.protector, write.version())));
         let none = lacking.map(|(at, _)| *at).collect();
         self.effects(record, end, some, none);
     }

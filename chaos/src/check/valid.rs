@@ -17,8 +17,11 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     for problem in &history.problems {
         result.violate([], format!("the history is damaged: {problem}"));
     }
-    result.hold(history.begin.is_some(), &[], || "the history does not say what was run".to_owned());
-    result.hold(history.end.is_some(), &[], || "the run was cut off: there is no last line".to_owned());
+    result
+        .hold(history.begin.is_some(), &[], || "the history does not say what was run".to_owned());
+    result.hold(history.end.is_some(), &[], || {
+        "the run was cut off: there is no last line".to_owned()
+    });
     let windows = windows(history);
     let chosen = history.begin.map(|begin| begin.faults.as_slice()).unwrap_or_default();
     for kind in chosen {
@@ -36,7 +39,9 @@ fn load(history: &History<'_>, first_fault: Option<Micros>, result: &mut CheckRe
     let from = answers.by_ref().min().unwrap_or(end).min(end);
     let time = end.saturating_sub(from);
     if time < SHORTEST {
-        result.hold(false, &[], || "there was less than a second of load before the first fault".to_owned());
+        result.hold(false, &[], || {
+            "there was less than a second of load before the first fault".to_owned()
+        });
         return;
     }
     let rate = f64::from(u32::try_from(before).unwrap_or(u32::MAX)) / seconds(time);

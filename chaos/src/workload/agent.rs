@@ -107,13 +107,7 @@ impl AgentClient {
         is_known
     }
 
-    async fn report(
-        &self,
-        shared: &Shared,
-        who: Who,
-        client: &Client,
-        rng: &mut StdRng,
-    ) -> bool {
+    async fn report(&self, shared: &Shared, who: Who, client: &Client, rng: &mut StdRng) -> bool {
         let request = new_uuid(rng);
         let volumes = shared.registry.some_volumes(self.device, 3);
         let message = report(request, self.device, &volumes).encode_to_vec();
@@ -143,8 +137,11 @@ impl Escrow {
         volume: KnownVolume,
         rng: &mut StdRng,
     ) -> Result<Self, ClientError> {
-        let kinds = [ProtectorKind::BitLockerRecoveryPassword, ProtectorKind::Luks2RecoveryKey];
-        let kind = kinds[usize::from(rng.random_bool(0.25))];
+        let kind = if rng.random_bool(0.25) {
+            ProtectorKind::Luks2RecoveryKey
+        } else {
+            ProtectorKind::BitLockerRecoveryPassword
+        };
         let key = RecoveryKey::generate(kind, rng);
         // Sometimes a key id is kept, and sometimes an agent has been asleep and knows an old version only.
         let keep = volume.version > 0 && rng.random_bool(0.15);

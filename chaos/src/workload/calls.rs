@@ -143,8 +143,17 @@ mod tests {
             assert!(matches!(refused(reason), Outcome::Refused { .. }), "{reason}");
         }
         let others = [
-            "OUTCOME_UNKNOWN", "NODE_STOPPED", "LOCAL_FAULT", "INTEGRITY_CHECK_FAILED", "BUG",
-            "CERTIFICATE_INVALID", "ROLE_MISSING", "NOT_GRANTED", "OVERLOADED", "UNREADABLE", "",
+            "OUTCOME_UNKNOWN",
+            "NODE_STOPPED",
+            "LOCAL_FAULT",
+            "INTEGRITY_CHECK_FAILED",
+            "BUG",
+            "CERTIFICATE_INVALID",
+            "ROLE_MISSING",
+            "NOT_GRANTED",
+            "OVERLOADED",
+            "UNREADABLE",
+            "",
         ];
         for reason in others {
             assert!(matches!(refused(reason), Outcome::Unknown { .. }), "{reason}");

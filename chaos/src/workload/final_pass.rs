@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -61,7 +61,11 @@ impl Workload {
     ///
     /// # Errors
     /// If a certificate can't be read, or a worker panics. What the servers answer is in the history, whatever it is.
-    pub async fn final_pass(&self, endpoints: &[(u64, String)], pass: FinalPass) -> anyhow::Result<()> {
+    pub async fn final_pass(
+        &self,
+        endpoints: &[(u64, String)],
+        pass: FinalPass,
+    ) -> anyhow::Result<()> {
         let shared = &self.shared;
         let recorder = shared.caller.recorder();
         recorder.record(&Event::Phase { at: recorder.now(), name: "final".to_owned() });

@@ -57,7 +57,8 @@ impl HelpDeskClient {
         if doors.is_empty() {
             // Fewer operators than desks: they share.
             let at = index.checked_rem(operators.len()).unwrap_or(0);
-            let files = operators.get(at).map(|operator| shared.door(&operator.files, bound, index));
+            let files =
+                operators.get(at).map(|operator| shared.door(&operator.files, bound, index));
             doors.extend(files.map(|door| (at, door)));
         }
         Self { id, doors, turn: 0, earlier: None, unknown: false }

@@ -191,7 +191,9 @@ async fn client(shared: Arc<Shared>, index: usize) {
     // Every second client knows one server only.
     let bound = index.is_multiple_of(2).then_some(index / 2);
     let mut role = match index % 6 {
-        1 | 4 => Part::HelpDesk(Box::new(help_desk::HelpDeskClient::new(&shared, id, index, bound))),
+        1 | 4 => {
+            Part::HelpDesk(Box::new(help_desk::HelpDeskClient::new(&shared, id, index, bound)))
+        }
         2 if index == 2 => Part::Auditor(Box::new(auditor::AuditorClient::new(&shared, id, bound))),
         _ => Part::Agent(Box::new(agent::AgentClient::new(&shared, id, index, bound))),
     };

@@ -75,8 +75,9 @@ impl Registry {
         let volumes = known.devices.get_mut(&device)?;
         let full = volumes.len() >= VOLUMES;
         let limit = if full { ESCROWS_MOST } else { ESCROWS };
-        let usable: Vec<usize> =
-            (0..volumes.len()).filter(|at| volumes.get(*at).is_some_and(|v| v.sent < limit)).collect();
+        let usable: Vec<usize> = (0..volumes.len())
+            .filter(|at| volumes.get(*at).is_some_and(|v| v.sent < limit))
+            .collect();
         let enough = usable.len() >= ACTIVE && !rng.random_bool(0.01);
         if !full && !enough {
             let id = new_uuid(rng);
