@@ -133,3 +133,79 @@ fn in_time(history: &History<'_>, result: &mut CheckResult) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        Made, at_index, disclose, disclosed, escrow, filler, id, listing, ok, receipt, record,
+    };
+    use super::super::verdict::Status;
+    use super::*;
+
+    /// An escrow with record 10, a disclosure with record 20, a search with record 30.
+    fn right(change: impl FnOnce(&mut Vec<Audit>)) -> Made {
+        let mut made = Made::new();
+        made.call(1, 2, escrow(1, 0), receipt(1, 1, 1));
+        made.call(3, 4, disclose(1, 0), disclosed(1, 1, 2));
+        let find = Call::Find { request: id(0x4001), query: id(0x2001).to_string() };
+        let keys = vec![(id(0x2001), 1)];
+        made.call(5, 6, find, ok(Reply::Find { keys, audit: 30, position: at_index(3) }));
+        let mut records = filler(40);
+        records[9] = record(10, "escrow", id(0x1001), 1, 1);
+        records[19] = record(20, "disclose", id(0x3001), 1, 1);
+        records[29] = record(30, "find", id(0x4001), 1, 0);
+        change(&mut records);
+        made.call(50, 51, Call::AuditList, listing(records));
+        made
+    }
+
+    #[track_caller]
+    fn caught(made: &Made, words: &str) {
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Violated);
+        assert!(result.violations[0].what.contains(words), "{result:?}");
+    }
+
+    #[test]
+    fn answers_with_a_record_each_hold() {
+        let made = right(|_| {});
+        let result = check(&History::new(&made.events));
+        assert_eq!((result.status, result.checked), (Status::Held, 3));
+    }
+
+    #[test]
+    fn a_disclosure_whose_record_is_missing_is_caught() {
+        caught(&right(|records| records.truncate(15)), "does not exist");
+    }
+
+    #[test]
+    fn a_record_of_another_key_request_or_version_is_caught() {
+        caught(&right(|records| records[19].protector = id(5).to_string()), "record 20");
+        caught(&right(|records| records[19].request = id(5).to_string()), "record 20");
+        caught(&right(|records| records[19].version = 2), "record 20");
+        caught(&right(|records| records[29].action = "escrow".to_owned()), "record 30");
+    }
+
+    #[test]
+    fn a_repeat_needs_a_record_of_its_own() {
+        let mut made = right(|_| {});
+        made.call(7, 8, disclose(1, 0), disclosed(1, 1, 2));
+        caught(&made, "two answers share record 20");
+    }
+
+    #[test]
+    fn an_answer_before_its_record_is_caught() {
+        let mut made = right(|_| {});
+        let head = Reply::AuditHead { sequence: 19, hash: String::new(), index: 1 };
+        made.call(5, 6, Call::AuditHead, ok(head));
+        caught(&made, "the chain ended at record 19");
+    }
+
+    #[test]
+    fn without_a_listing_nothing_is_checked() {
+        let mut made = Made::new();
+        made.call(3, 4, disclose(1, 0), disclosed(1, 1, 2));
+        let result = check(&History::new(&made.events));
+        assert!(matches!(result.status, Status::NotChecked { .. }));
+    }
+}

@@ -162,3 +162,89 @@ fn longest(calls: &[&Record<'_>], from: Micros, to: Micros) -> Option<(Micros, M
     }
     best
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Made, disclose, disclosed, escrow, receipt, refused, unknown};
+    use super::super::verdict::Status;
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+
+    /// Node 1 is faulty from 10 s to 40 s. Escrows are answered every second but from `from` to `to`, when they end unknown.
+    fn run(kind: &str, from: u64, to: u64) -> Made {
+        let mut made = Made::new();
+        made.fault(1, kind, &[1], (10 * SECOND, 40 * SECOND));
+        for second in 0..50 {
+            let at = second * SECOND;
+            let number = u128::from(second) + 1;
+            let answer = if (from..to).contains(&second) {
+                unknown()
+            } else {
+                receipt(number, 1, second + 1)
+            };
+            let node = [None, Some(2)][usize::from(second % 2 == 0)];
+            made.call_of(node, (at, at + 900_000), escrow(number, 0), answer);
+        }
+        made
+    }
+
+    fn result(made: &Made) -> CheckResult {
+        check(&History::new(&made.events))
+    }
+
+    #[test]
+    fn a_short_outage_holds_and_is_measured() {
+        let result = result(&run("kill", 20, 23));
+        assert_eq!(result.status, Status::Held, "{result:?}");
+        assert!(result.notes[0].starts_with("longest for escrow: 3.9"), "{:?}", result.notes);
+    }
+
+    #[test]
+    fn a_long_outage_is_caught_in_the_middle_at_the_beginning_and_at_the_end() {
+        for (from, to) in [(20, 27), (9, 17), (32, 50)] {
+            let result = result(&run("kill", from, to));
+            assert!(result.violations[0].what.contains("escrow stood still"), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_has_a_bound_of_its_own() {
+        assert_eq!(result(&run("hung-fsync", 20, 27)).status, Status::Held);
+        assert_eq!(result(&run("hung-fsync", 20, 33)).status, Status::Violated);
+    }
+
+    #[test]
+    fn answers_through_the_faulty_server_do_not_help() {
+        let mut made = run("kill", 20, 27);
+        for second in 20..27 {
+            let (at, number) = (second * SECOND, u128::from(second) + 100);
+            let answer = receipt(number, 1, second + 100);
+            made.call_of(Some(1), (at, at + 1000), escrow(number, 0), answer);
+        }
+        assert_eq!(result(&made).status, Status::Violated);
+    }
+
+    #[test]
+    fn where_nobody_asks_nothing_stands_still() {
+        let mut made = Made::new();
+        made.fault(1, "kill", &[1], (10 * SECOND, 40 * SECOND));
+        for at in [5, 12, 38] {
+            let (from, to) = (at * SECOND, (at + 1) * SECOND);
+            made.call(from, to, disclose(1, 1), disclosed(1, 1, at));
+        }
+        made.call(20 * SECOND, 21 * SECOND, disclose(1, 1), refused("QUOTA_EXCEEDED"));
+        let result = result(&made);
+        assert_eq!(result.status, Status::Held, "{result:?}");
+    }
+
+    #[test]
+    fn a_second_fault_elsewhere_is_no_fault_of_one_server() {
+        let mut made = run("kill", 20, 27);
+        made.fault(2, "kill", &[2], (19 * SECOND, 26 * SECOND));
+        assert_eq!(result(&made).status, Status::Held);
+        let mut made = Made::new();
+        made.fault(1, "kill", &[1, 2], (10 * SECOND, 40 * SECOND));
+        assert!(matches!(result(&made).status, Status::NotApplicable { .. }));
+    }
+}

@@ -109,3 +109,72 @@ fn heads(history: &History<'_>, known: &BTreeMap<u64, (&str, OpId)>, result: &mu
         result.notes.push(format!("{beyond} heads lie beyond the last listing"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Made, filler, listing, ok};
+    use super::super::verdict::Status;
+    use super::*;
+    use crate::history::{Audit, Call};
+
+    fn head(sequence: u64, hash: &str) -> Reply {
+        Reply::AuditHead { sequence, hash: hash.to_owned(), index: sequence }
+    }
+
+    fn with(third: Vec<Audit>) -> Made {
+        let mut made = Made::new();
+        made.call(1, 2, Call::AuditHead, ok(head(2, "hash-2")));
+        made.phase(10, "final");
+        for (node, records) in [(1, filler(4)), (2, filler(5)), (3, third)] {
+            made.call_of(Some(node), (20 + node, 30 + node), Call::AuditList, listing(records));
+        }
+        made
+    }
+
+    #[track_caller]
+    fn caught(made: &Made, words: &str) {
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Violated);
+        assert!(result.violations[0].what.contains(words), "{result:?}");
+    }
+
+    #[test]
+    fn chains_of_different_length_with_the_same_hashes_hold() {
+        let made = with(filler(6));
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Held, "{result:?}");
+    }
+
+    #[test]
+    fn another_hash_through_one_server_is_caught() {
+        let mut records = filler(6);
+        records[3].hash = "other".to_owned();
+        caught(&with(records), "record 4 has two hashes");
+    }
+
+    #[test]
+    fn a_gap_is_caught() {
+        let mut records = filler(6);
+        records.remove(2);
+        caught(&with(records), "record 4 after 2");
+    }
+
+    #[test]
+    fn a_head_that_was_named_and_does_not_lie_on_the_chain_is_caught() {
+        let mut made = with(filler(6));
+        made.call(40, 41, Call::AuditHead, ok(head(3, "other")));
+        caught(&made, "does not lie on the chain");
+        let mut made = with(filler(6));
+        made.call(40, 41, Call::AuditHead, ok(head(9, "one")));
+        made.call(42, 43, Call::AuditHead, ok(head(9, "two")));
+        caught(&made, "two heads at record 9");
+    }
+
+    #[test]
+    fn a_chain_that_is_not_read_through_every_server_is_not_green() {
+        let mut made = with(filler(6));
+        made.events.truncate(made.events.len() - 2);
+        let result = check(&History::new(&made.events));
+        assert!(matches!(result.status, Status::NotChecked { .. }), "{result:?}");
+    }
+}

@@ -44,3 +44,41 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Made, escrow, filler, id, listing, record, unknown};
+    use super::super::verdict::Status;
+    use super::*;
+    use crate::history::Call;
+
+    fn run(effect: bool, also_unknown: bool) -> CheckResult {
+        let mut made = Made::new();
+        let message = format!("{NOT_DONE}no leader");
+        made.call(1, 2, escrow(1, 0), Outcome::Unknown { message });
+        if also_unknown {
+            made.call(3, 4, escrow(1, 0), unknown());
+        }
+        let mut records = filler(5);
+        if effect {
+            records[3] = record(4, "escrow", id(0x1001), 1, 1);
+        }
+        made.call(9, 10, Call::AuditList, listing(records));
+        check(&History::new(&made.events))
+    }
+
+    #[test]
+    fn what_was_said_not_to_be_done_and_was_not_done_holds() {
+        assert_eq!(run(false, false).status, Status::Held);
+    }
+
+    #[test]
+    fn what_was_said_not_to_be_done_and_was_done_is_caught() {
+        assert_eq!(run(true, false).status, Status::Violated);
+    }
+
+    #[test]
+    fn another_call_of_the_same_request_may_have_done_it() {
+        assert!(matches!(run(true, true).status, Status::NotApplicable { .. }));
+    }
+}

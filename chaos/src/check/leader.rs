@@ -40,3 +40,44 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Made;
+    use super::super::verdict::Status;
+    use super::*;
+
+    fn with(node: u64, term: u64, leads: bool) -> CheckResult {
+        let mut made = Made::new();
+        made.sample(1, 1, (3, true), (1, ""));
+        made.sample(2, 2, (3, false), (1, ""));
+        made.sample(3, 2, (4, true), (1, ""));
+        // The old leader has not heard of it yet.
+        made.sample(4, 1, (3, true), (1, ""));
+        made.sample(5, node, (term, leads), (1, ""));
+        check(&History::new(&made.events))
+    }
+
+    #[test]
+    fn one_leader_after_another_holds_also_while_the_old_one_does_not_know() {
+        assert_eq!(with(3, 4, false).status, Status::Held);
+    }
+
+    #[test]
+    fn two_leaders_in_a_term_are_caught() {
+        assert!(with(3, 4, true).violations[0].what.contains("both lead in term 4"));
+    }
+
+    #[test]
+    fn a_leader_that_forgets_its_term_is_caught() {
+        assert!(with(2, 3, false).violations[0].what.contains("led in term 4"));
+    }
+
+    #[test]
+    fn a_run_in_which_nobody_was_seen_to_lead_is_not_green() {
+        let mut made = Made::new();
+        made.sample(1, 1, (3, false), (1, ""));
+        let result = check(&History::new(&made.events));
+        assert!(matches!(result.status, Status::NotChecked { .. }));
+    }
+}

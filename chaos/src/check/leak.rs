@@ -78,3 +78,49 @@ fn median(values: &[u64]) -> Option<u64> {
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Made;
+    use super::super::verdict::Status;
+    use super::*;
+    use crate::history::Event;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// Ninety samples of one server.
+    fn life(rss: impl Fn(u64) -> Option<u64>, descriptors: impl Fn(u64) -> u64) -> CheckResult {
+        let mut made = Made::new();
+        for at in 0..90 {
+            let (rss, descriptors) = (rss(at), Some(descriptors(at)));
+            let at = at * 1_000_000;
+            made.events.push(Event::Sample(Sample { at, node: 1, status: None, rss, descriptors }));
+        }
+        check(&History::new(&made.events))
+    }
+
+    #[test]
+    fn a_cache_that_fills_up_and_stays_holds() {
+        let result = life(|at| Some(40 * MIB + at.min(30) * 20 * MIB), |at| 30 + at % 7);
+        assert_eq!((result.status, result.checked), (Status::Held, 1));
+    }
+
+    #[test]
+    fn memory_that_grows_and_grows_is_caught() {
+        let result = life(|at| Some(40 * MIB + at * 5 * MIB), |_| 30);
+        assert!(result.violations[0].what.contains("bytes of memory"), "{result:?}");
+    }
+
+    #[test]
+    fn descriptors_that_are_never_closed_are_caught() {
+        let result = life(|_| Some(40 * MIB), |at| 30 + at * 10);
+        assert!(result.violations[0].what.contains("descriptors"), "{result:?}");
+    }
+
+    #[test]
+    fn a_life_ends_with_the_process_and_a_short_one_says_nothing() {
+        let dies = |at| (at % 45 != 44).then_some(40 * MIB + (at % 45) * 10 * MIB);
+        let result = life(dies, |_| 30);
+        assert!(matches!(result.status, Status::NotApplicable { .. }), "{result:?}");
+    }
+}

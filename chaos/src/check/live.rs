@@ -98,3 +98,62 @@ pub(crate) fn seconds(at: Micros) -> f64 {
     // A run is far shorter than 2^52 microseconds.
     std::time::Duration::from_micros(at).as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Made, escrow, receipt, unknown};
+    use super::super::verdict::Status;
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+
+    /// A fault from 10 s to 20 s; a write is sent at 21 s and ends when and as told; a server is at an index at 50 s.
+    fn run(answered: Option<Micros>, index: u64) -> Made {
+        let mut made = Made::new();
+        made.call(SECOND, 2 * SECOND, escrow(1, 0), receipt(1, 1, 1));
+        made.fault(1, "kill", &[1], (10 * SECOND, 20 * SECOND));
+        made.sample(15 * SECOND, 2, (1, true), (7, ""));
+        match answered {
+            Some(at) => made.call(21 * SECOND, at, escrow(2, 1), receipt(2, 2, 2)),
+            None => made.call(21 * SECOND, 25 * SECOND, escrow(2, 1), unknown()),
+        };
+        for node in [1, 2, 3] {
+            let index = if node == 3 { index } else { 9 };
+            made.sample(50 * SECOND, node, (1, true), (index, ""));
+        }
+        made
+    }
+
+    fn result(made: &Made) -> CheckResult {
+        check(&History::new(&made.events))
+    }
+
+    #[test]
+    fn a_write_soon_after_the_heal_and_level_servers_hold() {
+        assert_eq!(result(&run(Some(29 * SECOND), 7)).status, Status::Held);
+    }
+
+    #[test]
+    fn no_write_within_ten_seconds_is_caught() {
+        for answered in [None, Some(31 * SECOND)] {
+            let result = result(&run(answered, 7));
+            assert!(result.violations[0].what.contains("within 10 s of the heal"), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn another_fault_right_after_the_heal_excuses() {
+        let mut made = run(None, 7);
+        made.fault(2, "pause", &[2], (24 * SECOND, 26 * SECOND));
+        let result = result(&made);
+        let late = "within 10 s of the heal of kill";
+        assert!(!result.violations.iter().any(|v| v.what.contains(late)), "{result:?}");
+        assert!(result.notes[0].contains("2 heals"), "{result:?}");
+    }
+
+    #[test]
+    fn a_server_that_does_not_catch_up_is_caught() {
+        let result = result(&run(Some(22 * SECOND), 6));
+        assert!(result.violations[0].what.contains("node 3 was not level"), "{result:?}");
+    }
+}

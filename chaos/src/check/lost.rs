@@ -169,3 +169,81 @@ fn listed(
     }
     missing
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        DEVICE, Made, VOLUME, at_index, disclose, disclosed, escrow, id, ok, receipt, refused,
+        unknown,
+    };
+    use super::super::verdict::Status;
+    use super::*;
+
+    /// Two versions; the last phase lists both and opens the second through each server.
+    fn run(nodes: &[u64], keys: &[Key], opened: &Outcome) -> Made {
+        let mut made = Made::new();
+        made.call(1, 2, escrow(1, 0), receipt(1, 1, 5));
+        made.call(3, 4, escrow(2, 1), receipt(2, 2, 6));
+        made.call(5, 6, escrow(3, 2), unknown());
+        made.phase(10, "final");
+        for node in nodes {
+            let find =
+                Call::Find { request: id(0x4001), query: format!("volume {DEVICE} {VOLUME}") };
+            let found = Reply::Find { keys: keys.to_vec(), audit: 1, position: at_index(9) };
+            made.call_of(Some(*node), (20, 21), find, ok(found));
+            made.call_of(Some(*node), (22, 23), disclose(2, 2), opened.clone());
+        }
+        made
+    }
+
+    const BOTH: [Key; 2] = [(Uuid::from_u128(0x2001), 1), (Uuid::from_u128(0x2002), 2)];
+
+    #[track_caller]
+    fn caught(made: &Made, words: &str) {
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Violated);
+        assert!(result.violations[0].what.contains(words), "{result:?}");
+    }
+
+    #[test]
+    fn versions_that_every_server_lists_and_opens_hold() {
+        let made = run(&[1, 2, 3], &BOTH, &disclosed(2, 2, 8));
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Held, "{result:?}");
+        assert!(result.notes.contains(&"1 of 2 versions were opened in all".to_owned()));
+    }
+
+    #[test]
+    fn a_version_that_a_server_does_not_list_is_caught() {
+        caught(&run(&[1, 2, 3], &BOTH[1..], &disclosed(2, 2, 8)), "node 1 does not list it");
+    }
+
+    #[test]
+    fn a_key_that_opens_to_another_text_is_caught() {
+        let reply = Reply::Disclose {
+            key: "key-1".to_owned(),
+            version: 2,
+            audit: 1,
+            position: at_index(9),
+            repeated: false,
+        };
+        caught(&run(&[1, 2, 3], &BOTH, &ok(reply)), "opens to another key");
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_any_more_is_caught() {
+        caught(&run(&[1, 2, 3], &BOTH, &refused("UNKNOWN_KEY")), "is not known");
+    }
+
+    #[test]
+    fn a_server_that_was_not_read_or_opened_nothing_is_not_green() {
+        for made in [
+            run(&[1, 2], &BOTH, &disclosed(2, 2, 8)),
+            run(&[1, 2, 3], &BOTH, &unknown()),
+            run(&[], &BOTH, &unknown()),
+        ] {
+            let result = check(&History::new(&made.events));
+            assert!(matches!(result.status, Status::NotChecked { .. }), "{result:?}");
+        }
+    }
+}

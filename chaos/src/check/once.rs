@@ -106,3 +106,72 @@ fn records(history: &History<'_>, result: &mut CheckResult) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        Made, disclose, disclosed, escrow, id, listing, receipt, record, unknown,
+    };
+    use super::super::verdict::Status;
+    use super::*;
+
+    fn right() -> Made {
+        let mut made = Made::new();
+        made.call(1, 2, escrow(1, 0), unknown());
+        made.call(3, 4, escrow(1, 0), receipt(1, 1, 5));
+        made.call(5, 6, escrow(1, 0), receipt(1, 1, 5));
+        made.call(7, 8, disclose(1, 1), disclosed(1, 1, 6));
+        let mut repeat = record(3, "disclose", id(0x3001), 1, 1);
+        repeat.outcome = "repeated".to_owned();
+        let records = vec![
+            record(1, "escrow", id(0x1001), 1, 1),
+            record(2, "disclose", id(0x3001), 1, 1),
+            repeat,
+        ];
+        made.call(9, 10, Call::AuditList, listing(records));
+        made
+    }
+
+    #[track_caller]
+    fn caught(made: &Made, words: &str) {
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Violated);
+        assert!(result.violations[0].what.contains(words), "{result:?}");
+    }
+
+    #[test]
+    fn a_retry_with_the_same_receipt_holds() {
+        let made = right();
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Held, "{result:?}");
+    }
+
+    #[test]
+    fn a_retry_that_makes_another_version_is_caught() {
+        let mut made = right();
+        made.call(20, 21, escrow(1, 0), receipt(1, 2, 9));
+        caught(&made, "two receipts");
+    }
+
+    #[test]
+    fn a_receipt_for_other_bytes_is_caught() {
+        let mut made = right();
+        made.call(20, 21, escrow(2, 1), receipt(3, 2, 9));
+        caught(&made, "other sealed bytes");
+    }
+
+    #[test]
+    fn a_disclosure_that_is_charged_twice_is_caught() {
+        let mut made = right();
+        made.call(20, 21, disclose(1, 1), disclosed(1, 1, 9));
+        caught(&made, "charged twice");
+    }
+
+    #[test]
+    fn two_records_of_success_for_one_request_are_caught_even_if_no_answer_came() {
+        let mut made = right();
+        let records = (1..=4).map(|sequence| record(sequence, "escrow", id(0x1001), 1, 1));
+        made.call(20, 21, Call::AuditList, listing(records.collect()));
+        caught(&made, "more than once");
+    }
+}

@@ -176,14 +176,14 @@ impl Builder<'_, '_> {
         let same = of_id.iter().filter(|(_, write)| write.version() == *version);
         let some: Vec<_> = same.filter(|(_, write)| write.key == key).map(|(at, _)| *at).collect();
         let other = wanted != 0 && wanted != *version;
-        if (some.is_empty() || other)
-            && let Some((_, write)) = of_id.first()
-        {
+        if some.is_empty() || other {
             let what = format!(
                 "key id {protector}: disclosed version {version} is not one that was escrowed with this recovery key"
             );
-            self.volume(write.volume).impossible.push((record.op, what));
-        } else if !some.is_empty() {
+            // Nobody's volume if nobody escrowed to it.
+            let volume = of_id.first().map_or(Uuid::nil(), |(_, write)| write.volume);
+            self.volume(volume).impossible.push((record.op, what));
+        } else {
             let newer = of_id.iter().filter(|(_, write)| write.version() > *version);
             // A retry is answered with what was the newest at first.
             let newest = wanted == 0 && !repeated;
@@ -215,14 +215,12 @@ impl Builder<'_, '_> {
         for key in keys {
             let made = asked.iter().filter(|(_, write)| (write.protector, write.version()) == *key);
             let made: Vec<_> = made.map(|(at, _)| *at).collect();
-            match (made.is_empty(), asked.first()) {
-                (true, Some((_, write))) => {
-                    let what =
-                        format!("lists version {} of {}, which nobody escrowed", key.1, key.0);
-                    self.volume(write.volume).impossible.push((record.op, what));
-                }
-                (true, None) => {}
-                (false, _) => some.push(made),
+            if made.is_empty() {
+                let what = format!("lists version {} of {}, which nobody escrowed", key.1, key.0);
+                let volume = asked.first().map_or(Uuid::nil(), |(_, write)| write.volume);
+                self.volume(volume).impossible.push((record.op, what));
+            } else {
+                some.push(made);
             }
         }
         let whole = keys.len() < CUT_OFF;

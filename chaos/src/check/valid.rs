@@ -50,3 +50,82 @@ fn load(history: &History<'_>, first_fault: Option<Micros>, result: &mut CheckRe
         format!("{rate:.0} acknowledged operations a second before the first fault, {OPERATIONS_A_SECOND:.0} are the least")
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DEVICE, Made, id, ok};
+    use super::super::verdict::{Judgement, Status};
+    use super::*;
+    use crate::check::check_events;
+    use crate::history::{Call, Effect, Event, Reply};
+
+    const SECOND: Micros = 1_000_000;
+
+    /// Two seconds with so many calls a second, then a fault; "pause" was chosen.
+    fn run(rate: u64, kind: &str) -> Made {
+        let mut made = Made::new();
+        if let Some(Event::Begin(begin)) = made.events.first_mut() {
+            begin.faults = vec!["pause".to_owned()];
+        }
+        for number in 0..2 * rate {
+            let at = number * SECOND / rate;
+            let call = Call::Report { request: id(number.into()), device: DEVICE };
+            made.call(at, at + 1, call, ok(Reply::Report));
+        }
+        made.fault(1, kind, &[1], (2 * SECOND, 3 * SECOND));
+        made.events.push(Event::End { at: 4 * SECOND });
+        made
+    }
+
+    #[track_caller]
+    fn caught(made: &Made, words: &str) {
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Violated);
+        assert!(result.violations[0].what.contains(words), "{result:?}");
+    }
+
+    #[test]
+    fn enough_load_and_every_fault_seen_is_valid() {
+        let made = run(101, "pause");
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Held, "{result:?}");
+    }
+
+    #[test]
+    fn too_little_load_is_caught() {
+        caught(&run(98, "pause"), "98 acknowledged operations a second");
+    }
+
+    #[test]
+    fn a_chosen_fault_that_never_took_effect_is_caught() {
+        caught(&run(101, "kill"), "pause never took effect");
+        let mut made = run(101, "pause");
+        for event in &mut made.events {
+            if let Event::Fault(fault) = event {
+                fault.effect = Effect::Indeterminate { why: String::new() };
+            }
+        }
+        caught(&made, "pause never took effect");
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_or_whose_history_is_damaged_is_caught() {
+        let mut made = run(101, "pause");
+        made.events.pop();
+        caught(&made, "cut off");
+        let mut made = run(101, "pause");
+        let first = made.events[2].clone();
+        made.events.push(first);
+        caught(&made, "ends twice");
+        let mut made = run(101, "pause");
+        made.events.remove(0);
+        caught(&made, "does not say");
+    }
+
+    #[test]
+    fn a_run_that_is_not_valid_is_not_green_and_not_red() {
+        let verdict = check_events(&run(50, "pause").events);
+        assert_eq!(verdict.judgement, Judgement::Invalid);
+        assert!(verdict.reasons.iter().any(|reason| reason.starts_with("valid: 50")));
+    }
+}

@@ -203,3 +203,88 @@ fn read(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        DEVICE, Made, VOLUME, at_index, device, disclose, disclosed, escrow, id, ok, receipt,
+    };
+    use super::super::verdict::Status;
+    use super::*;
+
+    const READ: Call = Call::ReadDevice { device: DEVICE };
+    const STALE: Call = Call::ReadDeviceStale { device: DEVICE };
+
+    fn right() -> Made {
+        let mut made = Made::new();
+        made.call(1, 4, escrow(1, 0), receipt(1, 1, 10));
+        made.call(2, 3, STALE, device(0, 0, 4));
+        made.call(5, 6, READ, device(1, 1, 10));
+        made.call(7, 8, disclose(1, 1), disclosed(1, 1, 11));
+        made.call(9, 10, escrow(2, 1), receipt(2, 2, 12));
+        made.call(11, 12, STALE, device(1, 1, 11));
+        made
+    }
+
+    #[track_caller]
+    fn caught(made: &Made, words: &str) {
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Violated);
+        let told: Vec<_> = result.violations.iter().map(|v| v.what.as_str()).collect();
+        assert!(told.iter().any(|what| what.contains(words)), "{told:?}");
+    }
+
+    #[test]
+    fn places_in_the_order_of_time_hold() {
+        let made = right();
+        let result = check(&History::new(&made.events));
+        assert_eq!(result.status, Status::Held, "{result:?}");
+        assert!(result.checked >= 8);
+    }
+
+    #[test]
+    fn a_write_that_lies_before_an_earlier_acknowledged_one_is_caught() {
+        let mut made = right();
+        made.call(20, 21, escrow(3, 2), receipt(3, 3, 9));
+        caught(&made, "its own place is before that");
+    }
+
+    #[test]
+    fn a_linearizable_read_at_an_old_index_is_caught_even_of_another_device() {
+        let mut made = right();
+        let reply = Reply::Device { volumes: vec![], index: 11, age_ms: 0 };
+        made.call(20, 21, Call::ReadDevice { device: id(77) }, ok(reply));
+        caught(&made, "its own place is before that");
+    }
+
+    #[test]
+    fn a_stale_read_that_lacks_what_lies_before_its_index_is_caught() {
+        let mut made = right();
+        made.call(20, 21, STALE, device(1, 1, 12));
+        caught(&made, "finds version 1");
+    }
+
+    #[test]
+    fn a_read_that_knows_what_lies_after_its_index_is_caught() {
+        let mut made = right();
+        made.call(20, 21, STALE, device(2, 2, 11));
+        caught(&made, "lies after it");
+        let mut made = right();
+        let reply = Reply::Find { keys: vec![(id(0x2002), 2)], audit: 1, position: at_index(11) };
+        let query = format!("volume {DEVICE} {VOLUME}");
+        made.call(8, 20, Call::Find { request: id(9), query }, ok(reply));
+        caught(&made, "which lies at 12");
+    }
+
+    #[test]
+    fn two_entries_at_one_place_and_a_term_that_falls_are_caught() {
+        let mut made = right();
+        made.call(20, 21, disclose(1, 1), disclosed(1, 1, 12));
+        caught(&made, "two entries lie at log index 12");
+        let mut made = right();
+        let position = Position { term: 0, index: 14 };
+        let reply = Reply::Find { keys: vec![], audit: 1, position };
+        made.call(20, 21, Call::Find { request: id(9), query: String::new() }, ok(reply));
+        caught(&made, "is of term 0");
+    }
+}
