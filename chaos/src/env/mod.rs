@@ -15,4 +15,5 @@ mod world;
 pub use pki::{ADMINISTRATOR, AUDITOR, HELP_DESK, Papers, READER};
 pub use registry::{Registry, began};
 pub use server::{Addresses, Server};
+pub(crate) use world::{LEADER, beside, own_word};
 pub use world::{Plan, World};

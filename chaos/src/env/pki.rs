@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use uuid::Uuid;
+
 use super::command::call_blocking;
 use super::files;
 use super::server::Server;
@@ -68,6 +70,24 @@ impl Papers {
     /// Certificate and private key of an operator.
     pub fn operator(&self, name: &str) -> (PathBuf, PathBuf) {
         self.pair(&format!("operator-{name}"))
+    }
+
+    /// Issues an operator's certificate.
+    ///
+    /// # Errors
+    /// If the product's command line fails.
+    pub fn issue_operator(&self, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        self.issue(&["operator", "--name", name])?;
+        Ok(self.operator(name))
+    }
+
+    /// Issues a device's certificate.
+    ///
+    /// # Errors
+    /// If the product's command line fails.
+    pub fn issue_agent(&self, device: Uuid) -> anyhow::Result<(PathBuf, PathBuf)> {
+        self.issue(&["agent", "--device", &device.to_string()])?;
+        Ok(self.pair(&format!("agent-{device}")))
     }
 
     fn pair(&self, stem: &str) -> (PathBuf, PathBuf) {

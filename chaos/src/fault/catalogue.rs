@@ -87,7 +87,12 @@ fn probe(need: Need) -> Option<String> {
         Need::Hosts => tool("ip", "iproute2")
             .or_else(|| tool("nsenter", "util-linux"))
             .or_else(|| tool("mkfs.ext4", "e2fsprogs"))
-            .or_else(|| in_namespace("veth", "ip link add x type veth peer name y; ip link add b type bridge"))
+            .or_else(|| {
+                in_namespace(
+                    "veth",
+                    "ip link add x type veth peer name y; ip link add b type bridge",
+                )
+            })
             .or_else(|| tried("loop devices", "losetup", &["-f"], "")),
         Need::Nft => tool("nft", "nftables").or_else(|| {
             let rules = "table inet x {\nchain y {\ntype filter hook input priority 0;\n\

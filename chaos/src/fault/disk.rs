@@ -36,10 +36,14 @@ impl Fault for DiskFull {
             })
             .await;
             let seen = format!("{} MiB were taken, nothing is left", taken >> 20);
-            Ok(Hit::seen(&hit, target, match low {
-                Some(_) => format!("{seen}; the server says disk_low"),
-                None => format!("{seen}; the server doesn't say disk_low"),
-            }))
+            Ok(Hit::seen(
+                &hit,
+                target,
+                match low {
+                    Some(_) => format!("{seen}; the server says disk_low"),
+                    None => format!("{seen}; the server doesn't say disk_low"),
+                },
+            ))
         })
     }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nfq::{Queue, Verdict};
+use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::Rng as _;
 use tokio::process::{Child, Command};
 
 use super::partition::{load, network, watch_counters};
@@ -121,8 +121,9 @@ impl Fault for Link {
                     let add = ["tc", "qdisc", "replace", "dev", LINK, "root", "tbf"];
                     inside(server, &[&add[..], &limit].concat()).await?;
                     watch(SEEN, || async {
-                        let shown =
-                            inside(server, &["tc", "-s", "qdisc", "show", "dev", LINK]).await.ok()?;
+                        let shown = inside(server, &["tc", "-s", "qdisc", "show", "dev", LINK])
+                            .await
+                            .ok()?;
                         let over = shown.split("overlimits ").nth(1)?.split(' ').next()?;
                         let over = over.parse::<u64>().ok().filter(|count| *count > 0)?;
                         Some(format!("{over} packets had to wait"))

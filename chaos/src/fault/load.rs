@@ -43,7 +43,8 @@ impl Clients {
             made += 1;
             self.tasks.spawn(async move {
                 // The first bytes of a TLS record that says it is long.
-                let mut bytes = [0x16, 0x03, 0x01, 0x3f, 0xff].into_iter().chain(std::iter::repeat(1));
+                let mut bytes =
+                    [0x16, 0x03, 0x01, 0x3f, 0xff].into_iter().chain(std::iter::repeat(1));
                 while slow {
                     let byte = [bytes.next().unwrap_or(1)];
                     if stream.write_all(&byte).await.is_err() {
@@ -78,7 +79,8 @@ impl Fault for Clients {
                     };
                     let refused = client.add_learner(name).await.err();
                     let refused = refused.context("a message of 4 MiB was taken")?.to_string();
-                    let seen = format!("refused: {}", refused.chars().take(120).collect::<String>());
+                    let seen =
+                        format!("refused: {}", refused.chars().take(120).collect::<String>());
                     return Ok(Hit::seen(&hit, target, seen));
                 }
             };

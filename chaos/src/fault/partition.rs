@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rand::rngs::StdRng;
 use rand::Rng as _;
+use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
 
 use super::{Fault, Hit, SEEN, Step, Whom, restore, targets, watch};
@@ -95,7 +95,8 @@ pub(crate) async fn watch_counters(servers: &[&Server], table: &str) -> Option<u
 /// One table with a rule a line; several on one line are rejected by nft.
 fn table(rules: &[String]) -> String {
     let (inputs, outputs): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| rule.contains("saddr"));
-    let lines = |rules: Vec<&String>| rules.into_iter().fold(String::new(), |all, r| all + r + "\n");
+    let lines =
+        |rules: Vec<&String>| rules.into_iter().fold(String::new(), |all, r| all + r + "\n");
     format!(
         "{CLEAR}table inet chaos {{\n\
          chain in {{\ntype filter hook input priority 0; policy accept;\n{}}}\n\
