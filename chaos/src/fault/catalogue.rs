@@ -90,7 +90,7 @@ fn probe(need: Need) -> Option<String> {
             .or_else(|| {
                 in_namespace(
                     "veth",
-                    "ip link add x type veth peer name y; ip link add b type bridge",
+                    "ip link add name v0 type veth peer name v1; ip link add name br0 type bridge",
                 )
             })
             .or_else(|| tried("loop devices", "losetup", &["-f"], "")),
@@ -105,7 +105,7 @@ fn probe(need: Need) -> Option<String> {
             in_namespace("NFQUEUE", rule)
         }),
         Need::Shaper => tool("tc", "iproute2").or_else(|| {
-            let add = "ip link add e0 type veth peer name e1; \
+            let add = "ip link add name e0 type veth peer name e1; \
                        tc qdisc add dev e0 root tbf rate 256kbit burst 4kb latency 400ms";
             in_namespace("tbf", add)
         }),
