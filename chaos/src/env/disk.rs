@@ -11,8 +11,10 @@ use super::files;
 
 const FILLER: &str = "filler";
 /// FS_IOC_GOINGDOWN without flushing the journal: whatever was not synced is lost, as when the power goes.
-const POWER_OFF: &str = "open(my $dir, '<', $ARGV[0]) or die $!; my $flags = pack('I', 2); \
-                         ioctl($dir, 0x8004587d, $flags) or die $!;";
+/// Of several disks, one right after the other.
+const POWER_OFF: &str = "my @dirs = map { open(my $dir, '<', $_) or die $!; $dir } @ARGV; \
+                         for my $dir (@dirs) { my $flags = pack('I', 2); \
+                         ioctl($dir, 0x8004587d, $flags) or die $!; }";
 
 /// A mounted disk.
 #[derive(Debug)]
@@ -84,12 +86,15 @@ impl Disk {
         }
     }
 
-    /// Cuts the power: nothing is written from now on, and what was not synced is lost.
+    /// Cuts the power of disks at once: nothing is written from now on, and what was not synced is lost.
     ///
     /// # Errors
     /// If the system refuses.
-    pub async fn power_off(&self) -> anyhow::Result<()> {
-        call("perl", &["-e", POWER_OFF, &self.point_text()]).await.map(drop)
+    pub async fn power_off(disks: &[&Self]) -> anyhow::Result<()> {
+        let points: Vec<_> = disks.iter().map(|disk| disk.point_text()).collect();
+        let args: Vec<_> =
+            ["-e", POWER_OFF].into_iter().chain(points.iter().map(String::as_str)).collect();
+        call("perl", &args).await.map(drop)
     }
 
     /// The disk as it is after the power came back. Nobody may use it meanwhile.

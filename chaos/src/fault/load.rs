@@ -1,6 +1,6 @@
 //! Clients that misbehave: many connections, slow ones, messages that are too big.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::rngs::StdRng;
@@ -10,6 +10,9 @@ use tokio::task::JoinSet;
 
 use super::{Fault, Hit, Step, Whom, restore, targets};
 use crate::env::World;
+
+/// How long connections are opened.
+const CONNECTING: Duration = Duration::from_secs(10);
 
 /// What clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +39,12 @@ impl Clients {
     /// Opens connections and keeps each open for as long as the server does; how many were made.
     async fn connect(&mut self, address: &str, count: usize, slow: bool) -> usize {
         let mut made = 0;
+        let deadline = Instant::now() + CONNECTING;
         for _ in 0..count {
+            // A server that takes no more lets each further one wait.
+            if Instant::now() >= deadline {
+                break;
+            }
             let connected = TcpStream::connect(address);
             let connected = tokio::time::timeout(Duration::from_secs(1), connected).await;
             let Ok(Ok(mut stream)) = connected else { continue };
@@ -45,9 +53,8 @@ impl Clients {
                 // The first bytes of a TLS record that says it is long.
                 let mut bytes =
                     [0x16, 0x03, 0x01, 0x3f, 0xff].into_iter().chain(std::iter::repeat(1));
-                while slow {
-                    let byte = [bytes.next().unwrap_or(1)];
-                    if stream.write_all(&byte).await.is_err() {
+                while let Some(byte) = bytes.next().filter(|_| slow) {
+                    if stream.write_all(&[byte]).await.is_err() {
                         break;
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;

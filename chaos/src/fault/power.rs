@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use super::{Fault, Hit, Step, Whom, restore, risk, targets};
-use crate::env::disk::is_mounted;
+use crate::env::disk::{Disk, is_mounted};
 use crate::env::{Server, World};
 
 /// A loss of power.
@@ -47,9 +47,8 @@ impl Fault for PowerLoss {
             risk(&hit);
             let witnesses: Vec<Witness> =
                 hit.iter().map(|server| Witness::lay(server)).collect::<Result<_, _>>()?;
-            for server in &hit {
-                server.disk.as_ref().context("no disk")?.power_off().await?;
-            }
+            let disks: Vec<&Disk> = hit.iter().filter_map(|server| server.disk.as_ref()).collect();
+            Disk::power_off(&disks).await?;
             hit.iter().for_each(|server| {
                 server.signal(Signal::KILL);
             });
