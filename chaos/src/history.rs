@@ -104,7 +104,7 @@ pub enum Call {
     Find {
         /// Made by the client.
         request: Uuid,
-        /// First eight digits, or all 32 with dashes.
+        /// First eight digits, or all 32 with dashes, or `volume DEVICE VOLUME` for all keys of a volume.
         query: String,
     },
     /// A recovery key is asked for; audited.

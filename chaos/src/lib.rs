@@ -3,4 +3,14 @@
 //! `env` knows hosts, links and disks; `fault` breaks and heals them; `workload` calls the servers and writes the
 //! [`history`]; `check` reads the history and nothing else, so that a recorded run can be checked again; `report` tells.
 
+pub mod check;
+pub mod env;
+pub mod fault;
 pub mod history;
+pub mod recorder;
+pub mod report;
+pub mod run;
+mod sample;
+mod scan;
+pub mod schedule;
+pub mod workload;

@@ -1,12 +1,167 @@
 //! `holdfast-chaos`: faults against real servers, and what came of it.
 
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
 use clap::Parser;
+use holdfast_chaos::fault::{CATALOGUE, Need, chosen, delay_packets, find_kind, lacks};
+use holdfast_chaos::run::{Ended, Options, fresh_out, program, run};
+use holdfast_chaos::{check, report};
 
 /// Fault injection against real Holdfast servers
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-chaos", version, arg_required_else_help = true)]
-struct Cli {}
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
 
-fn main() {
-    let _cli = Cli::parse();
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run three servers under a load, and break hosts, links and disks
+    Run(RunArgs),
+    /// Show all faults, what each does, and whether this machine can do it
+    List,
+    /// Check a recorded run again
+    Check {
+        /// Directory of the run
+        dir: PathBuf,
+    },
+    /// Let packets of a queue wait; a part of `run`
+    #[command(hide = true)]
+    DelayPackets {
+        /// Number of the queue
+        queue: u16,
+        /// Milliseconds that each waits at least
+        base: u64,
+        /// Milliseconds that it may wait longer
+        jitter: u64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// How long faults go on: 90s, 10m, 1h
+    #[arg(long, default_value = "120s", value_parser = duration)]
+    duration: Duration,
+    /// Everything random follows from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Names or groups of faults, as `list` shows them; all if left out
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+    /// Servers
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=9))]
+    nodes: u64,
+    /// New directory for history, logs and report; a fresh one below the temporary directory if left out
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The program holdfast; the one beside this program if left out
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Calls a second at most
+    #[arg(long, default_value_t = 400)]
+    rate: u32,
+    /// Clients
+    #[arg(long, default_value_t = 24)]
+    clients: u32,
+    /// Plain processes on loopback, as without root: what needs more is left out
+    #[arg(long)]
+    plain: bool,
+    /// Keep the disks' images
+    #[arg(long)]
+    keep: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let number: u64 = digits.parse().map_err(|_| "a number with s, m or h".to_owned())?;
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(format!("{unit:?} is none of s, m, h")),
+    };
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("standard output")
+}
+
+fn list() -> anyhow::Result<()> {
+    for kind in CATALOGUE {
+        let can = lacks(kind).map_or_else(|| "yes".to_owned(), |lack| format!("no: {lack}"));
+        say(&format!("{:10} {:20} {:4} {}", kind.group, kind.name, can, kind.does))?;
+    }
+    Ok(())
+}
+
+fn start(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let kinds = chosen(&args.faults).map_err(anyhow::Error::msg)?;
+    let hosts = find_kind("partition-host").filter(|kind| kind.needs.contains(&Need::Hosts));
+    let lack = hosts.and_then(lacks);
+    let isolated = !args.plain && lack.is_none();
+    if let Some(lack) = lack.filter(|_| !args.plain) {
+        say(&format!("plain processes on loopback: {lack}"))?;
+    }
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    let out = args.out.map_or_else(fresh_out, Ok)?;
+    std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    let options = Options {
+        duration: args.duration,
+        seed: args.seed,
+        kinds,
+        nodes: args.nodes,
+        out: out.canonicalize()?,
+        program: program(args.server.as_deref())?,
+        isolated,
+        rate: args.rate,
+        clients: args.clients,
+        keep: args.keep,
+        command,
+    };
+    say(&format!("run in {}", options.out.display()))?;
+    let out = options.out.clone();
+    let ended = run(options);
+    let verdict = judge(&out);
+    if ended? == Ended::Interrupted {
+        return Ok(ExitCode::from(130));
+    }
+    verdict
+}
+
+fn judge(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let verdict = check::check_dir(dir);
+    report::write(dir, &verdict)?;
+    for result in &verdict.results {
+        let checked = format!("{} {}", result.checked, result.unit);
+        say(&format!("{:14} {:?}, {checked}", result.name, result.status))?;
+        for violation in result.violations.iter().take(5) {
+            say(&format!("    {}", violation.what))?;
+        }
+    }
+    for reason in &verdict.reasons {
+        say(&format!("because {reason}"))?;
+    }
+    say(&format!("{:?}: {}", verdict.judgement, dir.join("report.html").display()))?;
+    Ok(if verdict.green() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,holdfast_chaos=info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Cli::parse().command {
+        Command::Run(args) => start(args),
+        Command::List => list().map(|()| ExitCode::SUCCESS),
+        Command::Check { dir } => judge(&dir),
+        Command::DelayPackets { queue, base, jitter } => {
+            delay_packets(queue, base, jitter).map(|()| ExitCode::SUCCESS)
+        }
+    }
 }

@@ -1,0 +1,188 @@
+//! Numbers of a run for its report: the timeline, latency, gaps, faults.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::available::{Gap, gaps};
+use super::index::{History, Record};
+use super::windows::{Window, windows};
+use crate::history::{Call, Micros, Outcome};
+
+/// Kinds of operations, as the timeline shows them.
+pub const KINDS: [&str; 6] = ["escrow", "find", "disclose", "report", "read", "audit"];
+
+/// The kind of a call.
+pub(crate) const fn kind(call: &Call) -> usize {
+    match call {
+        Call::Escrow { .. } => 0,
+        Call::Find { .. } => 1,
+        Call::Disclose { .. } => 2,
+        Call::Report { .. } => 3,
+        Call::ReadDevice { .. } | Call::ReadDeviceStale { .. } => 4,
+        Call::AuditHead | Call::AuditList => 5,
+    }
+}
+
+/// One second of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Second {
+    /// Acknowledged operations of each of [`KINDS`].
+    pub ok: [u32; 6],
+    /// Refused operations.
+    pub refused: u32,
+    /// Operations of unknown outcome.
+    pub unknown: u32,
+}
+
+/// Latency of acknowledged operations in microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// "before", "during" or "after" the faults.
+    pub part: &'static str,
+    /// "escrow", or "all".
+    pub what: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Half are faster.
+    pub p50: Micros,
+    /// One of a hundred is slower.
+    pub p99: Micros,
+    /// The slowest.
+    pub max: Micros,
+}
+
+/// How often a kind of fault was tried, and what came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FaultCount {
+    /// Seen to take effect.
+    pub installed: u64,
+    /// Not tried.
+    pub skipped: u64,
+    /// Nobody knows.
+    pub indeterminate: u64,
+}
+
+/// Numbers of a run.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Figures {
+    /// How long it took, in microseconds.
+    pub length: Micros,
+    /// Operations by outcome: ok, refused, unknown.
+    pub outcomes: [u64; 3],
+    /// Refusals by reason.
+    pub refusals: BTreeMap<String, u64>,
+    /// Each second of the run.
+    pub seconds: Vec<Second>,
+    /// Phases and when they began.
+    pub phases: Vec<(Micros, String)>,
+    /// Faults.
+    pub faults: Vec<Window>,
+    /// Faults by kind.
+    pub counts: BTreeMap<String, FaultCount>,
+    /// The longest outages under a fault of one server, the longest first.
+    pub gaps: Vec<Gap>,
+    /// The longest times in which no escrow was acknowledged, faults or not, the longest first.
+    pub pauses: Vec<(Micros, Micros)>,
+    /// Latency before, during and after the faults.
+    pub latency: Vec<Latency>,
+}
+
+/// Gaps and pauses that are kept.
+const KEPT: usize = 20;
+
+pub(crate) fn figures(history: &History<'_>) -> Figures {
+    let faults = windows(history);
+    let mut figures = Figures {
+        length: history.last,
+        phases: history.phases.iter().map(|(at, name)| (*at, (*name).to_owned())).collect(),
+        pauses: pauses(history),
+        latency: latency(history, &faults),
+        ..Figures::default()
+    };
+    let seconds = usize::try_from(history.last / 1_000_000).unwrap_or(0).saturating_add(1);
+    // A history with a wild time in it must not fill the memory.
+    figures.seconds = vec![Second::default(); seconds.min(200_000)];
+    for call in &history.calls {
+        count(call, &mut figures);
+    }
+    for fault in &faults {
+        let count = figures.counts.entry(fault.kind.clone()).or_default();
+        match fault.effect {
+            "installed" => count.installed = count.installed.saturating_add(1),
+            "skipped" => count.skipped = count.skipped.saturating_add(1),
+            _ => count.indeterminate = count.indeterminate.saturating_add(1),
+        }
+    }
+    figures.gaps = gaps(history);
+    figures.gaps.sort_by_key(|gap| std::cmp::Reverse(gap.length()));
+    figures.gaps.truncate(KEPT);
+    figures.faults = faults;
+    figures
+}
+
+fn count(call: &Record<'_>, figures: &mut Figures) {
+    let at = call.returned.map_or(call.at, |(at, _)| at) / 1_000_000;
+    let second = usize::try_from(at).ok().and_then(|at| figures.seconds.get_mut(at));
+    let add = |number: Option<&mut u32>| {
+        if let Some(number) = number {
+            *number = number.saturating_add(1);
+        }
+    };
+    let outcome = match call.returned {
+        Some((_, Outcome::Ok { .. })) => {
+            add(second.and_then(|second| second.ok.get_mut(kind(call.call))));
+            0
+        }
+        Some((_, Outcome::Refused { reason, .. })) => {
+            add(second.map(|second| &mut second.refused));
+            let count = figures.refusals.entry(reason.clone()).or_default();
+            *count = count.saturating_add(1);
+            1
+        }
+        Some((_, Outcome::Unknown { .. })) | None => {
+            add(second.map(|second| &mut second.unknown));
+            2
+        }
+    };
+    if let Some(count) = figures.outcomes.get_mut(outcome) {
+        *count = count.saturating_add(1);
+    }
+}
+
+fn latency(history: &History<'_>, faults: &[Window]) -> Vec<Latency> {
+    let first = faults.iter().map(|fault| fault.from).min().unwrap_or(history.last);
+    let last = faults.iter().map(|fault| fault.to).max().unwrap_or(history.last);
+    let end = history.final_from().unwrap_or(history.last);
+    let parts = [("before", 0, first), ("during", first, last), ("after", last, end)];
+    let mut latencies = Vec::new();
+    for (part, from, to) in parts {
+        for what in ["escrow", "all"] {
+            let calls = history.calls.iter().filter(|call| call.at >= from && call.at < to);
+            let calls = calls.filter(|call| what == "all" || kind(call.call) == 0);
+            let mut times: Vec<_> =
+                calls.filter_map(|call| Some(call.ok()?.0.saturating_sub(call.at))).collect();
+            times.sort_unstable();
+            let at = |per_mille: usize| {
+                let last = times.len().saturating_sub(1);
+                times.get(last.saturating_mul(per_mille) / 1000).copied().unwrap_or(0)
+            };
+            let (p50, p99, max) = (at(500), at(990), at(1000));
+            latencies.push(Latency { part, what, count: times.len() as u64, p50, p99, max });
+        }
+    }
+    latencies
+}
+
+fn pauses(history: &History<'_>) -> Vec<(Micros, Micros)> {
+    let end = history.final_from().unwrap_or(history.last);
+    let escrows = history.calls.iter().filter(|call| kind(call.call) == 0);
+    let mut acks: Vec<_> = escrows.filter_map(|call| Some(call.ok()?.0)).collect();
+    acks.retain(|at| *at <= end);
+    acks.sort_unstable();
+    let mut pauses: Vec<_> =
+        acks.iter().zip(acks.iter().skip(1)).map(|(from, to)| (*from, *to)).collect();
+    pauses.sort_by_key(|(from, to)| std::cmp::Reverse(to.saturating_sub(*from)));
+    pauses.truncate(KEPT);
+    pauses
+}
