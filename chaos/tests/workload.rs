@@ -21,7 +21,11 @@ use uuid::Uuid;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server of the same build. This package has no binary of that name, so it is built if it isn't there yet.
+/// `HOLDFAST_TEST_BINARY` names another.
 fn binary() -> PathBuf {
+    if let Some(given) = std::env::var_os("HOLDFAST_TEST_BINARY") {
+        return given.into();
+    }
     let own = std::env::current_exe().unwrap();
     let dir = own.parent().unwrap().parent().unwrap().to_owned();
     let mut build = Command::new(env!("CARGO"));

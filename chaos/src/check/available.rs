@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_hangs_counts_from_the_last_answer_to_another() {
+        let mut made = Made::new();
+        made.fault(1, "kill", &[1], (10 * SECOND, 40 * SECOND));
+        made.call(11 * SECOND, 30 * SECOND, escrow(1, 0), receipt(1, 1, 1));
+        made.call(11 * SECOND, 12 * SECOND, escrow(2, 0), receipt(2, 1, 2));
+        let result = result(&made);
+        assert!(result.violations[0].what.contains("18.0 s from 12.0 s on"), "{result:?}");
+    }
+
+    #[test]
     fn where_nobody_asks_nothing_stands_still() {
         let mut made = Made::new();
         made.fault(1, "kill", &[1], (10 * SECOND, 40 * SECOND));
