@@ -1,5 +1,13 @@
 //! The workload against real servers, and the checkers over what it wrote down.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on has failed"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -132,7 +140,7 @@ fn begin() -> Event {
     })
 }
 
-/// A run of some seconds in which a server is killed and started again.
+/// A run of some seconds in which a server is killed and started again. The pauses are the time that the load has.
 async fn run(dir: &Path) {
     let options_of_cluster =
         LocalOptions { binary: binary(), dir: dir.join("cluster"), extra: settings() };
