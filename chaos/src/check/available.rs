@@ -97,7 +97,7 @@ pub(crate) fn gaps(history: &History<'_>) -> Vec<Gap> {
     let mut gaps = Vec::new();
     for window in windows.iter().filter(|window| window.installed()) {
         let [faulty] = window.nodes[..] else { continue };
-        for (from, to) in alone(window, &windows, end) {
+        for (from, to) in alone(history, window, &windows, end) {
             for what in CLASSES {
                 let eligible = |call: &&Record<'_>| {
                     class(call.call) == Some(what) && call.node != Some(faulty)
@@ -113,8 +113,13 @@ pub(crate) fn gaps(history: &History<'_>) -> Vec<Gap> {
     gaps
 }
 
-/// The parts of a window in which no other server was faulty.
-fn alone(window: &Window, all: &[Window], end: Micros) -> Vec<(Micros, Micros)> {
+/// The parts of a window in which no other server was faulty, and the harness did not stand still.
+fn alone(
+    history: &History<'_>,
+    window: &Window,
+    all: &[Window],
+    end: Micros,
+) -> Vec<(Micros, Micros)> {
     let mut parts = vec![(window.from, window.to.min(end))];
     let others = all.iter().filter(|w| w.number != window.number && w.matters());
     for other in others.filter(|other| other.nodes != window.nodes) {
@@ -125,6 +130,10 @@ fn alone(window: &Window, all: &[Window], end: Micros) -> Vec<(Micros, Micros)> 
             let whole = other.to.saturating_add(BOUND) <= from || to <= other.from;
             if whole { vec![(from, to)] } else { vec![left, right] }
         };
+        parts = parts.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
+    }
+    for stall in &history.stalls {
+        let cut = |(from, to): (Micros, Micros)| [(from, to.min(stall.0)), (from.max(stall.1), to)];
         parts = parts.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
     }
     parts
@@ -209,6 +218,13 @@ mod tests {
     }
 
     #[test]
+    fn a_harness_that_stood_still_is_no_judge() {
+        let mut made = run("kill", 20, 27);
+        made.call(20 * SECOND, 27 * SECOND, escrow(1000, 0), unknown());
+        assert_eq!(result(&made).status, Status::Held);
+    }
+
+    #[test]
     fn a_disk_that_hangs_has_a_bound_of_its_own() {
         assert_eq!(result(&run("hung-fsync", 20, 27)).status, Status::Held);
         assert_eq!(result(&run("hung-fsync", 20, 33)).status, Status::Violated);
@@ -223,6 +239,16 @@ mod tests {
             made.call_of(Some(1), (at, at + 1000), escrow(number, 0), answer);
         }
         assert_eq!(result(&made).status, Status::Violated);
+    }
+
+    #[test]
+    fn a_call_that_hangs_counts_from_the_last_answer_to_another() {
+        let mut made = Made::new();
+        made.fault(1, "kill", &[1], (10 * SECOND, 40 * SECOND));
+        made.call(11 * SECOND, 17 * SECOND, escrow(1, 0), receipt(1, 1, 1));
+        made.call(11 * SECOND, 11_500_000, escrow(2, 0), receipt(2, 1, 2));
+        let result = result(&made);
+        assert!(result.violations[0].what.contains("5.5 s from 11.5 s on"), "{result:?}");
     }
 
     #[test]

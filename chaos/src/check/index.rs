@@ -12,6 +12,9 @@ use crate::history::{
 /// The phase in which everything is read once more.
 pub(crate) const FINAL: &str = "final";
 
+/// A client gives a call up after four seconds. One that took longer than this shows that the harness itself stood still.
+const LONGEST_CALL: Micros = 6_000_000;
+
 /// A call with its end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
@@ -96,6 +99,8 @@ pub(crate) struct History<'a> {
     pub(crate) faults: Vec<&'a FaultEvent>,
     pub(crate) samples: Vec<&'a Sample>,
     pub(crate) phases: Vec<(Micros, &'a str)>,
+    /// Times within which the harness stood still: what it saw then says nothing about how fast the servers are.
+    pub(crate) stalls: Vec<(Micros, Micros)>,
     pub(crate) findings: Vec<&'a Finding>,
     /// What makes the file worth nothing.
     pub(crate) problems: Vec<String>,
@@ -109,6 +114,7 @@ impl<'a> History<'a> {
             history.take(event, &mut open);
         }
         history.calls.sort_by_key(|call| (call.at, call.op));
+        history.stalls = stalls(&history.calls);
         history.writes = writes(&history.calls, &mut history.problems);
         history
     }
@@ -198,6 +204,21 @@ impl<'a> History<'a> {
         let short = nodes < wanted;
         short.then(|| format!("the final phase read {nodes} of {wanted} servers"))
     }
+}
+
+fn stalls(calls: &[Record<'_>]) -> Vec<(Micros, Micros)> {
+    // A listing goes on for as long as something comes.
+    let limited = calls.iter().filter(|call| !matches!(call.call, Call::AuditList));
+    let times = limited.filter_map(|call| Some((call.at, call.returned?.0)));
+    let long = times.filter(|(from, to)| to.saturating_sub(*from) > LONGEST_CALL);
+    let mut stalls: Vec<(Micros, Micros)> = Vec::new();
+    for (from, to) in long {
+        match stalls.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            Some(_) | None => stalls.push((from, to)),
+        }
+    }
+    stalls
 }
 
 fn writes<'a>(calls: &[Record<'a>], problems: &mut Vec<String>) -> Vec<Write<'a>> {

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_cache_that_fills_up_and_stays_holds() {
-        let result = life(|at| Some(40 * MIB + at.min(30) * 20 * MIB), |at| 30 + at % 7);
+        let full = |at: u64| at.clamp(30, 40) - 30;
+        let result = life(|at| Some(40 * MIB + full(at) * 60 * MIB), |at| 30 + at % 7);
         assert_eq!((result.status, result.checked), (Status::Held, 1));
     }
 

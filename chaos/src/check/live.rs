@@ -33,7 +33,8 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
         let asked = history.calls.iter().any(|call| {
             matches!(call.call, Call::Escrow { .. }) && call.at >= heal.to && call.at < until
         });
-        if disturbed || !asked || history.last < until {
+        let stood_still = history.stalls.iter().any(|(from, to)| *from < until && heal.to < *to);
+        if disturbed || stood_still || !asked || history.last < until {
             not_judged = not_judged.saturating_add(1);
             continue;
         }
@@ -47,7 +48,9 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
         result.violate([], what);
     }
     if not_judged > 0 {
-        let note = format!("{not_judged} heals were followed by another fault or by no write");
+        let note = format!(
+            "{not_judged} heals were followed by another fault, by no write, or by a harness that stood still"
+        );
         result.notes.push(note);
     }
     level(history, last, &mut result);
@@ -107,14 +110,14 @@ mod tests {
 
     const SECOND: Micros = 1_000_000;
 
-    /// A fault from 10 s to 20 s; a write is sent at 21 s and ends when and as told; a server is at an index at 50 s.
+    /// A fault from 10 s to 20 s; a write is sent after that and ends when and as told; a server is at an index at 50 s.
     fn run(answered: Option<Micros>, index: u64) -> Made {
         let mut made = Made::new();
         made.call(SECOND, 2 * SECOND, escrow(1, 0), receipt(1, 1, 1));
         made.fault(1, "kill", &[1], (10 * SECOND, 20 * SECOND));
         made.sample(15 * SECOND, 2, (1, true), (7, ""));
         match answered {
-            Some(at) => made.call(21 * SECOND, at, escrow(2, 1), receipt(2, 2, 2)),
+            Some(at) => made.call(at - SECOND, at, escrow(2, 1), receipt(2, 2, 2)),
             None => made.call(21 * SECOND, 25 * SECOND, escrow(2, 1), unknown()),
         };
         for node in [1, 2, 3] {
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn no_write_within_ten_seconds_is_caught() {
-        for answered in [None, Some(31 * SECOND)] {
+        for answered in [None, Some(30_500_000)] {
             let result = result(&run(answered, 7));
             assert!(result.violations[0].what.contains("within 10 s of the heal"), "{result:?}");
         }
@@ -149,6 +152,13 @@ mod tests {
         let late = "within 10 s of the heal of kill";
         assert!(!result.violations.iter().any(|v| v.what.contains(late)), "{result:?}");
         assert!(result.notes[0].contains("2 heals"), "{result:?}");
+    }
+
+    #[test]
+    fn a_harness_that_stood_still_is_no_judge() {
+        let mut made = run(None, 7);
+        made.call(21 * SECOND, 30 * SECOND, escrow(3, 1), unknown());
+        assert_eq!(result(&made).status, Status::Held);
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     result.hold(history.end.is_some(), &[], || {
         "the run was cut off: there is no last line".to_owned()
     });
+    for (from, to) in &history.stalls {
+        let what = format!(
+            "the harness itself stood still between {:.1} s and {:.1} s: the machine is too busy for it",
+            seconds(*from),
+            seconds(*to)
+        );
+        result.violate([], what);
+    }
     let windows = windows(history);
     let chosen = history.begin.map(|begin| begin.faults.as_slice()).unwrap_or_default();
     for kind in chosen {
@@ -120,6 +128,14 @@ mod tests {
         let mut made = run(101, "pause");
         made.events.remove(0);
         caught(&made, "does not say");
+    }
+
+    #[test]
+    fn a_harness_that_stood_still_is_caught() {
+        let mut made = run(101, "pause");
+        let call = Call::Report { request: id(1), device: DEVICE };
+        made.call(SECOND, 8 * SECOND, call, ok(Reply::Report));
+        caught(&made, "stood still between 1.0 s and 8.0 s");
     }
 
     #[test]

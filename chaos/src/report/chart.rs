@@ -72,11 +72,17 @@ fn micros(at: Micros) -> f64 {
     seconds(at) * 1_000_000.0
 }
 
-/// A round number that is not below.
+/// A round number that is not below, and whose quarters are round.
 fn nice(most: f64) -> f64 {
     let magnitude = 10_f64.powf(most.log10().floor());
-    let steps = [1.0, 2.0, 2.5, 5.0, 10.0];
+    let steps = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];
     steps.iter().map(|step| step * magnitude).find(|top| *top >= most).unwrap_or(most)
+}
+
+/// Seconds between two marks of the axis: at most ten fit.
+fn marks(seconds: f64) -> f64 {
+    let steps = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0];
+    steps.into_iter().find(|step| seconds / step <= 10.0).unwrap_or(seconds / 10.0)
 }
 
 /// Rates of each kind: when the column begins, in seconds, and operations a second.
@@ -160,12 +166,17 @@ impl Chart<'_> {
                 "<line class=\"grid\" x1=\"{LEFT:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\"/>\n",
                 WIDTH - 10.0
             ));
-            self.text(LEFT - 6.0, y + 4.0, "end", &format!("{rate:.0}"));
+            let label =
+                if rate.fract() == 0.0 { format!("{rate:.0}") } else { format!("{rate:.1}") };
+            self.text(LEFT - 6.0, y + 4.0, "end", &label);
         }
-        for part in 0..=8_u32 {
-            let at = self.length * f64::from(part) / 8.0;
-            let label = format!("{:.0} s", at / 1_000_000.0);
-            self.text(self.x(at), TOP + PLOT + 16.0, "middle", &label);
+        let step = marks(self.length / 1_000_000.0);
+        for mark in 0..=10_u32 {
+            let at = step * f64::from(mark) * 1_000_000.0;
+            if at <= self.length * 0.99 {
+                let label = format!("{:.0} s", at / 1_000_000.0);
+                self.text(self.x(at), TOP + PLOT + 16.0, "middle", &label);
+            }
         }
     }
 
