@@ -118,7 +118,7 @@ async fn log_everything(harness: &mut Harness) {
     harness.cluster.stop().await.unwrap();
     for node in harness.cluster.nodes() {
         let config = std::fs::read_to_string(node.config_path()).unwrap();
-        let verbose = config.replace("info,openraft=warn", "trace");
+        let verbose = config.replace("level = \"info\"", "level = \"trace,openraft=trace\"");
         assert_ne!(verbose, config);
         write_file(&node.config_path(), verbose.as_bytes());
     }
