@@ -46,7 +46,7 @@ pub struct ConnectionArgs {
         value_name = "FILE"
     )]
     pub key: Option<PathBuf>,
-    /// Seconds that a call is tried over all servers
+    /// Seconds that a call is tried over all servers; changes of members take up to a minute all the same
     #[arg(
         id = "client-timeout",
         long = "timeout",

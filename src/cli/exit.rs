@@ -87,6 +87,11 @@ impl CliError {
         serde_json::json!({ "error": error }).to_string()
     }
 
+    /// Says more about what to do.
+    pub(super) fn add(&mut self, advice: String) {
+        self.what = format!("{}; {advice}", self.what);
+    }
+
     /// How the command ends.
     pub const fn exit(&self) -> Exit {
         self.exit
@@ -153,9 +158,12 @@ pub const fn exit_of(kind: ErrorKind) -> Exit {
 /// What to do about it, where the message alone doesn't say.
 fn advice(error: &ClientError) -> Option<&'static str> {
     match error {
-        ClientError::Unreachable { .. } => {
+        ClientError::Unreachable { outcome_unknown: false, .. } => {
             Some("check --addr (HOLDFAST_ADDR) and that a majority of the servers runs")
         }
+        ClientError::Unreachable { outcome_unknown: true, .. } => Some(
+            "look whether it was before you repeat it; check --addr (HOLDFAST_ADDR) and that a majority of the servers runs",
+        ),
         ClientError::IdentityRefused { .. } => Some(
             "use a certificate that `holdfast pki issue` made for this cluster and that has not expired",
         ),

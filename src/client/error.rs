@@ -121,15 +121,18 @@ pub enum ClientError {
     /// A server answered with an error.
     #[error("{0}")]
     Refused(Refusal),
-    /// No endpoint gave an answer within the deadline.
-    #[error("no server answered within {waited:.1?} ({attempts} attempts): {last}{}", unknown(*outcome_unknown))]
+    /// No server did it within the deadline.
+    #[error(
+        "no server could do it within {waited:.1?} ({attempts} attempts): {answers}{}",
+        unknown(*outcome_unknown)
+    )]
     Unreachable {
         /// How long it was tried.
         waited: Duration,
         /// How many attempts were made.
         attempts: u32,
-        /// Why the last one failed, with its endpoint.
-        last: String,
+        /// What each server answered last, or why it did not, with its address.
+        answers: String,
         /// Whether a server may have carried the request out although its answer never came.
         outcome_unknown: bool,
     },
@@ -181,11 +184,7 @@ pub enum ClientError {
 }
 
 const fn unknown(outcome_unknown: bool) -> &'static str {
-    if outcome_unknown {
-        "; it may have been carried out: repeat it with the same request id"
-    } else {
-        ""
-    }
+    if outcome_unknown { "; it may have been carried out all the same" } else { "" }
 }
 
 impl ClientError {

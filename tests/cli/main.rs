@@ -113,6 +113,19 @@ fn a_cluster_that_nobody_runs_is_unavailable_and_ends_with_3() {
 }
 
 #[test]
+fn what_each_server_said_last_is_told_once() {
+    let files = Files::new();
+    let args = files.unreachable(&["key", "find", "1854c11f"]).join(" ");
+    let args = args.replace("127.0.0.1:1 ", "127.0.0.1:1,localhost:2 ");
+    let args: Vec<_> = args.split(' ').collect();
+    let (_, err) = ends_with(&args, 3);
+    assert!(err.contains("no server could do it within"), "{err}");
+    for server in ["127.0.0.1:1", "localhost:2"] {
+        assert_eq!(err.matches(server).count(), 1, "{err}");
+    }
+}
+
+#[test]
 fn files_that_are_missing_or_readable_for_others_are_named() {
     use std::os::unix::fs::PermissionsExt as _;
     let files = Files::new();
