@@ -28,6 +28,7 @@ async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apar
     let dead = members["members"].as_array().unwrap().iter().find(|m| m["node_id"] == 3).unwrap();
     assert_eq!(dead["reachable"], false);
     assert!(!dead["error"].as_str().unwrap().is_empty());
+    assert!(dead["term"].is_null() && dead["unsealed"].is_null(), "nothing is known of it: {dead}");
 
     harness.cluster.kill_node(2).await.unwrap();
     let lost = wait_for("there is no majority", LIMIT, || async {
@@ -38,6 +39,7 @@ async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apar
     .unwrap()
     .ends_with(3);
     assert_eq!(lost.json()["members"].as_array().unwrap().len(), 3, "all are listed all the same");
+    assert!(lost.stderr().contains("no majority of the voters answers"), "{}", lost.stderr());
     // Without a majority nothing is written, and nothing is disclosed; it is not the caller's fault.
     harness
         .run(&harness.help_desk, &["key", "find", "00000000", "--timeout", "2"])
