@@ -19,6 +19,7 @@ pub mod local_cluster;
 mod output;
 pub mod pki;
 mod report;
+mod secret_file;
 mod views;
 
 use std::process::ExitCode;
