@@ -131,6 +131,14 @@ async fn init(context: &Context, client: &Client, args: InitArgs) -> Done {
         epoch: made.epoch,
         first_administrator: args.admin.to_string(),
     })?;
+    if let Some(caller) = context.connection.caller()
+        && caller != args.admin.as_str()
+    {
+        context.printer.progress(format!(
+            "note: {} is the administrator; {caller}, whose certificate made the cluster, has no role in it",
+            args.admin
+        ));
+    }
     Ok(Exit::Ok)
 }
 

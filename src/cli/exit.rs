@@ -114,7 +114,11 @@ impl From<FieldError> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
-        let exit = exit_of(error.kind());
+        let exit = match &error {
+            // A file that was named on the command line or by a variable.
+            ClientError::File { .. } => Exit::Usage,
+            _ => exit_of(error.kind()),
+        };
         let what = match advice(&error) {
             Some(advice) => format!("{error}; {advice}"),
             None => error.to_string(),
@@ -173,6 +177,11 @@ fn advice(error: &ClientError) -> Option<&'static str> {
                 if ["ROLE_MISSING", "NOT_GRANTED"].contains(&refusal.reason.as_str()) =>
             {
                 Some("an administrator grants roles with `holdfast grant add NAME ROLE`")
+            }
+            ErrorKind::Invalid
+                if refusal.fields.iter().any(|(field, _)| field == "reason.code") =>
+            {
+                Some("`holdfast key reasons` lists the codes")
             }
             ErrorKind::Conflict if refusal.reason == "CLUSTER_NOT_INITIALISED" => {
                 Some("make the cluster with `holdfast cluster init`")

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash, time};
 use super::secret_file::SecretFile;
+use super::values::{bare, guid};
 use super::views::{FoundView, KeyView};
 use super::{Context, Done};
 use crate::client::{
@@ -43,10 +44,10 @@ pub(super) struct FindArgs {
     /// First 8 digits of the key id, or all 32
     id: Option<String>,
     /// All keys of this device
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
     device: Option<DeviceId>,
     /// Only keys of this volume of the device
-    #[arg(long, value_name = "UUID", requires = "device")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<VolumeId>, requires = "device")]
     volume: Option<VolumeId>,
 }
 
@@ -54,6 +55,7 @@ pub(super) struct FindArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct DiscloseArgs {
     /// Key id, all 32 digits; `holdfast key find` shows it
+    #[arg(value_parser = guid::<ProtectorId>)]
     id: ProtectorId,
     /// Version of the key; the newest if left out
     #[arg(long, default_value_t = 0)]
@@ -79,13 +81,13 @@ pub(super) struct DiscloseArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct EscrowArgs {
     /// The device; the certificate must be its own
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
     device: DeviceId,
     /// The volume
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<VolumeId>)]
     volume: VolumeId,
     /// The key's id: BitLocker's key protector GUID
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<ProtectorId>)]
     protector: ProtectorId,
     /// Format of the key
     #[arg(long, value_enum, default_value_t)]
@@ -170,7 +172,8 @@ pub(super) async fn run(context: &Context, command: KeyCommand) -> Done {
 }
 
 async fn find(context: &Context, client: &Client, args: &FindArgs) -> Done {
-    let query = match (&args.id, args.device, args.volume) {
+    let id = args.id.as_deref().map(bare);
+    let query = match (id, args.device, args.volume) {
         (Some(id), _, _) if id.len() <= 8 => KeyQuery::Prefix(id.parse::<KeyIdPrefix>()?),
         (Some(id), _, _) => KeyQuery::Protector(id.parse()?),
         (None, Some(device), Some(volume)) => KeyQuery::Volume(device, volume),

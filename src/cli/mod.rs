@@ -20,6 +20,7 @@ mod output;
 pub mod pki;
 mod report;
 mod secret_file;
+mod values;
 mod views;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! servers put none into errors, and the client's own errors name fields, not values.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -153,7 +153,7 @@ pub enum ClientError {
         what: String,
     },
     /// A file of this client can't be read or used.
-    #[error("{path}: {what}")]
+    #[error("{}", of_file(path, what))]
     File {
         /// The file.
         path: PathBuf,
@@ -181,6 +181,12 @@ pub enum ClientError {
     /// A server's answer is not well-formed.
     #[error("the server's answer is not well-formed: {0}")]
     Answer(String),
+}
+
+/// What is wrong with a file often names it already.
+fn of_file(path: &Path, what: &str) -> String {
+    let path = path.display().to_string();
+    if what.contains(&path) { what.to_owned() } else { format!("{path}: {what}") }
 }
 
 const fn unknown(outcome_unknown: bool) -> &'static str {

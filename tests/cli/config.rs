@@ -206,8 +206,8 @@ fn certificates_and_keys_that_are_not_this_nodes_are_refused_by_check_and_server
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
     refused_by_check_and_server(&host, &config, &["tls.key", "node.key", "mode 0640"]);
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let certificate = std::fs::read(host.path("node.pem")).unwrap();
+    let certificate = std::fs::read_to_string(host.path("node.pem")).unwrap();
     host.becomes(2);
-    std::fs::write(host.path("node.pem"), certificate).unwrap();
+    write(&host.path("node.pem"), &certificate);
     refused_by_check_and_server(&host, &config, &["tls.cert", "tls.key", "key"]);
 }

@@ -58,3 +58,19 @@ async fn a_command_says_at_once_that_nobody_has_made_the_cluster() {
         assert!(started.elapsed() < LIMIT / 2, "it waited {:?}", started.elapsed());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_the_cluster_for_another_administrator_is_told_so() {
+    let harness = Harness::not_initialised().await;
+    let pki = harness.cluster.dir().join("pki").display().to_string();
+    let mut args = vec!["cluster", "init", "--pki", &pki, "--admin", "zoe"];
+    let nodes: Vec<_> = (1..=3).map(|id| harness.cluster.spec(id).unwrap()).collect();
+    let written = |node: &holdfast_proto::v1::NodeSpec| {
+        format!("{}={},{}", node.node_id, node.client_address, node.peer_address)
+    };
+    let nodes: Vec<String> = nodes.iter().map(written).collect();
+    args.extend(nodes.iter().flat_map(|node| ["--node", node.as_str()]));
+    let made = harness.run(&harness.administrator, &args).await.ends_with(0);
+    let said = made.stderr();
+    assert!(said.contains("zoe is the administrator") && said.contains("admin,"), "{said}");
+}

@@ -6,7 +6,7 @@ use holdfast_proto::v1;
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
-use crate::harness::{Harness, disclosure, new_escrow, new_key};
+use crate::harness::{Harness, disclosure, new_escrow, new_key, write_file};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_escrowed_key_is_found_disclosed_and_on_record() {
@@ -87,7 +87,7 @@ async fn a_package_that_can_not_be_saved_costs_no_disclosure_and_no_disclosed_ke
     };
 
     // What is there already, or has no place, is found out before the call.
-    std::fs::write(path("taken"), "mine").unwrap();
+    write_file(std::path::Path::new(&path("taken")), b"mine");
     for file in [path("taken"), path("none/package")] {
         let args = disclose(&file);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -151,6 +151,13 @@ async fn the_command_line_does_the_main_job_with_its_documented_exit_codes() {
     let named = ["key", "disclose", protector, "--reason", "LOST_PIN", "--user", "CORP\\alice"];
     let disclosed = harness.run(&harness.help_desk, &named).await.ends_with(0);
     assert_eq!(disclosed.stdout().lines().next(), Some(key));
+    // manage-bde prints GUIDs in braces; the record of a search by device names the device.
+    let braces = format!("{{{protector}}}");
+    harness.run(&harness.help_desk, &["key", "find", &braces]).await.ends_with(0);
+    harness.run(&harness.help_desk, &["key", "find", "--device", &device]).await.ends_with(0);
+    let listed = harness.run(&harness.auditor, &["audit", "list", "--action", "find"]).await;
+    let listed = listed.ends_with(0).stdout();
+    assert!(listed.contains(&format!("device {device}")), "{listed}");
     // Who has no grant gets nothing.
     harness.run(&harness.auditor, &named).await.ends_with(5);
     harness.run(&harness.help_desk, &["audit", "list"]).await.ends_with(5);
