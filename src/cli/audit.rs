@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash, time};
+use super::values::guid;
 use super::views::user_text;
 use super::{Context, Done};
 use crate::client::{AuditFilter, ChainVerifier, Client};
-use crate::domain::{DeviceId, ProtectorId};
+use crate::domain::{AuditAction, DeviceId, ProtectorId};
 
 /// What to do with the audit chain.
 #[derive(Debug, clap::Subcommand)]
@@ -41,14 +42,14 @@ pub(super) struct ListArgs {
     /// Only this actor, such as operator/alice
     #[arg(long, default_value = "")]
     actor: String,
-    /// Only this action, such as disclose
-    #[arg(long, default_value = "")]
-    action: String,
+    /// Only this action
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(AuditAction::ALL.map(AuditAction::as_str)))]
+    action: Option<String>,
     /// Only this device
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
     device: Option<DeviceId>,
     /// Only this key id
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<ProtectorId>)]
     protector: Option<ProtectorId>,
     /// Only at or after this time (RFC 3339, such as 2026-11-22T08:00:00Z)
     #[arg(long)]
@@ -93,7 +94,7 @@ async fn list(client: &Client, args: ListArgs) -> Result<Vec<RecordView>, CliErr
         from: args.from,
         to: args.to,
         actor: args.actor,
-        action: args.action,
+        action: args.action.unwrap_or_default(),
         device: args.device.map(|id| id.to_string()).unwrap_or_default(),
         protector: args.protector.map(|id| id.to_string()).unwrap_or_default(),
         not_before_ms: millis(args.since),
@@ -237,6 +238,12 @@ impl RecordView {
         let mut parts = Vec::new();
         if !self.protector_id.is_empty() {
             parts.push(format!("key {}", self.protector_id.get(..8).unwrap_or_default()));
+        }
+        if self.protector_id.is_empty() && !self.device_id.is_empty() {
+            parts.push(format!("device {}", self.device_id));
+            if !self.volume_id.is_empty() {
+                parts.push(format!("volume {}", self.volume_id));
+            }
         }
         if !self.user.is_empty() {
             parts.push(format!("for {}", self.user));

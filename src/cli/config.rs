@@ -5,12 +5,14 @@ use serde::Serialize;
 use super::Done;
 use super::exit::{CliError, Exit};
 use super::output::{Format, Printer, Sheet, Show};
+use crate::client::with_causes;
+use crate::server::Credentials;
 use crate::server::config::{Config, Sources};
 
 /// What to do with the configuration.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Check it and say what is wrong with it
+    /// Check it and the files that it names, as the server does at start, and say what is wrong
     Check(Box<Sources>),
     /// Print what is in effect: flags over environment over file over defaults. Secrets are named by path only
     Show(Box<Sources>),
@@ -32,8 +34,10 @@ impl Show for ValidView {
 pub(super) fn run(command: ConfigCommand, printer: Printer) -> Done {
     match command {
         ConfigCommand::Check(sources) => {
-            let node_id = load(*sources)?.node_id.get();
-            printer.print(&ValidView { valid: true, node_id })?;
+            let config = load(*sources)?;
+            // Just what the server does with them before it starts.
+            Credentials::load(&config).map_err(|error| CliError::usage(with_causes(&error)))?;
+            printer.print(&ValidView { valid: true, node_id: config.node_id.get() })?;
         }
         ConfigCommand::Show(sources) => {
             let config = load(*sources)?;

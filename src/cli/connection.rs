@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::exit::CliError;
 use crate::client::{Client, ClientOptions};
+use crate::tls::Identity;
 
 /// Where the servers are and who is calling. Flags win over the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -46,7 +47,7 @@ pub struct ConnectionArgs {
         value_name = "FILE"
     )]
     pub key: Option<PathBuf>,
-    /// Seconds that a call is tried over all servers
+    /// Seconds that a call is tried over all servers; changes of members take up to a minute all the same
     #[arg(
         id = "client-timeout",
         long = "timeout",
@@ -73,6 +74,12 @@ impl ConnectionArgs {
             (None, Some(_)) => Err(missing("--cert", "HOLDFAST_CERT")),
             (_, None) => Err(missing("--key", "HOLDFAST_KEY")),
         }
+    }
+
+    /// Name of the operator whose certificate is used, if it is an operator's.
+    pub(super) fn caller(&self) -> Option<String> {
+        let identity = Identity::load(self.cert.as_deref()?, self.key.as_deref()?).ok()?;
+        identity.leaf().uri.split_once("/operator/").map(|(_, name)| name.to_owned())
     }
 
     /// A client.

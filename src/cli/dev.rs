@@ -35,9 +35,9 @@ impl From<LocalError> for CliError {
         match error {
             LocalError::Client(error) => error.into(),
             LocalError::Pki(error) => error.into(),
-            LocalError::InUse { .. } | LocalError::PortTaken { .. } => {
-                Self::new(Exit::Conflict, error.to_string())
-            }
+            LocalError::InUse { .. }
+            | LocalError::Foreign { .. }
+            | LocalError::PortTaken { .. } => Self::new(Exit::Conflict, error.to_string()),
             LocalError::Timeout { .. } => Self::new(Exit::Unavailable, error.to_string()),
             LocalError::Io { .. }
             | LocalError::Description { .. }

@@ -87,6 +87,11 @@ impl CliError {
         serde_json::json!({ "error": error }).to_string()
     }
 
+    /// Says more about what to do.
+    pub(super) fn add(&mut self, advice: String) {
+        self.what = format!("{}; {advice}", self.what);
+    }
+
     /// How the command ends.
     pub const fn exit(&self) -> Exit {
         self.exit
@@ -109,7 +114,11 @@ impl From<FieldError> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
-        let exit = exit_of(error.kind());
+        let exit = match &error {
+            // A file that was named on the command line or by a variable.
+            ClientError::File { .. } => Exit::Usage,
+            _ => exit_of(error.kind()),
+        };
         let what = match advice(&error) {
             Some(advice) => format!("{error}; {advice}"),
             None => error.to_string(),
@@ -153,9 +162,12 @@ pub const fn exit_of(kind: ErrorKind) -> Exit {
 /// What to do about it, where the message alone doesn't say.
 fn advice(error: &ClientError) -> Option<&'static str> {
     match error {
-        ClientError::Unreachable { .. } => {
+        ClientError::Unreachable { outcome_unknown: false, .. } => {
             Some("check --addr (HOLDFAST_ADDR) and that a majority of the servers runs")
         }
+        ClientError::Unreachable { outcome_unknown: true, .. } => Some(
+            "look whether it was before you repeat it; check --addr (HOLDFAST_ADDR) and that a majority of the servers runs",
+        ),
         ClientError::IdentityRefused { .. } => Some(
             "use a certificate that `holdfast pki issue` made for this cluster and that has not expired",
         ),
@@ -165,6 +177,11 @@ fn advice(error: &ClientError) -> Option<&'static str> {
                 if ["ROLE_MISSING", "NOT_GRANTED"].contains(&refusal.reason.as_str()) =>
             {
                 Some("an administrator grants roles with `holdfast grant add NAME ROLE`")
+            }
+            ErrorKind::Invalid
+                if refusal.fields.iter().any(|(field, _)| field == "reason.code") =>
+            {
+                Some("`holdfast key reasons` lists the codes")
             }
             ErrorKind::Conflict if refusal.reason == "CLUSTER_NOT_INITIALISED" => {
                 Some("make the cluster with `holdfast cluster init`")

@@ -1,5 +1,7 @@
 //! `holdfast grant`: who may do what.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+
 use super::exit::Exit;
 use super::views::{ChangedView, GrantsView};
 use super::{Context, Done};
@@ -21,7 +23,8 @@ pub(super) enum GrantCommand {
 pub(super) struct GrantArgs {
     /// Operator's name, as in the certificate
     operator: OperatorName,
-    /// help-desk, advanced-help-desk, report-reader, auditor or administrator
+    /// What the operator may do
+    #[arg(value_parser = PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|role| role.parse::<Role>()))]
     role: Role,
 }
 

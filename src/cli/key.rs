@@ -9,9 +9,13 @@ use zeroize::Zeroizing;
 
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash, time};
+use super::secret_file::SecretFile;
+use super::values::{bare, guid};
 use super::views::{FoundView, KeyView};
 use super::{Context, Done};
-use crate::client::{Client, Disclosure, DisclosureRequest, KeyQuery, NewEscrow, Receipt, wire};
+use crate::client::{
+    Client, ClientError, Disclosure, DisclosureRequest, KeyQuery, NewEscrow, Receipt, wire,
+};
 use crate::domain::{
     DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, ProtectorKind, Reason, RecoveryKey, Text,
     VolumeId, VolumeKind,
@@ -40,10 +44,10 @@ pub(super) struct FindArgs {
     /// First 8 digits of the key id, or all 32
     id: Option<String>,
     /// All keys of this device
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
     device: Option<DeviceId>,
     /// Only keys of this volume of the device
-    #[arg(long, value_name = "UUID", requires = "device")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<VolumeId>, requires = "device")]
     volume: Option<VolumeId>,
 }
 
@@ -51,6 +55,7 @@ pub(super) struct FindArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct DiscloseArgs {
     /// Key id, all 32 digits; `holdfast key find` shows it
+    #[arg(value_parser = guid::<ProtectorId>)]
     id: ProtectorId,
     /// Version of the key; the newest if left out
     #[arg(long, default_value_t = 0)]
@@ -76,13 +81,13 @@ pub(super) struct DiscloseArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct EscrowArgs {
     /// The device; the certificate must be its own
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
     device: DeviceId,
     /// The volume
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<VolumeId>)]
     volume: VolumeId,
     /// The key's id: BitLocker's key protector GUID
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = guid::<ProtectorId>)]
     protector: ProtectorId,
     /// Format of the key
     #[arg(long, value_enum, default_value_t)]
@@ -167,7 +172,8 @@ pub(super) async fn run(context: &Context, command: KeyCommand) -> Done {
 }
 
 async fn find(context: &Context, client: &Client, args: &FindArgs) -> Done {
-    let query = match (&args.id, args.device, args.volume) {
+    let id = args.id.as_deref().map(bare);
+    let query = match (id, args.device, args.volume) {
         (Some(id), _, _) if id.len() <= 8 => KeyQuery::Prefix(id.parse::<KeyIdPrefix>()?),
         (Some(id), _, _) => KeyQuery::Protector(id.parse()?),
         (None, Some(device), Some(volume)) => KeyQuery::Volume(device, volume),
@@ -196,19 +202,34 @@ async fn disclose(context: &Context, client: &Client, args: DiscloseArgs) -> Don
         ticket: Text::name("ticket", args.ticket)?,
         with_package: args.package_out.is_some(),
     };
-    let disclosure = client.disclose(&wanted).await?;
-    if let (Some(path), Some(package)) = (&args.package_out, &disclosure.package) {
-        write_secret(path, package)?;
-        context.printer.progress(format!("the key package is in {}", path.display()));
-    } else if args.package_out.is_some() {
-        context.printer.progress("no key package was escrowed with this key");
-    }
+    // Before the call: a file that can't be made must not cost a disclosure.
+    let file = args.package_out.as_deref().map(SecretFile::create).transpose()?;
+    let disclosure = match client.disclose(&wanted).await {
+        Ok(disclosure) => disclosure,
+        Err(error) => {
+            if let Some(left) = file.and_then(SecretFile::discard) {
+                context.printer.progress(left);
+            }
+            return Err(error.into());
+        }
+    };
+    // The key is printed whatever becomes of the package: it is on record as disclosed.
+    let package = match (file, &disclosure.package) {
+        (Some(file), Some(package)) => file.write(package).map(Some),
+        (Some(file), None) => {
+            Ok(file.discard().or(Some("no key package was escrowed with this key".to_owned())))
+        }
+        (None, _) => Ok(None),
+    };
     if disclosure.malformed {
         context.printer.progress(
             "warning: this is not a well-formed key; the device's agent sealed something else",
         );
     }
     context.printer.print(&DisclosureView::from(&disclosure))?;
+    if let Some(said) = package? {
+        context.printer.progress(said);
+    }
     Ok(Exit::Ok)
 }
 
@@ -227,9 +248,27 @@ async fn escrow(context: &Context, client: &Client, args: EscrowArgs) -> Done {
         host_name: Text::name("host_name", args.host_name)?,
         users: users.collect::<Result<_, _>>()?,
     };
-    let receipt = client.escrow(&escrow, &key, package.as_deref().map(Vec::as_slice)).await?;
+    let sent = client.escrow(&escrow, &key, package.as_deref().map(Vec::as_slice)).await;
+    let receipt = sent.map_err(|error| not_escrowed(error, &escrow))?;
     context.printer.print(&ReceiptView::from(&receipt))?;
     Ok(Exit::Ok)
+}
+
+/// A repeat seals anew, and other sealed bytes are another request: so the state has to be looked at first.
+fn not_escrowed(error: ClientError, escrow: &NewEscrow) -> CliError {
+    let unknown = matches!(error, ClientError::Unreachable { outcome_unknown: true, .. });
+    let stale = error.reason() == "STALE_VERSION";
+    let mut error = CliError::from(error);
+    let (id, next) = (escrow.protector, escrow.expected_version.get().saturating_add(1));
+    if unknown {
+        error.add(format!(
+            "there is no receipt, so don't rely on this key: `holdfast key find {id}` (help desk) shows whether version {next} \
+             was stored; if it was, escrow again with a new --protector and --expected-version {next}, if not, repeat this"
+        ));
+    } else if stale {
+        error.add("give the volume's newest version as --expected-version".to_owned());
+    }
+    error
 }
 
 /// Reads a recovery key from a file or from standard input.
@@ -265,17 +304,6 @@ fn read_key(path: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
 fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let bytes = std::fs::read(path);
     bytes.map(Zeroizing::new).map_err(|e| CliError::usage(format!("{}: {e}", path.display())))
-}
-
-fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(|error| CliError::failed(format!("{}: {error}", path.display())))
 }
 
 /// A disclosed key. It is made to be printed, once, to whoever asked for it.

@@ -19,6 +19,8 @@ pub mod local_cluster;
 mod output;
 pub mod pki;
 mod report;
+mod secret_file;
+mod values;
 mod views;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! A retry repeats the very same message, request id and all, so the servers recognise it: nothing is done twice. Only
 //! failures that say nothing about the request itself are retried; a refusal never is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,8 +18,10 @@ use super::error::{ClientError, Refusal};
 
 /// Shortest pause once every server has failed.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+/// Longest pause between rounds over the servers while an election may be all that is waited for.
+const BACKOFF_SOON: Duration = Duration::from_millis(250);
 /// Longest pause between rounds over the servers.
-const BACKOFF_MOST: Duration = Duration::from_millis(250);
+const BACKOFF_MOST: Duration = Duration::from_secs(1);
 /// Longest pause that a server may ask for.
 const ASKED_MOST: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,9 @@ pub(super) struct Patience {
 
 /// Reason of a server that is in no cluster yet.
 const NOT_INITIALISED: &str = "CLUSTER_NOT_INITIALISED";
+
+/// What each server said last, by its place in the pool.
+type Answers = BTreeMap<usize, String>;
 
 /// What one failed attempt means.
 enum Failure {
@@ -76,6 +81,20 @@ impl Pool {
         }
     }
 
+    /// What each server answered last, servers that said the same together.
+    fn told(&self, said: &Answers) -> String {
+        let mut told: Vec<(&str, Vec<String>)> = Vec::new();
+        for (index, what) in said {
+            let address = self.endpoints.get(*index).map(|endpoint| endpoint.address().to_string());
+            match told.iter_mut().find(|(before, _)| before == what) {
+                Some((_, addresses)) => addresses.extend(address),
+                None => told.push((what, address.into_iter().collect())),
+            }
+        }
+        let told = told.iter().map(|(what, who)| format!("{}: {what}", who.join(", ")));
+        told.collect::<Vec<_>>().join("; ")
+    }
+
     /// Makes a call until it is answered, refused, or out of time. `attempt` gets a clone of `message` each time. With
     /// `tell_limit` the server learns how long it may take; a stream must not be cut off by that.
     pub(super) async fn call<Q, R, F, Fut>(
@@ -96,7 +115,7 @@ impl Pool {
         let mut unknown = false;
         let mut empty = BTreeSet::new();
         let mut backoff = Backoff::new(self.endpoints.len());
-        let mut said = None;
+        let mut said = Answers::new();
         loop {
             let index = self.preferred.load(Ordering::Relaxed);
             let Some(endpoint) = self.endpoints.get(index) else {
@@ -113,26 +132,28 @@ impl Pool {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            let (last, after) = match failure {
+            let after = match failure {
                 Failure::Final(error) => return Err(error),
                 Failure::Empty(refusal) => {
                     empty.insert(index);
                     if empty.len() == self.endpoints.len() {
                         return Err(ClientError::Refused(refusal));
                     }
-                    (format!("{}: {refusal}", endpoint.address()), refusal.retry_after)
+                    said.insert(index, refusal.to_string());
+                    refusal.retry_after
                 }
                 Failure::Retry { what, outcome_unknown, after } => {
                     empty.remove(&index);
                     unknown |= outcome_unknown;
-                    let what = format!("{}: {what}", endpoint.address());
-                    // A try that our own deadline cut short says less than what a server answered before.
+                    // A try that our own deadline cut short says less than what this server answered before.
                     let cut = outcome_unknown && limit < patience.attempt;
-                    (said.take().filter(|_| cut).unwrap_or(what), after)
+                    if !(cut && said.contains_key(&index)) {
+                        said.insert(index, what);
+                    }
+                    after
                 }
             };
             self.turn_from(index);
-            said = Some(last.clone());
             let pause = backoff.next(after);
             let rest = end.saturating_duration_since(Instant::now());
             if pause >= rest {
@@ -140,7 +161,7 @@ impl Pool {
                 return Err(ClientError::Unreachable {
                     waited,
                     attempts,
-                    last,
+                    answers: self.told(&said),
                     outcome_unknown: unknown,
                 });
             }
@@ -223,15 +244,17 @@ pub(super) fn stream_error(status: &Status, endpoint: &Endpoint) -> (ClientError
     match classify(status, endpoint) {
         Ok(error) => (error, false),
         Err((what, outcome_unknown, _)) => {
-            let last = format!("{}: {what}", endpoint.address());
+            let answers = format!("{}: {what}", endpoint.address());
             let waited = Duration::ZERO;
-            (ClientError::Unreachable { waited, attempts: 1, last, outcome_unknown }, true)
+            (ClientError::Unreachable { waited, attempts: 1, answers, outcome_unknown }, true)
         }
     }
 }
 
-/// Pauses: none while a server is left that wasn't asked, then growing with jitter.
+/// Pauses: none while a server is left that wasn't asked, then growing with jitter. Beyond a quarter of a second a pause is
+/// at most a quarter of what was waited already: a long outage is asked about less often, and a short one is not prolonged.
 struct Backoff {
+    waited: Duration,
     untried: usize,
     servers: usize,
     most: Duration,
@@ -239,7 +262,12 @@ struct Backoff {
 
 impl Backoff {
     const fn new(servers: usize) -> Self {
-        Self { untried: servers.saturating_sub(1), servers, most: BACKOFF_FIRST }
+        Self {
+            waited: Duration::ZERO,
+            untried: servers.saturating_sub(1),
+            servers,
+            most: BACKOFF_FIRST,
+        }
     }
 
     fn next(&mut self, asked_for: Option<Duration>) -> Duration {
@@ -249,9 +277,12 @@ impl Backoff {
         }
         self.untried = self.servers.saturating_sub(1);
         let most = self.most;
-        self.most = (most.saturating_mul(2)).min(BACKOFF_MOST);
+        let ceiling = (self.waited / 4).clamp(BACKOFF_SOON, BACKOFF_MOST);
+        self.most = most.saturating_mul(2).min(ceiling);
         let most = most.max(asked_for.unwrap_or_default().min(ASKED_MOST));
-        most.mul_f64(rand::rng().random_range(0.5..=1.0))
+        let pause = most.mul_f64(rand::rng().random_range(0.5..=1.0));
+        self.waited = self.waited.saturating_add(pause);
+        pause
     }
 }
 
@@ -270,8 +301,19 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit() {
         let mut backoff = Backoff::new(1);
-        let pauses: Vec<_> = (0..20).map(|_| backoff.next(None)).collect();
+        let pauses: Vec<_> = (0..40).map(|_| backoff.next(None)).collect();
         assert!(pauses.iter().all(|pause| *pause <= BACKOFF_MOST && *pause >= BACKOFF_FIRST / 2));
-        assert!(pauses[19] >= BACKOFF_MOST / 2);
+        assert!(pauses[39] >= BACKOFF_MOST / 2);
+    }
+
+    #[test]
+    fn a_pause_prolongs_an_outage_by_a_quarter_at_most() {
+        let mut backoff = Backoff::new(1);
+        let mut waited = Duration::ZERO;
+        for _ in 0..40 {
+            let pause = backoff.next(None);
+            assert!(pause <= BACKOFF_SOON.max(waited / 4), "{pause:?} after {waited:?}");
+            waited += pause;
+        }
     }
 }

@@ -103,8 +103,11 @@ impl Client {
             request_id: new_request_id(),
             node_id: to.map_or(0, NodeId::get),
         };
+        // It waits for nothing but an election, so the caller's own patience holds.
+        let deadline = self.patience().deadline;
+        let patience = Patience { deadline, attempt: deadline };
         let answer = self
-            .call_with(self.change_patience(), &message, |channel, request| async move {
+            .call_with(patience, &message, |channel, request| async move {
                 ClusterServiceClient::new(channel).transfer_leadership(request).await
             })
             .await?;

@@ -4,7 +4,7 @@
 //! servers put none into errors, and the client's own errors name fields, not values.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -121,15 +121,18 @@ pub enum ClientError {
     /// A server answered with an error.
     #[error("{0}")]
     Refused(Refusal),
-    /// No endpoint gave an answer within the deadline.
-    #[error("no server answered within {waited:.1?} ({attempts} attempts): {last}{}", unknown(*outcome_unknown))]
+    /// No server did it within the deadline.
+    #[error(
+        "no server could do it within {waited:.1?} ({attempts} attempts): {answers}{}",
+        unknown(*outcome_unknown)
+    )]
     Unreachable {
         /// How long it was tried.
         waited: Duration,
         /// How many attempts were made.
         attempts: u32,
-        /// Why the last one failed, with its endpoint.
-        last: String,
+        /// What each server answered last, or why it did not, with its address.
+        answers: String,
         /// Whether a server may have carried the request out although its answer never came.
         outcome_unknown: bool,
     },
@@ -150,7 +153,7 @@ pub enum ClientError {
         what: String,
     },
     /// A file of this client can't be read or used.
-    #[error("{path}: {what}")]
+    #[error("{}", of_file(path, what))]
     File {
         /// The file.
         path: PathBuf,
@@ -180,12 +183,14 @@ pub enum ClientError {
     Answer(String),
 }
 
+/// What is wrong with a file often names it already.
+fn of_file(path: &Path, what: &str) -> String {
+    let path = path.display().to_string();
+    if what.contains(&path) { what.to_owned() } else { format!("{path}: {what}") }
+}
+
 const fn unknown(outcome_unknown: bool) -> &'static str {
-    if outcome_unknown {
-        "; it may have been carried out: repeat it with the same request id"
-    } else {
-        ""
-    }
+    if outcome_unknown { "; it may have been carried out all the same" } else { "" }
 }
 
 impl ClientError {

@@ -41,7 +41,7 @@ pub use recovery::{Disclosure, DisclosureRequest, KeyQuery};
 use crate::clock::{SharedClock, SystemClock};
 use crate::crypto::Authority;
 use crate::domain::RequestId;
-use crate::tls::{Identity, client_config};
+use crate::tls::{Identity, TlsError, client_config};
 use call::{Patience, Pool};
 use endpoint::Endpoint;
 
@@ -73,7 +73,13 @@ fn tls_config(
 ) -> Result<Arc<rustls::ClientConfig>, ClientError> {
     let identity = match &options.identity {
         Some(files) => Some(Identity::load(&files.cert, &files.key).map_err(|error| {
-            ClientError::File { path: files.cert.clone(), what: with_causes(&error) }
+            let path = match &error {
+                TlsError::KeyFile { .. }
+                | TlsError::KeyMode { .. }
+                | TlsError::KeyContent { .. } => &files.key,
+                _ => &files.cert,
+            };
+            ClientError::File { path: path.clone(), what: with_causes(&error) }
         })?),
         None => None,
     };

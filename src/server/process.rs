@@ -41,6 +41,11 @@ pub fn run(args: ServerArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error, USAGE),
     };
+    // Files that the configuration names and that don't fit are its faults, as `config check` says too.
+    let credentials = match Credentials::load(&config) {
+        Ok(credentials) => credentials,
+        Err(error) => return complain(&error, USAGE),
+    };
     if let Err(error) = telemetry::init(config.log.format, &config.log.level, raft::QUIETER_LOG) {
         return complain(&error, USAGE);
     }
@@ -49,7 +54,7 @@ pub fn run(args: ServerArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, NOT_STARTED),
     };
-    let ended = runtime.block_on(serve(config, args.exit_with_stdin));
+    let ended = runtime.block_on(serve(config, credentials, args.exit_with_stdin));
     // Nothing is waited for: in order, everything is closed by now; after a fault, nothing may go on.
     runtime.shutdown_background();
     match ended {
@@ -68,9 +73,12 @@ pub fn run(args: ServerArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, with_stdin: bool) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
+async fn serve(
+    config: Config,
+    credentials: Credentials,
+    with_stdin: bool,
+) -> Result<Outcome, Box<dyn Error + Send + Sync>> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let credentials = Credentials::load(&config)?;
     let listeners = Listeners::bind(&config).await?;
     let stop = stop_signal(with_stdin)?;
     let built =

@@ -88,7 +88,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads them from their files, and checks that they are those of this node.
+    /// Reads them from their files, and checks that they are those of this node and can be used for all that the server
+    /// uses them for. `config check` does the same.
     ///
     /// # Errors
     /// Names the key of what can't be used.
@@ -108,6 +109,10 @@ impl Credentials {
         identity
             .expect(config.cluster_id, &Actor::Node(config.node_id))
             .map_err(ServeError::Identity)?;
+        identity.node_signer(config.cluster_id, config.node_id).map_err(ServeError::Identity)?;
+        client_port_config(authorities.agent(), authorities.operator(), &identity)
+            .map_err(ServeError::Identity)?;
+        peer_port_config(authorities.node(), &identity).map_err(ServeError::Identity)?;
         Ok(Self { identity, authorities: Arc::new(authorities) })
     }
 }

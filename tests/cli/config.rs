@@ -38,6 +38,17 @@ impl Host {
         self.example(1, more)
     }
 
+    /// Makes this the host of another node.
+    fn becomes(&self, number: u64) {
+        let (pki, out, id) = (self.path("pki"), self.path("out"), number.to_string());
+        let issue = ["pki", "issue", "--dir", &pki, "--out", &out, "node", "--id", &id];
+        ends_with(&[&issue[..], &["--host", "localhost"]].concat(), 0);
+        for ending in ["pem", "key"] {
+            let name = format!("{out}/node-{number}.{ending}");
+            std::fs::copy(name, self.path(&format!("node.{ending}"))).unwrap();
+        }
+    }
+
     fn example(&self, number: u64, more: &str) -> String {
         let example = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join(format!("deploy/examples/node{number}.toml"));
@@ -68,6 +79,9 @@ fn shown(config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Value {
 fn every_example_of_deploy_is_valid() {
     let host = Host::new();
     for number in 1..=3 {
+        if number > 1 {
+            host.becomes(number);
+        }
         let config = host.example(number, "");
         let (out, _) = ends_with(&["config", "check", "--config", &config], 0);
         assert!(out.contains(&format!("node {number} is valid")), "{out}");
@@ -153,4 +167,47 @@ fn a_root_key_that_others_may_read_or_that_lies_with_the_data_is_refused() {
             assert!(err.contains(file.as_str()), "{err}");
         }
     }
+}
+
+/// What the server refuses at start is found by the check before it, in the same words.
+#[track_caller]
+fn refused_by_check_and_server(host: &Host, config: &str, names: &[&str]) {
+    for command in [&["config", "check"][..], &["server"]] {
+        let (_, err) = ends_with(&[command, &["--config", config]].concat(), 2);
+        for name in names {
+            assert!(err.contains(name), "{command:?} does not name {name}: {err}");
+        }
+    }
+    let data = std::fs::read_dir(host.path("data")).unwrap();
+    assert_eq!(data.count(), 0, "nothing is made");
+}
+
+#[test]
+fn certificates_and_keys_that_are_not_this_nodes_are_refused_by_check_and_server() {
+    let host = Host::new();
+    let config = host.config("");
+    ends_with(&["config", "check", "--config", &config], 0);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(text.contains(from), "{text}");
+        write(&config, &text.replace(from, to));
+    };
+
+    with(CLUSTER, "00000000-0000-0000-0000-000000000000");
+    let names = ["tls.cert", "spiffe://00000000-0000-0000-0000-000000000000/node/1", CLUSTER];
+    refused_by_check_and_server(&host, &config, &names);
+    with("node_id = 1", "node_id = 2");
+    refused_by_check_and_server(&host, &config, &["tls.cert", "/node/1", "/node/2"]);
+    with("node-ca.pem", "agent-ca.pem");
+    refused_by_check_and_server(&host, &config, &["tls"]);
+
+    write(&config, &text);
+    let key = host.path("node.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+    refused_by_check_and_server(&host, &config, &["tls.key", "node.key", "mode 0640"]);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let certificate = std::fs::read_to_string(host.path("node.pem")).unwrap();
+    host.becomes(2);
+    write(&host.path("node.pem"), &certificate);
+    refused_by_check_and_server(&host, &config, &["tls.cert", "tls.key", "key"]);
 }

@@ -98,6 +98,10 @@ fn completions_are_made_for_every_shell() {
         let (out, _) = ends_with(&["completions", shell], 0);
         assert!(out.contains("disclose"), "{shell}");
     }
+    let (out, _) = ends_with(&["completions", "bash"], 0);
+    for value in ["advanced-help-desk", "audit-read"] {
+        assert!(out.contains(value), "{value} completes");
+    }
 }
 
 #[test]
@@ -113,6 +117,19 @@ fn a_cluster_that_nobody_runs_is_unavailable_and_ends_with_3() {
 }
 
 #[test]
+fn what_each_server_said_last_is_told_once() {
+    let files = Files::new();
+    let args = files.unreachable(&["key", "find", "1854c11f"]).join(" ");
+    let args = args.replace("127.0.0.1:1 ", "127.0.0.1:1,localhost:2 ");
+    let args: Vec<_> = args.split(' ').collect();
+    let (_, err) = ends_with(&args, 3);
+    assert!(err.contains("no server could do it within"), "{err}");
+    for server in ["127.0.0.1:1", "localhost:2"] {
+        assert_eq!(err.matches(server).count(), 1, "{err}");
+    }
+}
+
+#[test]
 fn files_that_are_missing_or_readable_for_others_are_named() {
     use std::os::unix::fs::PermissionsExt as _;
     let files = Files::new();
@@ -120,11 +137,16 @@ fn files_that_are_missing_or_readable_for_others_are_named() {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     let key = files.path("operator-helen.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let (_, err) = ends_with(&args, 1);
+    let (_, err) = ends_with(&args, 2);
     assert!(err.contains("operator-helen.key") && err.contains("chmod"), "{err}");
     std::fs::remove_file(&key).unwrap();
-    let (_, err) = ends_with(&args, 1);
-    assert!(err.contains("operator-helen.key"), "{err}");
+    let (_, err) = ends_with(&args, 2);
+    assert!(err.contains("No such file"), "{err}");
+    assert_eq!(err.matches("operator-helen.key").count(), 1, "{err}");
+    assert!(!err.contains("operator-helen.pem"), "the certificate is not at fault: {err}");
+    std::fs::remove_file(files.path("pki/node-ca.pem")).unwrap();
+    let (_, err) = ends_with(&args, 2);
+    assert_eq!(err.matches("node-ca.pem").count(), 1, "{err}");
 }
 
 #[test]
@@ -169,4 +191,14 @@ fn an_escrow_without_a_key_says_so_and_never_asks() {
     // Standard input is empty here, as it is for a job without a terminal.
     let (_, err) = ends_with(&args, 2);
     assert!(err.contains("standard input holds no recovery key"), "{err}");
+}
+
+#[test]
+fn a_development_cluster_is_not_made_among_other_files() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::File::create(dir.path().join("thesis.txt")).unwrap();
+    let path = dir.path().display().to_string();
+    let (_, err) = ends_with(&["dev", "--dir", &path], 6);
+    assert!(err.contains(&path) && err.contains("not empty"), "{err}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is made");
 }

@@ -218,7 +218,23 @@ impl Harness {
         args: &[&str],
         input: &str,
     ) -> Ran {
-        let mut command = Command::new(binary());
+        self.run_as(Command::new(binary()), who, args, input).await
+    }
+
+    /// Runs it where no file can grow, as on a full disk.
+    pub(crate) async fn run_on_full_disk(&self, who: &IssuedPaths, args: &[&str]) -> Ran {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]).arg(binary());
+        self.run_as(command, who, args, "").await
+    }
+
+    async fn run_as(
+        &self,
+        mut command: Command,
+        who: &IssuedPaths,
+        args: &[&str],
+        input: &str,
+    ) -> Ran {
         command
             .args(args)
             .env("HOLDFAST_ADDR", self.cluster.endpoints())

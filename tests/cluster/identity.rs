@@ -1,5 +1,6 @@
 //! Certificates: whoever has the wrong one, or none of the right kind, gets nowhere.
 
+use holdfast::cli::local_cluster::wait_for;
 use holdfast::cli::pki::{CaKind, Pki, Subject};
 use holdfast::client::{ErrorKind, KeyQuery};
 use holdfast::clock::{Clock as _, SystemClock};
@@ -89,7 +90,7 @@ async fn a_server_with_a_wrong_root_key_or_a_foreign_certificate_opens_nothing()
         .output();
     let ran = tokio::time::timeout(LIMIT, run).await.unwrap().unwrap();
     let said = String::from_utf8(ran.stderr).unwrap();
-    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert_eq!(ran.status.code(), Some(2), "{said}");
     assert!(said.contains("node/2") && said.contains("node/3"), "{said}");
 
     // Another root key: it takes part, but opens nothing, and says that it is sealed.
@@ -107,6 +108,13 @@ async fn a_server_with_a_wrong_root_key_or_a_foreign_certificate_opens_nothing()
     );
     let refused = helen.disclose(&disclosure(escrow.protector)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    let sealed = wait_for("all answer, one of them sealed", LIMIT, || async {
+        let ran = harness.run(&harness.administrator, &["cluster", "status"]).await;
+        if ran.stderr().contains("does not answer") { Err(ran.stderr()) } else { Ok(ran) }
+    });
+    let sealed = sealed.await.unwrap().ends_with(7);
+    assert!(sealed.stderr().contains("node 3 is sealed"), "{}", sealed.stderr());
+    assert!(!sealed.stderr().contains("node 1"), "{}", sealed.stderr());
     let disclosed =
         harness.client(&harness.help_desk).disclose(&disclosure(escrow.protector)).await;
     assert_eq!(disclosed.unwrap().recovery_key.expose_secret(), key.expose_secret());

@@ -18,8 +18,19 @@ async fn a_dead_server_is_replaced_under_a_new_id_and_leadership_is_handed_on() 
     harness.cluster.start_node(4).await.unwrap();
     let spec = harness.cluster.spec(4).unwrap();
     let node = format!("4={},{}", spec.client_address, spec.peer_address);
-    let replaced = harness.run(&harness.administrator, &["cluster", "replace", "3", &node]).await;
-    replaced.ends_with(0);
+    // A mistyped id is refused before anything is changed.
+    let mistyped = harness.run(&harness.administrator, &["cluster", "replace", "7", &node]).await;
+    let said = mistyped.ends_with(4).stderr();
+    assert!(said.contains("node 7 is no member") && said.contains("nothing was changed"), "{said}");
+    let status = harness.client(&harness.administrator).status(true).await.unwrap();
+    assert_eq!(status.members.len(), 3, "node 4 was not added");
+    let replace = ["cluster", "replace", "3", &node];
+    let replaced = harness.run(&harness.administrator, &replace).await.ends_with(0);
+    assert!(replaced.stdout().contains("taken the place"), "{}", replaced.stdout());
+    // Asked for again by somebody who does not know that it is done.
+    let again = harness.run(&harness.administrator, &replace).await.ends_with(0);
+    assert!(again.stdout().contains("nothing to do"), "{}", again.stdout());
+    assert_eq!(again.stderr(), "");
 
     let status = harness.cluster.wait_healthy(LIMIT).await.unwrap();
     let mut voters: Vec<_> = status.members.iter().filter(|member| member.voter).collect();

@@ -28,6 +28,7 @@ async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apar
     let dead = members["members"].as_array().unwrap().iter().find(|m| m["node_id"] == 3).unwrap();
     assert_eq!(dead["reachable"], false);
     assert!(!dead["error"].as_str().unwrap().is_empty());
+    assert!(dead["term"].is_null() && dead["unsealed"].is_null(), "nothing is known of it: {dead}");
 
     harness.cluster.kill_node(2).await.unwrap();
     let lost = wait_for("there is no majority", LIMIT, || async {
@@ -38,6 +39,7 @@ async fn the_exit_code_of_status_tells_health_missing_members_and_no_leader_apar
     .unwrap()
     .ends_with(3);
     assert_eq!(lost.json()["members"].as_array().unwrap().len(), 3, "all are listed all the same");
+    assert!(lost.stderr().contains("no majority of the voters answers"), "{}", lost.stderr());
     // Without a majority nothing is written, and nothing is disclosed; it is not the caller's fault.
     harness
         .run(&harness.help_desk, &["key", "find", "00000000", "--timeout", "2"])
@@ -55,4 +57,20 @@ async fn a_command_says_at_once_that_nobody_has_made_the_cluster() {
         assert!(ran.stderr().contains("holdfast cluster init"), "{}", ran.stderr());
         assert!(started.elapsed() < LIMIT / 2, "it waited {:?}", started.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_the_cluster_for_another_administrator_is_told_so() {
+    let harness = Harness::not_initialised().await;
+    let pki = harness.cluster.dir().join("pki").display().to_string();
+    let mut args = vec!["cluster", "init", "--pki", &pki, "--admin", "zoe"];
+    let nodes: Vec<_> = (1..=3).map(|id| harness.cluster.spec(id).unwrap()).collect();
+    let written = |node: &holdfast_proto::v1::NodeSpec| {
+        format!("{}={},{}", node.node_id, node.client_address, node.peer_address)
+    };
+    let nodes: Vec<String> = nodes.iter().map(written).collect();
+    args.extend(nodes.iter().flat_map(|node| ["--node", node.as_str()]));
+    let made = harness.run(&harness.administrator, &args).await.ends_with(0);
+    let said = made.stderr();
+    assert!(said.contains("zoe is the administrator") && said.contains("admin,"), "{said}");
 }

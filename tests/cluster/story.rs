@@ -6,7 +6,7 @@ use holdfast_proto::v1;
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
-use crate::harness::{Harness, disclosure, new_escrow, new_key};
+use crate::harness::{Harness, disclosure, new_escrow, new_key, write_file};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_escrowed_key_is_found_disclosed_and_on_record() {
@@ -67,6 +67,55 @@ async fn an_escrowed_key_is_found_disclosed_and_on_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_package_that_can_not_be_saved_costs_no_disclosure_and_no_disclosed_key() {
+    let harness = Harness::start().await;
+    let (escrow, key) = (new_escrow(harness.device), new_key());
+    let agent = harness.client(&harness.agent);
+    agent.escrow(&escrow, &key, Some(b"key package")).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let protector = escrow.protector.to_string();
+    let disclose = |file: &str| {
+        let args = ["key", "disclose", &protector, "--reason", "LOST_PIN", "--user", "alice"];
+        let args = args.into_iter().chain(["--package-out", file]);
+        args.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let disclosures = async || {
+        let args = ["audit", "list", "--action", "disclose", "-o", "json"];
+        let listed = harness.run(&harness.auditor, &args).await.ends_with(0);
+        listed.stdout().matches("\"disclose\"").count()
+    };
+
+    // What is there already, or has no place, is found out before the call.
+    write_file(std::path::Path::new(&path("taken")), b"mine");
+    for file in [path("taken"), path("none/package")] {
+        let args = disclose(&file);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let refused = harness.run(&harness.help_desk, &args).await.ends_with(2);
+        assert!(refused.stderr().contains(&file), "{}", refused.stderr());
+        assert_eq!(refused.stdout(), "");
+    }
+    assert_eq!(std::fs::read_to_string(path("taken")).unwrap(), "mine");
+    assert_eq!(disclosures().await, 0);
+    // A disk that is full too late: the key is on record as disclosed, so it is shown.
+    let args = disclose(&path("late"));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let late = harness.run_on_full_disk(&harness.help_desk, &args).await.ends_with(1);
+    assert_eq!(late.stdout().lines().next(), Some(key.expose_secret()));
+    assert!(late.stderr().contains("not saved"), "{}", late.stderr());
+    assert_eq!(disclosures().await, 1);
+    let args = disclose(&path("good"));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    harness.run(&harness.help_desk, &args).await.ends_with(0);
+    assert_eq!(std::fs::read(path("good")).unwrap(), b"key package");
+    // A refused disclosure leaves no empty file behind.
+    let args = disclose(&path("refused"));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    harness.run(&harness.auditor, &args).await.ends_with(5);
+    assert!(!std::path::Path::new(&path("refused")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_does_the_main_job_with_its_documented_exit_codes() {
     let harness = Harness::start().await;
     let key = "471207-278498-422125-177177-561902-537405-468006-693451";
@@ -102,6 +151,13 @@ async fn the_command_line_does_the_main_job_with_its_documented_exit_codes() {
     let named = ["key", "disclose", protector, "--reason", "LOST_PIN", "--user", "CORP\\alice"];
     let disclosed = harness.run(&harness.help_desk, &named).await.ends_with(0);
     assert_eq!(disclosed.stdout().lines().next(), Some(key));
+    // manage-bde prints GUIDs in braces; the record of a search by device names the device.
+    let braces = format!("{{{protector}}}");
+    harness.run(&harness.help_desk, &["key", "find", &braces]).await.ends_with(0);
+    harness.run(&harness.help_desk, &["key", "find", "--device", &device]).await.ends_with(0);
+    let listed = harness.run(&harness.auditor, &["audit", "list", "--action", "find"]).await;
+    let listed = listed.ends_with(0).stdout();
+    assert!(listed.contains(&format!("device {device}")), "{listed}");
     // Who has no grant gets nothing.
     harness.run(&harness.auditor, &named).await.ends_with(5);
     harness.run(&harness.help_desk, &["audit", "list"]).await.ends_with(5);

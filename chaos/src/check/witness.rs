@@ -1,7 +1,7 @@
 //! The witness of the log: every acknowledged entry names its place, and every linearizable read the place that it was read at.
 //!
 //! Linear in the length of the history, so it holds runs of any length to account: places follow real time, one entry has
-//! one place, a read knows every write that was acknowledged before it began, and none that lies after it.
+//! one place, a read knows every write that was acknowledged before it began, and every one that lies before its index.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ struct Entry {
 }
 
 pub(crate) fn check(history: &History<'_>) -> CheckResult {
-    let claim = "places in the log follow real time, and reads know what lies before their place and nothing after it";
+    let claim = "places in the log follow real time, and reads know what lies before their place";
     let mut result = CheckResult::new("witness", claim, "places in the log");
     let entries = entries(history);
     one_each(&entries, &mut result);
@@ -194,13 +194,7 @@ fn read(
             );
             result.violate([*op, call.op], what);
         }
-        let after = versions.range(index.saturating_add(1)..).next();
-        if let Some((at, (version, _, op))) = after.filter(|(_, known)| known.0 <= answered) {
-            let what = format!(
-                "a read at log index {index} finds version {answered} of volume {id}, but version {version} lies after it, at {at}"
-            );
-            result.violate([*op, call.op], what);
-        }
+        // It may be newer: entries are applied while the records are read, and the index is that of the beginning.
     }
 }
 
@@ -265,10 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_knows_what_lies_after_its_index_is_caught() {
-        let mut made = right();
-        made.call(20, 21, STALE, device(2, 2, 11));
-        caught(&made, "lies after it");
+    fn a_search_that_knows_what_lies_after_its_entry_is_caught() {
         let mut made = right();
         let reply = Reply::Find { keys: vec![(id(0x2002), 2)], audit: 1, position: at_index(11) };
         let query = format!("volume {DEVICE} {VOLUME}");

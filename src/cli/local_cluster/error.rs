@@ -32,6 +32,12 @@ pub enum LocalError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The directory is somebody else's.
+    #[error("{} is not empty, and no cluster is in it: give a new or empty directory", dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Another process listens on a port of the cluster. Its nodes know each other by their ports.
     #[error(
         "port {port} of node {node} is taken; is the cluster running already? Stop whatever listens there"

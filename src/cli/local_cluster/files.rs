@@ -79,6 +79,16 @@ impl Description {
     }
 }
 
+/// Refuses a directory that holds something, but nothing of a cluster.
+pub(super) fn check_own(dir: &Path) -> Result<(), LocalError> {
+    let ours = ["lock", "pki", "local.json"].iter().any(|name| dir.join(name).exists());
+    let mut entries = std::fs::read_dir(dir).map_err(io(dir))?;
+    if ours || entries.next().is_none() {
+        return Ok(());
+    }
+    Err(LocalError::Foreign { dir: dir.to_owned() })
+}
+
 /// Takes the directory for this process alone, until the file is closed.
 pub(super) fn lock(dir: &Path) -> Result<File, LocalError> {
     let path = dir.join("lock");

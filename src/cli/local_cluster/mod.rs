@@ -27,7 +27,7 @@ use super::pki::{CaKind, IssuedPaths, Pki, Subject, write_root_key};
 use crate::client::{Client, ClientOptions};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{ClusterId, DeviceId, NodeId, OperatorName, Role};
-use files::{Description, io, lock};
+use files::{Description, check_own, io, lock};
 
 /// Name of the first administrator.
 pub const ADMINISTRATOR: &str = "admin";
@@ -80,6 +80,7 @@ impl LocalCluster {
         std::fs::create_dir_all(&options.dir).map_err(io(&options.dir))?;
         options.dir = options.dir.canonicalize().map_err(io(&options.dir))?;
         let dir = &options.dir;
+        check_own(dir)?;
         let lock = lock(dir)?;
         let pki_dir = dir.join("pki");
         let pki = if pki_dir.join("cluster.json").exists() {

@@ -40,7 +40,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is no configuration.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), source.to_string().trim_end())]
     Parse {
         /// The file.
         path: PathBuf,

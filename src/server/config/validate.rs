@@ -86,7 +86,10 @@ fn check_readable(key: &'static str, path: &Path) -> Result<(), ConfigError> {
 fn check_root_key(path: &Path, data_dir: &Path) -> Result<(), ConfigError> {
     match RootKey::load(path, data_dir) {
         Ok(_) => Ok(()),
-        Err(error) => Err(fault("auto_unseal_key_file", error.to_string())),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            Err(fault("auto_unseal_key_file", format!("{error}{}", cause.unwrap_or_default())))
+        }
     }
 }
 
