@@ -166,7 +166,7 @@ mod tests {
             let error = ClientError::Unreachable {
                 waited: Duration::ZERO,
                 attempts: 1,
-                last: String::new(),
+                answers: String::new(),
                 outcome_unknown,
             };
             let Outcome::Unknown { message } = outcome_of(&error) else { panic!() };
