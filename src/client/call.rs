@@ -53,9 +53,9 @@ type Answers = BTreeMap<usize, String>;
 enum Failure {
     /// Give up: no other attempt can end otherwise.
     Final(ClientError),
-    /// This server is in no cluster. Final once all servers have said so: then nobody has made the cluster. One that waits
-    /// to be added says it as well, and is passed over.
-    Empty(Refusal),
+    /// No use to ask this server again, but another one may do it: it is in no cluster (it may wait to be added), or one of the two
+    /// doesn't believe the other's certificate (its clock or its own certificate may be wrong). Final once it is so with all.
+    PassOver(ClientError, Option<Duration>),
     /// Try another server, or again.
     Retry { what: String, outcome_unknown: bool, after: Option<Duration> },
 }
@@ -113,7 +113,7 @@ impl Pool {
         let end = started.checked_add(patience.deadline).unwrap_or(started);
         let mut attempts: u32 = 0;
         let mut unknown = false;
-        let mut empty = BTreeSet::new();
+        let mut passed_over = BTreeSet::new();
         let mut backoff = Backoff::new(self.endpoints.len());
         let mut said = Answers::new();
         loop {
@@ -134,16 +134,16 @@ impl Pool {
             };
             let after = match failure {
                 Failure::Final(error) => return Err(error),
-                Failure::Empty(refusal) => {
-                    empty.insert(index);
-                    if empty.len() == self.endpoints.len() {
-                        return Err(ClientError::Refused(refusal));
+                Failure::PassOver(error, after) => {
+                    passed_over.insert(index);
+                    if passed_over.len() == self.endpoints.len() {
+                        return Err(error);
                     }
-                    said.insert(index, refusal.to_string());
-                    refusal.retry_after
+                    said.insert(index, error.to_string());
+                    after
                 }
                 Failure::Retry { what, outcome_unknown, after } => {
-                    empty.remove(&index);
+                    passed_over.remove(&index);
                     unknown |= outcome_unknown;
                     // A try that our own deadline cut short says less than what this server answered before.
                     let cut = outcome_unknown && limit < patience.attempt;
@@ -196,10 +196,14 @@ fn failure_of(status: &Status, endpoint: &Endpoint) -> Failure {
     if status.code() == Code::FailedPrecondition && local_failure(status).is_none() {
         let refusal = Refusal::from_status(status);
         if refusal.reason == NOT_INITIALISED {
-            return Failure::Empty(refusal);
+            let after = refusal.retry_after;
+            return Failure::PassOver(ClientError::Refused(refusal), after);
         }
     }
     match classify(status, endpoint) {
+        Ok(
+            error @ (ClientError::IdentityRefused { .. } | ClientError::ServerNotTrusted { .. }),
+        ) => Failure::PassOver(error, None),
         Ok(error) => Failure::Final(error),
         Err((what, outcome_unknown, after)) => Failure::Retry { what, outcome_unknown, after },
     }

@@ -36,6 +36,11 @@ async fn certificates_of_the_wrong_kind_authority_or_time_are_refused() {
     let answered = harness.hasty(&peer_port, &ca, &node).find_keys(ANY).await.unwrap_err();
     assert_eq!(answered.kind(), ErrorKind::Internal, "{answered}");
 
+    // A server that refuses the certificate, or is not to be trusted, does not keep a client from the next one.
+    let second = harness.cluster.node(2).unwrap().ports().client_address();
+    let helped = harness.hasty(&format!("{peer_port},{second}"), &ca, &harness.help_desk);
+    helped.find_keys(ANY).await.unwrap();
+
     // A foreign authority that claims the same cluster and the same name.
     let cluster = harness.cluster.pki().cluster();
     let foreign = Pki::init(&harness.cluster.dir().join("foreign"), cluster, now).unwrap();
