@@ -108,6 +108,21 @@ async fn i5_purged_segments_go_a_restart_finds_the_rest_and_who_was_away_gets_a_
     harness.cluster.stop().await.unwrap();
 }
 
+/// Waits until a server has a snapshot besides these. It has the name of one of them if nothing was written after that: the bytes
+/// tell them apart.
+async fn until_fresh(harness: &Harness, node: u64, damaged: &[(PathBuf, Vec<u8>)]) {
+    wait_for("there is a new snapshot", LIMIT, || async {
+        let now = snapshots(&data(harness, node));
+        let fresh = |file: &PathBuf| match std::fs::read(file) {
+            Ok(bytes) => !damaged.contains(&(file.clone(), bytes)),
+            Err(_) => false,
+        };
+        if now.iter().any(fresh) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i5_a_damaged_snapshot_is_not_served_and_a_new_one_is_taken() {
     let mut harness = with_short_logs().await;
@@ -135,18 +150,24 @@ async fn i5_a_damaged_snapshot_is_not_served_and_a_new_one_is_taken() {
     harness.cluster.start_node(patient).await.unwrap();
     harness.says(patient, "a snapshot is passed over").await;
     harness.cluster.wait_caught_up(patient, LIMIT).await.unwrap();
-    // The new one has the name of a damaged one if nothing was written after that: its bytes tell them apart.
-    let replaced = wait_for("there is a new snapshot", LIMIT, || async {
-        let now = snapshots(&data(&harness, patient));
-        let fresh = |file: &PathBuf| match std::fs::read(file) {
-            Ok(bytes) => !damaged.contains(&(file.clone(), bytes)),
-            Err(_) => false,
-        };
-        if now.iter().any(fresh) { Ok(()) } else { Err(format!("{now:?}")) }
-    });
-    replaced.await.unwrap();
+    until_fresh(&harness, patient, &damaged).await;
 
-    // A bit that rots in the middle of the leader's snapshots shows only when somebody needs them.
+    // A bit in the middle of a stopped server's snapshots shows soon after its start, before anybody needs them.
+    harness.cluster.stop_node(patient).await.unwrap();
+    let mut rotten = Vec::new();
+    for file in snapshots(&data(&harness, patient)) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        write_file(&file, &bytes);
+        rotten.push((file, bytes));
+    }
+    harness.cluster.start_node(patient).await.unwrap();
+    harness.says(patient, "a published snapshot is damaged").await;
+    until_fresh(&harness, patient, &rotten).await;
+    harness.cluster.wait_caught_up(patient, LIMIT).await.unwrap();
+
+    // One that rots in the leader's snapshots while it runs shows when somebody needs them.
     let leader = harness.cluster.leader().await.unwrap();
     for file in snapshots(&data(&harness, leader)) {
         let mut bytes = std::fs::read(&file).unwrap();

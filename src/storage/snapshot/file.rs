@@ -121,6 +121,14 @@ impl<F: Fs> SnapshotFile<F> {
     pub fn verify(&self) -> Result<(), SnapshotError> {
         self.records()?.try_for_each(|record| record.map(|_| ()))
     }
+
+    /// The same at a low priority, while requests are served.
+    ///
+    /// # Errors
+    /// As [`Self::verify`], or if there is no thread for it.
+    pub fn verify_behind(&self) -> Result<(), SnapshotError> {
+        super::background::run(|| self.verify())
+    }
 }
 
 /// The heads, and all bytes of the header.
