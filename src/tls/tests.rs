@@ -101,9 +101,9 @@ async fn agents_and_operators_get_in_at_the_client_port_with_their_certificates_
     for made in [cas.agent(), person] {
         let connector = Connector::new(cas.dial_as(&made), PATIENCE);
         let dialled = connector.connect("localhost", port.address.port()).await.unwrap();
-        let (_, session) = dialled.get_ref();
-        assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
-        assert_eq!(session.alpn_protocol(), Some(b"h2".as_slice()));
+        let (_, connection) = dialled.get_ref();
+        assert_eq!(connection.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!(connection.alpn_protocol(), Some(b"h2".as_slice()));
         let conn = port.next().await;
         assert_eq!(conn.connect_info().chain(), [made.certificate.to_vec()]);
         assert_eq!(conn.connect_info().remote(), dialled.get_ref().0.local_addr().unwrap());

@@ -138,6 +138,7 @@ fn in_time(history: &History<'_>, result: &mut CheckResult) {
 mod tests {
     use super::super::testing::{
         Made, at_index, disclose, disclosed, escrow, filler, id, listing, ok, receipt, record,
+        violated_first,
     };
     use super::super::verdict::Status;
     use super::*;
@@ -161,9 +162,7 @@ mod tests {
 
     #[track_caller]
     fn caught(made: &Made, words: &str) {
-        let result = check(&History::new(&made.events));
-        assert_eq!(result.status, Status::Violated);
-        assert!(result.violations[0].what.contains(words), "{result:?}");
+        violated_first(&check(&History::new(&made.events)), words);
     }
 
     #[test]

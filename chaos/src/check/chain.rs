@@ -112,7 +112,7 @@ fn heads(history: &History<'_>, known: &BTreeMap<u64, (&str, OpId)>, result: &mu
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Made, filler, listing, ok};
+    use super::super::testing::{Made, filler, listing, ok, violated_first};
     use super::super::verdict::Status;
     use super::*;
     use crate::history::{Audit, Call};
@@ -133,9 +133,7 @@ mod tests {
 
     #[track_caller]
     fn caught(made: &Made, words: &str) {
-        let result = check(&History::new(&made.events));
-        assert_eq!(result.status, Status::Violated);
-        assert!(result.violations[0].what.contains(words), "{result:?}");
+        violated_first(&check(&History::new(&made.events)), words);
     }
 
     #[test]

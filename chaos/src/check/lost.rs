@@ -174,7 +174,7 @@ fn listed(
 mod tests {
     use super::super::testing::{
         DEVICE, Made, VOLUME, at_index, disclose, disclosed, escrow, id, ok, receipt, refused,
-        unknown,
+        unknown, violated_first,
     };
     use super::super::verdict::Status;
     use super::*;
@@ -200,9 +200,7 @@ mod tests {
 
     #[track_caller]
     fn caught(made: &Made, words: &str) {
-        let result = check(&History::new(&made.events));
-        assert_eq!(result.status, Status::Violated);
-        assert!(result.violations[0].what.contains(words), "{result:?}");
+        violated_first(&check(&History::new(&made.events)), words);
     }
 
     #[test]

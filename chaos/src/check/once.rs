@@ -110,7 +110,7 @@ fn records(history: &History<'_>, result: &mut CheckResult) {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{
-        Made, disclose, disclosed, escrow, id, listing, receipt, record, unknown,
+        Made, disclose, disclosed, escrow, id, listing, receipt, record, unknown, violated_first,
     };
     use super::super::verdict::Status;
     use super::*;
@@ -134,9 +134,7 @@ mod tests {
 
     #[track_caller]
     fn caught(made: &Made, words: &str) {
-        let result = check(&History::new(&made.events));
-        assert_eq!(result.status, Status::Violated);
-        assert!(result.violations[0].what.contains(words), "{result:?}");
+        violated_first(&check(&History::new(&made.events)), words);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::verdict::{CheckResult, Status};
 use crate::history::{
     Audit, Begin, Call, Effect, Event, FaultEvent, FaultStep, Invoke, Micros, NodeStatus, OpId,
     Outcome, Position, Reply, Return, Sample,
@@ -189,4 +190,11 @@ impl Made {
             descriptors: None,
         }));
     }
+}
+
+/// Asserts that a checker found a violation, the first of which says this.
+#[track_caller]
+pub(crate) fn violated_first(result: &CheckResult, words: &str) {
+    assert_eq!(result.status, Status::Violated);
+    assert!(result.violations[0].what.contains(words), "{result:?}");
 }

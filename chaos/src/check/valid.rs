@@ -61,7 +61,7 @@ fn load(history: &History<'_>, first_fault: Option<Micros>, result: &mut CheckRe
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{DEVICE, Made, id, ok};
+    use super::super::testing::{DEVICE, Made, id, ok, violated_first};
     use super::super::verdict::{Judgement, Status};
     use super::*;
     use crate::check::check_events;
@@ -87,9 +87,7 @@ mod tests {
 
     #[track_caller]
     fn caught(made: &Made, words: &str) {
-        let result = check(&History::new(&made.events));
-        assert_eq!(result.status, Status::Violated);
-        assert!(result.violations[0].what.contains(words), "{result:?}");
+        violated_first(&check(&History::new(&made.events)), words);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use holdfast::cli::local_cluster::http_get;
+use holdfast::cli::local_cluster::{http_get, wait_keeping_stdin};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
 use super::disk::Disk;
@@ -291,18 +291,4 @@ impl Server {
         let descriptors = files::entries(Path::new(&format!("/proc/{pid}/fd"))).len();
         Some((kibibytes * 1024, u64::try_from(descriptors).ok()?))
     }
-}
-
-/// Like [`Child::wait`], which closes the child's standard input first: for a server that is another way to say stop.
-async fn wait_keeping_stdin(child: &mut Child) -> std::io::Result<ExitStatus> {
-    // It goes back to the child even if this is given up.
-    struct Kept<'a>(&'a mut Child, Option<ChildStdin>);
-    impl Drop for Kept<'_> {
-        fn drop(&mut self) {
-            self.0.stdin = self.1.take();
-        }
-    }
-    let stdin = child.stdin.take();
-    let kept = Kept(child, stdin);
-    kept.0.wait().await
 }

@@ -21,7 +21,7 @@ pub use conditions::{http_get, wait_for};
 pub use error::LocalError;
 pub use files::NodePorts;
 pub(super) use files::write_json;
-pub use node::LocalNode;
+pub use node::{LocalNode, wait_keeping_stdin};
 
 use super::pki::{CaKind, IssuedPaths, Pki, Subject, write_root_key};
 use crate::client::{Client, ClientOptions};

@@ -193,8 +193,11 @@ impl LocalNode {
     }
 }
 
-/// Like [`Child::wait`], which closes the child's standard input first.
-async fn wait_keeping_stdin(child: &mut Child) -> std::io::Result<ExitStatus> {
+/// Like [`Child::wait`], which closes the child's standard input first: for a server that is another way to say stop.
+///
+/// # Errors
+/// If the operating system can't wait for it.
+pub async fn wait_keeping_stdin(child: &mut Child) -> std::io::Result<ExitStatus> {
     // It goes back to the child even if this is given up.
     struct Kept<'a>(&'a mut Child, Option<ChildStdin>);
     impl Drop for Kept<'_> {
