@@ -23,6 +23,7 @@ mod runtime;
 mod shut_out;
 mod snapshots;
 mod status;
+mod stop;
 mod tell;
 mod time;
 mod types;
