@@ -11,7 +11,7 @@
 //! domain <- state <- storage <- raft <- service <- grpc <- server <- bin
 //! domain <- crypto, auth <- service
 //! domain, crypto, proto <- client <- cli <- bin
-//! leaves: fs, clock, tls, telemetry, turns
+//! leaves: fs, clock, tls, telemetry, turns, planted
 //! ```
 //!
 //! - [`domain`]: the vocabulary. Pure: no I/O, no clock, no async.
@@ -31,6 +31,7 @@ pub mod clock;
 pub mod crypto;
 pub mod domain;
 pub mod fs;
+pub mod planted;
 pub mod telemetry;
 pub mod tls;
 pub mod turns;

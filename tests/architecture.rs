@@ -12,7 +12,7 @@
 use std::path::Path;
 
 /// Layers that all may know.
-const LEAVES: [&str; 5] = ["fs", "clock", "tls", "telemetry", "turns"];
+const LEAVES: [&str; 6] = ["fs", "clock", "tls", "telemetry", "turns", "planted"];
 
 /// For each layer, the layers of this crate that it may name besides the leaves.
 const MAY_KNOW: &[(&str, &[&str])] = &[
@@ -21,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("clock", &["domain"]),
     ("telemetry", &[]),
     ("turns", &[]),
+    ("planted", &[]),
     ("state", &["domain"]),
     ("crypto", &["domain"]),
     ("tls", &["domain", "crypto"]),

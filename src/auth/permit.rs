@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::domain::{Actor, DeviceId, Right, Role};
+use crate::planted::{self, Plant};
 
 use super::Caller;
 
@@ -172,7 +173,7 @@ pub fn authorize(
         (Rule::Has(right), Actor::Operator(_)) => {
             let any = right.roles();
             let named = any.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
-            if any.iter().any(|role| roles.contains(role)) {
+            if any.iter().any(|role| roles.contains(role)) || planted::is(Plant::RolesUnchecked) {
                 Ok(())
             } else {
                 missing(&format_args!("it takes the role {named}"))

@@ -35,7 +35,12 @@ pub use output::{Format, Printer, Sheet, Show};
 
 /// A consensus-backed store for disk-encryption recovery keys
 #[derive(Debug, clap::Parser)]
-#[command(name = "holdfast", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "holdfast",
+    version = crate::planted::VERSION,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// How results are printed
     #[arg(

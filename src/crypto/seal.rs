@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::domain::{
     ClusterId, DeviceId, Epoch, KeyVersion, ProtectorId, ProtectorKind, Sealed, VolumeId, limits,
 };
+use crate::planted::{self, Plant};
 
 use super::{CryptoError, Secret};
 
@@ -229,7 +230,9 @@ pub(super) fn associated_data(binding: &Binding, epoch: Epoch, part: Part) -> Ve
     bytes.extend_from_slice(binding.volume.as_bytes());
     bytes.extend_from_slice(binding.protector.as_bytes());
     bytes.push(kind);
-    bytes.extend_from_slice(&binding.version.get().to_be_bytes());
+    if !planted::is(Plant::VersionUnbound) {
+        bytes.extend_from_slice(&binding.version.get().to_be_bytes());
+    }
     bytes.extend_from_slice(&epoch.get().to_be_bytes());
     bytes.push(part);
     bytes

@@ -20,6 +20,7 @@ use super::types::{CommandBytes, TypeConfig, position};
 use super::wire::log_id_from_wire;
 use crate::domain::NodeId;
 use crate::fs::Fs;
+use crate::planted::{self, Plant};
 use crate::state::{Applied, Position};
 use crate::storage::wal::{Space, Wal};
 
@@ -190,6 +191,9 @@ impl<F: Fs> LeaderLink<F> {
 
     /// Confirms with a quorum that this node leads (ReadIndex, never a lease).
     async fn read_index_here(&self) -> Result<Position, Miss> {
+        if planted::is(Plant::LocalRead) {
+            return self.applied.heads().position.ok_or(Miss::NotProposed);
+        }
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Ok(position(read.log_id())),
             Err(OpenraftError::APIError(

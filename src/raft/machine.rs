@@ -19,6 +19,7 @@ use super::types::{
 use super::wire::{decode_stored_membership, encode_stored_membership};
 use crate::domain::NodeId;
 use crate::fs::Fs;
+use crate::planted::{self, Plant};
 use crate::state::{self, Heads, Machine};
 use crate::storage::snapshot::{SnapshotFile, Snapshots};
 use crate::storage::view::View;
@@ -109,7 +110,9 @@ impl<F: Fs> StateMachine<F> {
         let last = last.log_id.index;
         // I2: openraft may ask for entries that a majority holds and this node's disk does not yet.
         self.durable
-            .wait_for(|durable| durable.is_some_and(|durable| durable >= last))
+            .wait_for(|durable| {
+                durable.is_some_and(|durable| durable >= last) || planted::is(Plant::ApplyBeforeLog)
+            })
             .await
             .map_err(|_| io::Error::other("the log has stopped"))?;
         self.make_room().await?;

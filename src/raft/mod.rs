@@ -7,6 +7,8 @@ mod barrier;
 mod compare;
 mod contact;
 mod dial;
+#[cfg(feature = "planted")]
+mod foretold;
 mod forward;
 #[cfg(test)]
 mod hostile;

@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio::TokioRuntime;
 
+use crate::planted::{self, Plant};
 use crate::turns;
 
 /// Tokio, whose election timeouts a simulation can repeat.
@@ -16,21 +18,30 @@ pub(crate) struct Runtime(TokioRuntime);
 /// Chance, as openraft takes it.
 pub(crate) struct Chance;
 
+fn draw() -> u64 {
+    static FIRST: OnceLock<u64> = OnceLock::new();
+    if planted::is(Plant::TimeoutDrawnOnce) {
+        *FIRST.get_or_init(turns::draw)
+    } else {
+        turns::draw()
+    }
+}
+
 impl rand_core::TryRng for Chance {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let [a, b, c, d, ..] = turns::draw().to_le_bytes();
+        let [a, b, c, d, ..] = draw().to_le_bytes();
         Ok(u32::from_le_bytes([a, b, c, d]))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(turns::draw())
+        Ok(draw())
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
         for piece in bytes.chunks_mut(8) {
-            let drawn = turns::draw().to_le_bytes();
+            let drawn = draw().to_le_bytes();
             piece.iter_mut().zip(drawn).for_each(|(byte, drawn)| *byte = drawn);
         }
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{SharedClock, SystemClock};
+use crate::planted;
 use crate::raft;
 use crate::storage::panics_are_caught;
 use crate::telemetry;
@@ -47,6 +48,9 @@ pub fn run(args: ServerArgs) -> ExitCode {
         Err(error) => return complain(&error, USAGE),
     };
     if let Err(error) = telemetry::init(config.log.format, &config.log.level, raft::QUIETER_LOG) {
+        return complain(&error, USAGE);
+    }
+    if let Err(error) = planted::announce() {
         return complain(&error, USAGE);
     }
     abort_on_panic();

@@ -5,6 +5,7 @@
 //! (see the escrow rule), a disclosure would be a new one with its own charge and record.
 
 use super::{Batch, Context, Ruled};
+use crate::planted::{self, Plant};
 use crate::state::query::corrupt;
 use crate::state::records::{Remembered, RequestRecord, keys};
 use crate::state::{Digest, Rejection, Store, StoreError, Table, codec};
@@ -13,6 +14,9 @@ impl<S: Store> Batch<'_, S> {
     /// The earlier request that this one repeats; `None` if it is new.
     pub(super) fn recall(&mut self, context: &Context<'_>) -> Ruled<Option<RequestRecord>> {
         let command = context.command;
+        if planted::is(Plant::RepeatsForgotten) {
+            return Ok(None);
+        }
         let Some(sequence) = self.requests.sequence(&command.actor, command.request_id) else {
             return Ok(None);
         };

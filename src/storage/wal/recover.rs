@@ -12,6 +12,7 @@ use super::index::Index;
 use super::segment::{Segment, Stored, number_of, path_of, read_header};
 use super::types::WalError;
 use crate::fs::{Fs, FsFile as _, OpenMode};
+use crate::planted::{self, Plant};
 use crate::state::Position;
 
 /// A segment in use, and the highest entry that was ever written to it.
@@ -78,6 +79,10 @@ pub(super) fn recover<F: Fs>(
     };
     let mut unused = Vec::new();
     for number in numbers {
+        if replay.cut_off {
+            unused.push(path_of(dir, number));
+            continue;
+        }
         match load(fs, dir, number)? {
             Some(loaded) => replay.segment(loaded)?,
             None => unused.push(path_of(dir, number)),
@@ -135,6 +140,8 @@ struct Replay<F: Fs> {
     /// Highest entry that was ever written before the oldest segment, if that one begins in the middle of the log.
     removed_highest: Option<u64>,
     last_batch: Option<(u64, Bytes)>,
+    /// Only with [`Plant::RotCutOff`]: what follows is thrown away.
+    cut_off: bool,
 }
 
 impl<F: Fs> Replay<F> {
@@ -146,6 +153,7 @@ impl<F: Fs> Replay<F> {
             next_batch: None,
             removed_highest: None,
             last_batch: None,
+            cut_off: false,
         }
     }
 
@@ -180,6 +188,11 @@ impl<F: Fs> Replay<F> {
         }
         let expected = self.next_batch.unwrap_or(0);
         if let Some(later) = later_batch(&bytes, offset, salt, expected) {
+            if planted::is(Plant::RotCutOff) {
+                self.segments.push(used);
+                self.cut_off = true;
+                return Ok(());
+            }
             let what = format!("batch {expected} is damaged: a later one stands at offset {later}");
             return Err(segment.damaged(offset as u64, what));
         }
