@@ -145,6 +145,7 @@ async fn look_on(world: &World, id: u64, node: &Node<SimFs>) {
         let Some(Ok(report)) = own.map(|status| &status.answer) else { continue };
         world.oracle.lock().look(world.millis(), id, report, view.leader);
         if let Some(machine) = world.machines.lock().get_mut(&id) {
+            machine.says(report);
             let seen = (report.last_log_index, report.applied_index);
             machine.seen = view.leader.map(|_| seen);
         }

@@ -18,6 +18,8 @@ const ISSUED: u64 = 1_600_000_000_000;
 pub(crate) const MOST_NODES: u64 = 6;
 /// The agents.
 pub(crate) const AGENTS: u64 = 3;
+/// The device of an agent that seals for one place and escrows for another.
+pub(crate) const FORGER: u64 = 9;
 const DAYS: u32 = 3650;
 
 /// When the simulation begins: half-way, so that a clock may be years off and its node still be believed.
@@ -51,6 +53,9 @@ impl Credentials {
         let pki = Pki::init(&directory.path().join("pki"), CLUSTER, issued).unwrap();
         let operator = || Subject::Operator("desk".parse().unwrap());
         let mut subjects = vec![("desk".to_owned(), operator()), ("ops".to_owned(), operator())];
+        subjects.push(("reader".to_owned(), operator()));
+        subjects.push(("stranger".to_owned(), Subject::Operator("stranger".parse().unwrap())));
+        subjects.push(("forger".to_owned(), Subject::Agent(device(FORGER))));
         subjects.extend((1..=AGENTS).map(|n| (agent_host(n), Subject::Agent(device(n)))));
         let mut chains = BTreeMap::new();
         for (host, subject) in subjects {

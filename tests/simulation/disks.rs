@@ -9,7 +9,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::cluster::{DATA, wal_dir};
-use super::oracle::{HASH_BEGIN, hash};
+use super::oracle::{Check, HASH_BEGIN, hash};
 use super::world::World;
 
 /// Compares the committed entries on a disk with all that were seen before. Works on a copy.
@@ -20,7 +20,9 @@ pub(crate) fn check_log(world: &World, id: u64, disk: &SimFs) {
     }
     let options = WalOptions { inline: true, segment_bytes: 16 * 1024, ..WalOptions::default() };
     // What can't be opened is for the node to refuse.
+    let snapshot = newest_snapshot(disk);
     let Ok(wal) = Wal::open(copy, &wal_dir(), options) else { return };
+    check_promises(world, id, &wal, snapshot);
     let Some(committed) = wal.committed() else { return };
     let from = wal.purged().map_or(0, |purged| purged.index + 1);
     let Ok(entries) = wal.read(from, committed.index + 1, usize::MAX) else { return };
@@ -35,6 +37,33 @@ pub(crate) fn check_log(world: &World, id: u64, disk: &SimFs) {
         let bytes = hash(hash(HASH_BEGIN, &[kind]), entry.payload.bytes());
         oracle.committed(at, id, entry.id.index, (entry.id.term, bytes));
     }
+}
+
+/// What a node said that it had applied, or the term that it took part in, is on its disk.
+fn check_promises(world: &World, id: u64, wal: &Wal<SimFs>, snapshot: u64) {
+    let last = wal.last().map_or(0, |last| last.index).max(snapshot);
+    let voted = wal.vote().map_or(0, |vote| vote.term);
+    let (applied, term, may_end) = {
+        let machines = world.machines.lock();
+        let Some(machine) = machines.get(&id) else { return };
+        (machine.applied, machine.term, machine.may_end)
+    };
+    if last < applied {
+        let what = format!("n{id} had applied {applied}, and its disk ends at {last}");
+        world.violation(Check::Durable, what);
+    }
+    // A node whose disk has just failed knows a vote that it told nobody.
+    if voted < term && !may_end {
+        let what = format!("n{id} took part in term {term}, and its disk knows {voted}");
+        world.violation(Check::Durable, what);
+    }
+}
+
+/// Index of the newest published snapshot: its file is named by term and index.
+fn newest_snapshot(disk: &SimFs) -> u64 {
+    let names = disk.read_dir(&Path::new(DATA).join("snapshots")).unwrap_or_default();
+    let indexes = names.iter().filter(|name| name.ends_with(".snap"));
+    indexes.filter_map(|name| name.split('-').nth(1)?.parse().ok()).max().unwrap_or(0)
 }
 
 /// Flips a bit of a published snapshot. False if there is none.

@@ -22,6 +22,7 @@ mod nemesis;
 mod net;
 mod operator;
 mod oracle;
+mod probes;
 mod run;
 mod seeds;
 mod workload;

@@ -10,10 +10,43 @@ use turmoil::Sim;
 use super::cluster::process;
 use super::credentials::host;
 use super::disks;
+use super::oracle::Check;
 use super::world::World;
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Faults {
+    /// Everything.
+    All,
+    /// Everything, and power cuts aimed at nodes that have just voted.
+    Votes,
+    /// Nothing but leaders that fall silent, one after another.
+    Elections,
+}
+
+impl Faults {
+    pub(crate) fn named(name: &str) -> Self {
+        match name {
+            "" | "all" => Self::All,
+            "votes" => Self::Votes,
+            "elections" => Self::Elections,
+            _ => panic!("{name:?} is none of all, votes, elections"),
+        }
+    }
+}
+
+/// How long two nodes that see each other may take to elect a leader.
+const ELECTION: u64 = 3_000;
+
+/// A leader that was cut off.
+struct Silenced {
+    leader: u64,
+    term: u64,
+    since: u64,
+}
 
 /// What is mended later.
 enum Mend {
@@ -30,13 +63,16 @@ pub(crate) struct Nemesis {
     next: u64,
     mends: Vec<(u64, Mend)>,
     rotted: bool,
+    kinds: Faults,
+    silenced: Option<Silenced>,
     pub(crate) faults: usize,
 }
 
 impl Nemesis {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, kinds: Faults) -> Self {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(7919).wrapping_add(17));
-        Self { rng, next: 1500, mends: Vec::new(), rotted: false, faults: 0 }
+        let (mends, silenced) = (Vec::new(), None);
+        Self { rng, next: 1500, mends, rotted: false, kinds, silenced, faults: 0 }
     }
 
     fn nodes(world: &World) -> Vec<u64> {
@@ -58,11 +94,70 @@ impl Nemesis {
             let (_, mend) = self.mends.remove(at);
             Self::mend(sim, world, mend);
         }
+        match self.kinds {
+            Faults::All => {}
+            Faults::Votes => self.strike_voters(sim, world),
+            Faults::Elections => return self.silence_leaders(sim, world),
+        }
         if now >= self.next && World::is(&world.ready) {
             self.next = now + self.rng.random_range(150..1800);
             self.faults += 1;
             self.attack(sim, world);
         }
+    }
+
+    /// The power of a node goes as soon as it is in a new term, before anything but its vote is written.
+    fn strike_voters(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let mut voted = Vec::new();
+        for (id, machine) in world.machines.lock().iter_mut() {
+            if std::mem::take(&mut machine.voted) && machine.node.is_some() {
+                voted.push(*id);
+            }
+        }
+        // One at a time, or nobody would ever lead.
+        let Some(&victim) = voted.first().filter(|_| self.rng.random_ratio(1, 2)) else { return };
+        if World::is(&world.ready) {
+            world.note(format!("power cut of n{victim}, which has just voted"));
+            self.faults += 1;
+            stop(sim, world, victim, Some(Survivors::None));
+            self.later(world, 50..500, Mend::Start(victim));
+        }
+    }
+
+    /// A leader falls silent until there is another one, which must not take long.
+    fn silence_leaders(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let now = world.millis();
+        let leader = {
+            let machines = world.machines.lock();
+            let led = machines.iter().filter(|(_, machine)| machine.leads);
+            led.map(|(id, machine)| (*id, machine.term)).max_by_key(|(_, term)| *term)
+        };
+        if let Some(silenced) = &self.silenced {
+            if leader.is_some_and(|(_, term)| term > silenced.term) {
+                let links = Self::links_of(world, silenced.leader);
+                Self::mend(sim, world, Mend::Links(links));
+                self.silenced = None;
+                self.next = now + self.rng.random_range(600..1200);
+            } else if now > silenced.since + ELECTION {
+                let what = format!("n{} fell silent, and nobody leads", silenced.leader);
+                world.violation(Check::Elected, what);
+            }
+            return;
+        }
+        let Some((leader, term)) = leader.filter(|_| now >= self.next) else { return };
+        if World::is(&world.ready) {
+            world.note(format!("n{leader} falls silent"));
+            self.faults += 1;
+            for (a, b) in Self::links_of(world, leader) {
+                sim.partition(host(a), host(b));
+            }
+            self.silenced = Some(Silenced { leader, term, since: now });
+        }
+    }
+
+    fn links_of(world: &World, id: u64) -> Vec<(u64, u64)> {
+        let all = Self::nodes(world);
+        all.into_iter().filter(|other| *other != id).map(|other| (id, other)).collect()
     }
 
     /// A process that ended by itself is stopped, and started again later.
@@ -77,7 +172,7 @@ impl Nemesis {
             .collect();
         for (id, why, may_end, rotten) in ended {
             if !may_end && !rotten {
-                world.violation(format!("n{id} ended for no reason: {why}"));
+                world.violation(Check::Ended, format!("n{id} ended for no reason: {why}"));
             }
             stop(sim, world, id, None);
             if rotten && why.starts_with("refused") {
@@ -127,6 +222,10 @@ impl Nemesis {
 
     /// Mends everything at once.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        if let Some(silenced) = self.silenced.take() {
+            let links = Self::links_of(world, silenced.leader);
+            Self::mend(sim, world, Mend::Links(links));
+        }
         for (_, mend) in std::mem::take(&mut self.mends) {
             Self::mend(sim, world, mend);
         }
@@ -253,6 +352,8 @@ impl Nemesis {
             };
             machine.rotten = self.rotted;
         }
+        let disk = world.machines.lock()[&victim].disk.clone();
+        disks::check_log(world, victim, &disk);
         world.note(format!("n{victim} stopped (rot: {}, in the log: {log})", self.rotted));
         self.later(world, 20..600, Mend::Start(victim));
     }
@@ -274,7 +375,6 @@ pub(crate) fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option
             Some(survivors) => machine.disk.crash(survivors),
             None => machine.disk.restart(),
         };
-        after.lying_sync(world.lying_disks);
         // What still runs must not write to the disk of its successor.
         machine.disk.power_cut();
         machine.disk = after.clone();

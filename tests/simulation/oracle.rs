@@ -5,6 +5,45 @@ use std::collections::BTreeMap;
 use holdfast::domain::{KeyVersion, NodeId, ProtectorId, Sealed};
 use holdfast::raft::{MemberReport, MemberRole};
 
+/// What is checked; violations name it in brackets, and `holdfast-chaos controls` expects some of each planted bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Answers are what was asked for, and nothing is refused for no reason.
+    Answers,
+    /// What was answered has its record, and the chain is unbroken.
+    Audited,
+    /// What was sealed for one place is not disclosed in another.
+    Bound,
+    /// What a node had applied, or promised another one, is still on its disk when it comes back.
+    Durable,
+    /// No process ends, or refuses to start, without a reason.
+    Ended,
+    /// Two nodes that see each other elect a leader soon.
+    Elected,
+    /// A read knows what was acknowledged before it.
+    Fresh,
+    /// One leader a term.
+    Leader,
+    /// After the healing all goes on, and is level.
+    Live,
+    /// Committed entries never change.
+    Log,
+    /// Every acknowledged escrow is in every state.
+    Lost,
+    /// Log order follows real time.
+    Order,
+    /// Whoever has no role gets nothing.
+    Roles,
+    /// Equal states at equal index.
+    State,
+}
+
+impl Check {
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
 /// An escrow that was acknowledged.
 #[derive(Clone)]
 pub(crate) struct Escrowed {
@@ -37,6 +76,8 @@ pub(crate) struct Oracle {
     log: BTreeMap<u64, (u64, u64)>,
     pub(crate) escrows: Vec<Escrowed>,
     pub(crate) disclosures: Vec<Disclosed>,
+    /// Key ids that were sealed for another place, and what differs.
+    pub(crate) forged: Vec<(ProtectorId, &'static str)>,
     /// Greatest log index of an acknowledged write.
     pub(crate) newest: u64,
     pub(crate) refused: u64,
@@ -62,6 +103,7 @@ impl Oracle {
             log: BTreeMap::new(),
             escrows: Vec::new(),
             disclosures: Vec::new(),
+            forged: Vec::new(),
             newest: 0,
             refused: 0,
             unknown: 0,
@@ -77,9 +119,10 @@ impl Oracle {
         self.events.push(line);
     }
 
-    pub(crate) fn violation(&mut self, at: u64, what: &str) {
+    pub(crate) fn violation(&mut self, at: u64, check: Check, what: &str) {
+        let what = format!("[{}] {what}", check.name());
         self.note(at, &format!("VIOLATION {what}"));
-        self.violations.push(what.to_owned());
+        self.violations.push(what);
     }
 
     /// A number for the whole run.
@@ -102,16 +145,18 @@ impl Oracle {
                 self.leaders.insert(report.term, leader);
             } else if known != Some(leader) {
                 let what = format!("term {} has two leaders: {known:?}, n{leader}", report.term);
-                self.violation(at, &what);
+                self.violation(at, Check::Leader, &what);
             }
         }
         let index = report.applied_index;
         let (state, first) = *self.states.entry(index).or_insert((report.state_digest, id));
         if state != report.state_digest {
-            self.violation(at, &format!("n{id} and n{first} differ in their state at {index}"));
+            let what = format!("n{id} and n{first} differ in their state at {index}");
+            self.violation(at, Check::State, &what);
         }
         if !report.divergence.is_empty() {
-            self.violation(at, &format!("n{id} reports divergence: {}", report.divergence));
+            let what = format!("n{id} reports divergence: {}", report.divergence);
+            self.violation(at, Check::State, &what);
         }
     }
 
@@ -119,7 +164,8 @@ impl Oracle {
     pub(crate) fn committed(&mut self, at: u64, id: u64, index: u64, entry: (u64, u64)) {
         let known = *self.log.entry(index).or_insert(entry);
         if known != entry {
-            self.violation(at, &format!("n{id} holds another committed entry at {index}"));
+            let what = format!("n{id} holds another committed entry at {index}");
+            self.violation(at, Check::Log, &what);
         }
     }
 }

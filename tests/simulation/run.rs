@@ -9,8 +9,10 @@ use turmoil::{Builder, Sim};
 
 use super::credentials::{AGENTS, agent_host};
 use super::disks;
-use super::nemesis::{Nemesis, add_machine};
+use super::nemesis::{Faults, Nemesis, add_machine};
 use super::operator;
+use super::oracle::Check;
+use super::probes;
 use super::workload;
 use super::world::World;
 
@@ -33,7 +35,8 @@ pub(crate) struct Report {
     pub(crate) wall: Duration,
 }
 
-pub(crate) fn run(seed: u64, echo: bool) -> Report {
+pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
+    holdfast::planted::announce().unwrap();
     let began = Instant::now();
     holdfast::turns::simulate(seed);
     let world = World::new(seed, echo);
@@ -54,7 +57,10 @@ pub(crate) fn run(seed: u64, echo: bool) -> Report {
     }
     sim.client("desk", workload::desk(Arc::clone(&world)));
     sim.client("ops", operator::operator(Arc::clone(&world)));
-    let mut nemesis = Nemesis::new(seed);
+    sim.client("reader", probes::reader(Arc::clone(&world)));
+    sim.client("forger", probes::forger(Arc::clone(&world)));
+    sim.client("stranger", probes::stranger(Arc::clone(&world)));
+    let mut nemesis = Nemesis::new(seed, faults);
     drive(&mut sim, &world, &mut nemesis);
     let ids: Vec<u64> = world.machines.lock().keys().copied().collect();
     for id in ids {
@@ -87,7 +93,7 @@ fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
     let done = match sim.step() {
         Ok(done) => done,
         Err(error) => {
-            world.violation(format!("the simulation failed: {error}"));
+            world.violation(Check::Ended, format!("the simulation failed: {error}"));
             true
         }
     };
@@ -113,7 +119,7 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
         nemesis.keep_up(sim, world);
         written = written || world.oracle.lock().escrows.len() > before;
         if !written && world.millis() > healed + FIRST_WRITE {
-            world.violation("no write is acknowledged although all is mended");
+            world.violation(Check::Live, "no write is acknowledged although all is mended");
             return;
         }
     }
@@ -128,7 +134,7 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
         nemesis.keep_up(sim, world);
         level = if is_level(world) { level.or(Some(world.millis())) } else { None };
         if world.millis() > stopped + LEVEL {
-            world.violation("the nodes are not level although all is mended");
+            world.violation(Check::Live, "the nodes are not level although all is mended");
             return;
         }
     }
@@ -174,6 +180,6 @@ fn everything_is_there(world: &World) {
     }
     drop(machines);
     for what in lost {
-        world.violation(what);
+        world.violation(Check::Lost, what);
     }
 }

@@ -4,10 +4,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::nemesis::Faults;
 use super::run::run;
 
 const SEED: &str = "HOLDFAST_SIM_SEED";
 const SEEDS: &str = "HOLDFAST_SIM_SEEDS";
+/// Which faults: `all`, `votes`, `elections`.
+const FAULTS: &str = "HOLDFAST_SIM_FAULTS";
 const JOBS: &str = "HOLDFAST_SIM_JOBS";
 const ECHO: &str = "HOLDFAST_SIM_ECHO";
 /// What `cargo test` runs every day: some 5 s of processor time each, unoptimised.
@@ -15,9 +18,14 @@ const DAILY: std::ops::Range<u64> = 3..13;
 
 /// Runs a seed in a process of its own; what it printed in one line, and whether all was well.
 fn child(seed: u64) -> (String, bool) {
+    child_under(seed, &variable(FAULTS).unwrap_or_default())
+}
+
+fn child_under(seed: u64, faults: &str) -> (String, bool) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "seeds::one_seed", "--nocapture", "--test-threads=1"])
         .env(SEED, seed.to_string())
+        .env(FAULTS, faults)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -48,7 +56,8 @@ fn range(text: &str) -> std::ops::Range<u64> {
 #[ignore = "one seed a process; the other tests start it"]
 fn one_seed() {
     let seed = variable(SEED).unwrap_or_default().parse().unwrap_or(0);
-    let report = run(seed, variable(ECHO).is_some());
+    let faults = Faults::named(&variable(FAULTS).unwrap_or_default());
+    let report = run(seed, faults, variable(ECHO).is_some());
     let speed = report.simulated.as_secs_f64() / report.wall.as_secs_f64();
     println!(
         "\nSIMULATED seed={seed} hash={:016x} simulated={:.1}s wall={:.1}s speed={speed:.1} {}; {}",
@@ -79,6 +88,18 @@ fn the_same_seed_gives_the_same_run() {
 fn a_node_is_believed_again_when_its_wrong_clock_was_set_right() {
     // n3 was ten years ahead while the others connected to it: what it thought of their certificates stuck to the connections.
     let (line, well) = child(14);
+    assert!(well, "{line}");
+}
+
+#[test]
+fn a_vote_is_not_forgotten_when_the_power_goes_right_after_it() {
+    let (line, well) = child_under(5, "votes");
+    assert!(well, "{line}");
+}
+
+#[test]
+fn a_leader_that_falls_silent_is_replaced_soon_time_after_time() {
+    let (line, well) = child_under(5, "elections");
     assert!(well, "{line}");
 }
 

@@ -24,7 +24,7 @@ use tonic::{Code, Response, Status};
 use super::cluster::CLIENT_PORT;
 use super::credentials::{CLUSTER, device, host};
 use super::net::channel;
-use super::oracle::{Disclosed, Escrowed};
+use super::oracle::{Check, Disclosed, Escrowed};
 use super::world::World;
 
 /// How long a call may take before its outcome counts as unknown.
@@ -111,12 +111,13 @@ impl Caller {
                 code => {
                     let message = status.message();
                     let what = format!("{} {what} at n{node}: {code:?} {message}", self.name);
-                    self.world.violation(what);
+                    self.world.violation(Check::Answers, what);
                     return None;
                 }
             }
             if World::is(&self.world.level) {
-                self.world.violation(format!("{} {what}: no answer while all is well", self.name));
+                let what = format!("{} {what}: no answer while all is well", self.name);
+                self.world.violation(Check::Live, what);
                 return None;
             }
             let pause = self.rng.random_range(20..120);
@@ -204,10 +205,13 @@ async fn escrow(
     let what = format!("a{number} v{volume}.{} by n{node} at {term}.{index}", version.get());
     agent.world.note(&what);
     if receipt.version != version.get() || receipt.protector_id != binding.protector.to_string() {
-        agent.world.violation(format!("{what}: the receipt is for something else"));
+        agent.world.violation(Check::Answers, format!("{what}: the receipt is for something else"));
     }
     if index <= newest {
-        agent.world.violation(format!("{what}: it is before {newest}, which was done before"));
+        agent.world.violation(
+            Check::Order,
+            format!("{what}: it is before {newest}, which was done before"),
+        );
     }
     let mut oracle = agent.world.oracle.lock();
     oracle.newest = oracle.newest.max(index);
@@ -280,11 +284,11 @@ async fn disclose(desk: &mut Caller) -> bool {
     let index = answer.position.map_or(0, |at| at.index);
     desk.world.note(format!("disclosed by n{node} at {index}"));
     if answer.recovery_key != escrowed.plaintext {
-        desk.world.violation(format!("n{node} disclosed another key at {index}"));
+        desk.world.violation(Check::Answers, format!("n{node} disclosed another key at {index}"));
     }
     if index <= newest {
-        desk.world
-            .violation(format!("disclosed at {index}, before {newest}, which was done before"));
+        let what = format!("disclosed at {index}, before {newest}, which was done before");
+        desk.world.violation(Check::Order, what);
     }
     let mut oracle = desk.world.oracle.lock();
     oracle.newest = oracle.newest.max(index);
@@ -321,7 +325,7 @@ async fn audit(desk: &mut Caller, node: u64) {
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("the audit chain was not read in time")))
     {
-        desk.world.violation(format!("audit at n{node}: {status}"));
+        desk.world.violation(Check::Audited, format!("audit at n{node}: {status}"));
         return;
     }
     let (escrows, disclosures) = {
@@ -339,8 +343,8 @@ async fn audit(desk: &mut Caller, node: u64) {
                 && record.position.is_some_and(|at| at.index <= index)
         });
         if !fits {
-            desk.world
-                .violation(format!("n{node} has no audit record of what was done at {index}"));
+            let what = format!("n{node} has no audit record of what was done at {index}");
+            desk.world.violation(Check::Audited, what);
         }
     }
     desk.world.note(format!("n{node} has {} audit records", records.len()));

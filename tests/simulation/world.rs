@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use holdfast::clock::Clock;
 use holdfast::domain::Timestamp;
 use holdfast::fs::sim::SimFs;
-use holdfast::raft::Node;
+use holdfast::raft::{MemberReport, MemberRole, Node};
 use parking_lot::Mutex;
 
 use super::credentials::{BEGIN, Credentials};
-use super::oracle::Oracle;
+use super::oracle::{Check, Oracle};
 
 /// A machine.
 pub(crate) struct Machine {
@@ -21,12 +21,29 @@ pub(crate) struct Machine {
     pub(crate) node: Option<Arc<Node<SimFs>>>,
     /// Last entry in its log, and the last that it applied, when its node knows a leader.
     pub(crate) seen: Option<(u64, u64)>,
+    /// The last entry that it applied, and the last term that it took part in, as it said itself.
+    pub(crate) applied: u64,
+    pub(crate) term: u64,
+    /// Whether that term is new.
+    pub(crate) voted: bool,
+    /// Whether it leads, as far as it knows.
+    pub(crate) leads: bool,
     /// Why its process ended by itself.
     pub(crate) ended: Option<String>,
     /// Whether a bit of the disk has rotted: then the node may end, and refuse to start.
     pub(crate) rotten: bool,
     /// Whether the process may end by itself now.
     pub(crate) may_end: bool,
+}
+
+impl Machine {
+    /// Takes note of what the node says of itself.
+    pub(crate) fn says(&mut self, report: &MemberReport) {
+        self.applied = self.applied.max(report.applied_index);
+        self.voted |= report.term > self.term;
+        self.term = self.term.max(report.term);
+        self.leads = report.role == MemberRole::Leader;
+    }
 }
 
 /// A clock that can be wrong.
@@ -51,8 +68,6 @@ impl Clock for SimClock {
 /// One simulation.
 pub(crate) struct World {
     pub(crate) seed: u64,
-    /// A planted fault, to see the simulation fail: no disk keeps what it was told to sync.
-    pub(crate) lying_disks: bool,
     pub(crate) credentials: Arc<Credentials>,
     elapsed: Arc<AtomicU64>,
     pub(crate) machines: Mutex<BTreeMap<u64, Machine>>,
@@ -71,7 +86,6 @@ impl World {
     pub(crate) fn new(seed: u64, echo: bool) -> Arc<Self> {
         Arc::new(Self {
             seed,
-            lying_disks: std::env::var("HOLDFAST_SIM_PLANT").is_ok_and(|plant| plant == "no-fsync"),
             credentials: Arc::new(Credentials::new()),
             elapsed: Arc::default(),
             machines: Mutex::default(),
@@ -90,11 +104,14 @@ impl World {
             clock: Arc::new(clock),
             node: None,
             seen: None,
+            applied: 0,
+            term: 0,
+            voted: false,
+            leads: false,
             ended: None,
             rotten: false,
             may_end: false,
         };
-        machine.disk.lying_sync(self.lying_disks);
         self.machines.lock().insert(id, machine);
     }
 
@@ -114,9 +131,9 @@ impl World {
     }
 
     /// Notes what must never be.
-    pub(crate) fn violation(&self, what: impl AsRef<str>) {
+    pub(crate) fn violation(&self, check: Check, what: impl AsRef<str>) {
         let at = self.millis();
-        self.oracle.lock().violation(at, what.as_ref());
+        self.oracle.lock().violation(at, check, what.as_ref());
     }
 
     pub(crate) fn is(flag: &AtomicBool) -> bool {
