@@ -297,7 +297,7 @@ impl<F: Fs> Node<F> {
         self.check_running()?;
         self.check_room()?;
         #[cfg(feature = "planted")]
-        if let Some(applied) = super::foretold::answer(self, &command) {
+        if let Some(applied) = super::foretold::answer(self, &command).await {
             return Ok(applied);
         }
         self.0.link.propose(codec::encode_command(&command)).await
