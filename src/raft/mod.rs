@@ -27,6 +27,7 @@ mod stop;
 mod tell;
 mod time;
 mod types;
+mod undelivered;
 mod watch;
 mod wire;
 
