@@ -126,6 +126,73 @@ fn nothing_in_the_product_is_a_simulation() {
     }
 }
 
+/// Where the product has a planted bug, besides the list of them.
+const PLANTED: [&str; 15] = [
+    "auth/permit.rs",
+    "cli/mod.rs",
+    "crypto/seal.rs",
+    "raft/foretold.rs",
+    "raft/link.rs",
+    "raft/machine.rs",
+    "raft/node.rs",
+    "raft/runtime.rs",
+    "server/process.rs",
+    "service/recovery.rs",
+    "state/apply/access.rs",
+    "state/apply/requests.rs",
+    "storage/snapshot/write.rs",
+    "storage/wal/recover.rs",
+    "storage/wal/writer.rs",
+];
+
+#[test]
+fn planted_bugs_are_only_where_the_map_allows_and_each_is_somewhere() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let mut planted = Vec::new();
+    for path in files {
+        let inside = path.strip_prefix(&source).unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if inside == "planted.rs" || !text.contains("planted") {
+            continue;
+        }
+        let may = inside == "lib.rs" || inside == "raft/mod.rs";
+        let may = may || PLANTED.iter().any(|prefix| inside.starts_with(prefix));
+        assert!(may, "{inside} speaks of planted bugs");
+        for plant in holdfast::planted::Plant::ALL {
+            if text.contains(&format!("is(Plant::{plant:?})")) {
+                planted.push(*plant);
+            }
+        }
+    }
+    planted.sort_unstable();
+    planted.dedup();
+    assert_eq!(planted, holdfast::planted::Plant::ALL);
+}
+
+#[test]
+fn the_feature_of_planted_bugs_is_off_unless_it_is_asked_for() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest: toml::Table = std::fs::read_to_string(manifest).unwrap().parse().unwrap();
+    let features = manifest["features"].as_table().unwrap();
+    assert!(features["planted"].as_array().unwrap().is_empty());
+    for (name, of) in features.iter().filter(|(name, _)| *name != "planted") {
+        let of = of.as_array().unwrap();
+        assert!(of.iter().all(|of| of.as_str() != Some("planted")), "{name} has planted bugs");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "planted"))]
+fn a_program_without_the_feature_does_not_know_of_planted_bugs() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_holdfast")).unwrap();
+    for word in ["HOLDFAST_PLANT", "PLANTED: this build"] {
+        let found = program.windows(word.len()).any(|window| window == word.as_bytes());
+        assert!(!found, "the program has {word:?} in it");
+    }
+}
+
 #[test]
 fn secrets_are_exposed_only_where_the_map_allows() {
     let allowed =

@@ -1,9 +1,11 @@
 //! Chaos: real servers, a load that does what agents, help desk and auditors do, faults, and checkers that read what came of it.
 //!
 //! `env` knows hosts, links and disks; `fault` breaks and heals them; `workload` calls the servers and writes the
-//! [`history`]; `check` reads the history and nothing else, so that a recorded run can be checked again; `report` tells.
+//! [`history`]; `check` reads the history and nothing else, so that a recorded run can be checked again; `report` tells. [`controls`] proves with
+//! planted bugs that all this sees something.
 
 pub mod check;
+pub mod controls;
 pub mod env;
 pub mod fault;
 pub mod history;

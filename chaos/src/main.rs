@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use holdfast::planted::Plant;
+use holdfast_chaos::controls::{self, Outcome};
 use holdfast_chaos::fault::{CATALOGUE, Need, chosen, delay_packets, find_kind, lacks};
 use holdfast_chaos::run::{Ended, Options, fresh_out, program, run};
 use holdfast_chaos::{check, report};
@@ -30,6 +32,8 @@ enum Command {
         /// Directory of the run
         dir: PathBuf,
     },
+    /// Plant bugs in the product, one after another, and see that each is caught
+    Controls(ControlsArgs),
     /// Let packets of a queue wait; a part of `run`
     #[command(hide = true)]
     DelayPackets {
@@ -74,6 +78,25 @@ struct RunArgs {
     /// Keep the disks' images
     #[arg(long)]
     keep: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ControlsArgs {
+    /// Only this planted bug
+    #[arg(long, value_parser = controls::plant)]
+    only: Option<Plant>,
+    /// New directory for what the runs leave; a fresh one below the temporary directory if left out
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The program holdfast with planted bugs; built by cargo in the present directory if left out
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// The simulation with planted bugs; built by cargo in the present directory if left out
+    #[arg(long)]
+    simulation: Option<PathBuf>,
+    /// Simulations at the same time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -152,6 +175,35 @@ fn judge(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
     Ok(if verdict.green() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn tell(outcome: &Outcome) {
+    let after = format!("{} seeds, {} operations", outcome.seeds, outcome.seen.operations);
+    let by = outcome.seen.checkers.join(", ");
+    let line = match &outcome.fault {
+        None => format!("{:22} caught by {by} after {after}: {}", outcome.plant, outcome.harness),
+        Some(fault) => {
+            format!("{:22} FAILED after {after}: {}: {fault}", outcome.plant, outcome.harness)
+        }
+    };
+    // Told again at the end, when a closed standard output is an error.
+    drop(say(&line));
+}
+
+fn run_controls(args: ControlsArgs) -> anyhow::Result<ExitCode> {
+    let out = args.out.map_or_else(fresh_out, Ok)?;
+    std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    let programs = controls::Programs::find(args.binary, args.simulation)?;
+    let options =
+        controls::Options { only: args.only, out: out.canonicalize()?, programs, jobs: args.jobs };
+    let outcomes = controls::run(&options, &tell)?;
+    let path = options.out.join("controls.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(&outcomes)?)?;
+    say("")?;
+    outcomes.iter().for_each(tell);
+    let failed = outcomes.iter().filter(|outcome| outcome.fault.is_some()).count();
+    say(&format!("{} planted bugs, {failed} failed: {}", outcomes.len(), path.display()))?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,holdfast_chaos=info"));
@@ -160,6 +212,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Run(args) => start(args),
         Command::List => list().map(|()| ExitCode::SUCCESS),
         Command::Check { dir } => judge(&dir),
+        Command::Controls(args) => run_controls(args),
         Command::DelayPackets { queue, base, jitter } => {
             delay_packets(queue, base, jitter).map(|()| ExitCode::SUCCESS)
         }

@@ -24,6 +24,7 @@ mod operator;
 mod oracle;
 mod probes;
 mod run;
+mod scenarios;
 mod seeds;
 mod workload;
 mod world;

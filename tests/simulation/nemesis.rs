@@ -23,6 +23,8 @@ pub(crate) enum Faults {
     All,
     /// Everything, and power cuts aimed at nodes that have just voted.
     Votes,
+    /// A log that rots, and then everything.
+    Rot,
     /// Nothing but leaders that fall silent, one after another.
     Elections,
 }
@@ -32,8 +34,9 @@ impl Faults {
         match name {
             "" | "all" => Self::All,
             "votes" => Self::Votes,
+            "rot" => Self::Rot,
             "elections" => Self::Elections,
-            _ => panic!("{name:?} is none of all, votes, elections"),
+            _ => panic!("{name:?} is none of all, votes, rot, elections"),
         }
     }
 }
@@ -95,7 +98,7 @@ impl Nemesis {
             Self::mend(sim, world, mend);
         }
         match self.kinds {
-            Faults::All => {}
+            Faults::All | Faults::Rot => {}
             Faults::Votes => self.strike_voters(sim, world),
             Faults::Elections => return self.silence_leaders(sim, world),
         }
@@ -249,6 +252,9 @@ impl Nemesis {
         let all = Self::nodes(world);
         let up = Self::up(world);
         let Some(&victim) = up.get(self.rng.random_range(0..up.len().max(1))) else { return };
+        if self.kinds == Faults::Rot && !self.rotted {
+            return self.rot(sim, world, victim);
+        }
         match self.rng.random_range(0..15) {
             0 | 1 => {
                 world.note(format!("n{victim} killed"));
@@ -341,7 +347,7 @@ impl Nemesis {
     /// One disk a run rots at most: what two of three nodes lose may be lost for good.
     fn rot(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, victim: u64) {
         stop(sim, world, victim, None);
-        let log = self.rng.random_ratio(1, 2);
+        let log = self.kinds == Faults::Rot || self.rng.random_ratio(1, 2);
         if !self.rotted {
             let mut machines = world.machines.lock();
             let machine = machines.get_mut(&victim).unwrap();

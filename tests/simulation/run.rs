@@ -41,19 +41,8 @@ pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
     holdfast::turns::simulate(seed);
     let world = World::new(seed, echo);
     // Where all messages take equally long, nothing but chance keeps two candidates apart.
-    let (least, most) = if faults == Faults::Elections { (5, 5) } else { (1, 8) };
-    let mut sim = Builder::new()
-        .rng_seed(seed)
-        .simulation_duration(Duration::from_secs(3600))
-        .tick_duration(Duration::from_millis(1))
-        .min_message_latency(Duration::from_millis(least))
-        .max_message_latency(Duration::from_millis(most))
-        .tcp_capacity(4096)
-        .enable_random_order()
-        .build();
-    for id in 1..=3 {
-        add_machine(&mut sim, &world, id);
-    }
+    let latency = if faults == Faults::Elections { (5, 5) } else { LATENCY };
+    let mut sim = three_nodes(&world, latency);
     for number in 1..=AGENTS {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }
@@ -90,8 +79,28 @@ pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
     }
 }
 
+/// Milliseconds that a message takes: least and most.
+pub(crate) const LATENCY: (u64, u64) = (1, 8);
+
+/// Three machines on a network, not yet a cluster.
+pub(crate) fn three_nodes(world: &Arc<World>, (least, most): (u64, u64)) -> Sim<'static> {
+    let mut sim = Builder::new()
+        .rng_seed(world.seed)
+        .simulation_duration(Duration::from_secs(3600))
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(least))
+        .max_message_latency(Duration::from_millis(most))
+        .tcp_capacity(4096)
+        .enable_random_order()
+        .build();
+    for id in 1..=3 {
+        add_machine(&mut sim, world, id);
+    }
+    sim
+}
+
 /// One step of the whole simulation. False once all callers are done or something is wrong.
-fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
+pub(crate) fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
     let done = match sim.step() {
         Ok(done) => done,
         Err(error) => {

@@ -6,6 +6,7 @@ use super::damage::{Damage, Harm};
 use super::disk::{DiskFull, HungDisk};
 use super::inject::{Evil, Inject};
 use super::kill::{Kill, RollingRestart, Transfer};
+use super::late::LateLog;
 use super::link::{Bad, Link};
 use super::load::{Clients, Rude};
 use super::member::Replace;
@@ -239,6 +240,8 @@ kinds! {
             Inject::new(Evil::WriteNoSpace, Whom::Leader);
         "slow-fsync", "each fsync of the leader takes 200 ms longer", STRACE, (3000, 10_000),
             Inject::new(Evil::SlowSync, Whom::Leader);
+        "late-fsync-power", "each fsync of the leader's log begins 3 s late, and then its power goes",
+            &[Need::Hosts, Need::Power, Need::Strace], (6000, 9000), LateLog::new();
         "hung-disk", "every write of the leader hangs", &[Need::Hosts, Need::Freeze], (2000, 12_000),
             HungDisk::new(Whom::Leader);
     }

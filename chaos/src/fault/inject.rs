@@ -27,6 +27,8 @@ pub(crate) enum Evil {
     KillAtSync,
     /// Each fsync takes 200 ms longer.
     SlowSync,
+    /// Each fsync of the log begins 3 s late.
+    LateSync,
 }
 
 /// A server under strace.
@@ -52,6 +54,7 @@ impl Inject {
                 (sync, format!("signal=KILL:when={}", rng.random_range(1..=40_u32)))
             }
             Evil::SlowSync => (sync, "delay_exit=200ms".to_owned()),
+            Evil::LateSync => (sync, "delay_enter=3s".to_owned()),
         }
     }
 
@@ -84,7 +87,7 @@ impl Fault for Inject {
             let server = *hit.first().context("nobody")?;
             let before = server.log_length();
             let trace = self.attach(server, rng).await?;
-            if self.evil == Evil::SlowSync {
+            if matches!(self.evil, Evil::SlowSync | Evil::LateSync) {
                 let delayed = watch(Duration::from_secs(10), || async {
                     let text = std::fs::read_to_string(&trace).unwrap_or_default();
                     Some(text.matches("DELAYED").count()).filter(|count| *count > 0)

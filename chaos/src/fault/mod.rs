@@ -8,6 +8,7 @@ mod damage;
 mod disk;
 mod inject;
 mod kill;
+mod late;
 mod link;
 mod load;
 mod member;
