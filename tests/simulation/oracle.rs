@@ -30,6 +30,8 @@ pub(crate) enum Check {
     Log,
     /// Every acknowledged escrow is in every state.
     Lost,
+    /// A request that is repeated is known as one that was done.
+    Once,
     /// Log order follows real time.
     Order,
     /// Whoever has no role gets nothing.

@@ -1,5 +1,5 @@
-//! Callers that put single promises to the test: reads that must be new, a key that was sealed for another place, and
-//! somebody who may do nothing.
+//! Callers that put single promises to the test: reads that must be new, requests that are repeated, a key that was sealed
+//! for another place, and somebody who may do nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use super::oracle::Check;
 use super::workload::{Caller, PATIENCE};
 use super::world::World;
 
-/// Disclosures of forged keys; they count for the quota of the help desk.
-const MOST_OPENED: usize = 30;
+/// Disclosures of either kind; they count for the quota of the help desk.
+const MOST_OPENED: usize = 40;
 
 async fn made(world: &World) {
     while !World::is(&world.ready) {
@@ -30,7 +30,8 @@ async fn made(world: &World) {
     }
 }
 
-/// Reads through any node: each read knows what was acknowledged before it began. Tries to have forged keys disclosed.
+/// Reads through any node: each read knows what was acknowledged before it began. Tries to have
+/// forged keys disclosed, and repeats disclosures.
 pub(crate) async fn reader(world: Arc<World>) -> turmoil::Result {
     let mut reader = Caller::new(&world, "reader", 300);
     made(&world).await;
@@ -38,10 +39,19 @@ pub(crate) async fn reader(world: Arc<World>) -> turmoil::Result {
     while !World::is(&world.stopping) {
         let pause = reader.rng.random_range(20..150);
         sleep(Duration::from_millis(pause)).await;
-        if opened < MOST_OPENED && reader.rng.random_ratio(1, 6) {
-            opened += 1;
-            disclose_forged(&mut reader).await;
-        } else if !read(&mut reader).await {
+        let goes_on = match reader.rng.random_range(0..6) {
+            0 if opened < MOST_OPENED => {
+                opened += 1;
+                disclose_forged(&mut reader).await;
+                true
+            }
+            1 if opened < MOST_OPENED => {
+                opened += 1;
+                disclose_twice(&mut reader).await
+            }
+            _ => read(&mut reader).await,
+        };
+        if !goes_on {
             break;
         }
     }
@@ -86,6 +96,27 @@ async fn disclose_forged(reader: &mut Caller) {
         let what = format!("n{node} disclosed a key that was sealed for another {differs}");
         reader.world.violation(Check::Bound, what);
     }
+}
+
+/// Asks twice with one request id, perhaps two nodes: the second time it is known as a repetition.
+async fn disclose_twice(reader: &mut Caller) -> bool {
+    let protector = reader.world.oracle.lock().escrows.last().map(|escrowed| escrowed.protector);
+    let Some(protector) = protector else { return true };
+    let request = ask(reader, protector);
+    for repeated in [false, true] {
+        let answered = reader.until_answered("disclose", |channel| {
+            let request = request.clone();
+            async move { RecoveryServiceClient::new(channel).disclose_key(request).await }
+        });
+        let Some((node, answer)) = answered.await else {
+            return reader.world.oracle.lock().violations.is_empty();
+        };
+        if repeated && !answer.repeated {
+            let what = format!("n{node} took a repeated disclosure for a new one");
+            reader.world.violation(Check::Once, what);
+        }
+    }
+    true
 }
 
 /// An agent that escrows what it sealed for another place. No server can see that before it opens it.

@@ -95,7 +95,7 @@ pub const CONTROLS: &[Control] = &[
     simulated(Plant::RotCutOff, "rot", 20, &["durable", "log"]),
     simulated(Plant::SnapshotLacksTable, "all", 10, &["ended"]),
     simulated(Plant::DiscloseBeforeAudit, "elections", 20, &["audited", "order"]),
-    simulated(Plant::RepeatsForgotten, "all", 20, &["answers"]),
+    simulated(Plant::RepeatsForgotten, "all", 20, &["once"]),
     simulated(Plant::VersionUnbound, "all", 10, &["bound"]),
     simulated(Plant::RolesUnchecked, "all", 10, &["roles"]),
     simulated(Plant::TimeoutDrawnOnce, "elections", 10, &["elected"]),
