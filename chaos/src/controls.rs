@@ -20,7 +20,7 @@ pub use build::Programs;
 pub use table::{CONTROLS, Control, Harness};
 
 /// The variable that names the bug, for programs that have it.
-const PLANT: &str = "HOLDFAST_PLANT";
+pub(crate) const PLANT: &str = "HOLDFAST_PLANT";
 
 /// What a run under one seed came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -223,6 +223,9 @@ fn chaos(
         .context("running holdfast-chaos")?;
     let verdict = check::check_dir(out);
     anyhow::ensure!(verdict.begin.is_some(), "no run ({status}): {}", out.display());
+    let log = std::fs::read_to_string(out.join("host-1").join("log.txt"))?;
+    let awake = format!("bug=\"{}\"", plant.unwrap_or("none"));
+    anyhow::ensure!(log.contains(&awake), "the servers did not run with {awake}");
     let mut checkers: Vec<String> = verdict.violated().into_iter().map(str::to_owned).collect();
     // Too little load on a slow machine says nothing about the servers.
     checkers.retain(|name| name != "valid");

@@ -100,7 +100,7 @@ pub const CONTROLS: &[Control] = &[
     simulated(Plant::RolesUnchecked, "all", 10, &["roles"]),
     simulated(Plant::TimeoutDrawnOnce, "elections", 10, &["elected"]),
     simulated(Plant::PurgeBeforeSnapshot, "all", 30, &["ended"]),
-    real(Plant::ApplyBeforeLog, &["late-fsync-power"], 40, &["findings"]),
+    real(Plant::ApplyBeforeLog, &["late-fsync-power"], 60, &["findings"]),
 ];
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::files;
 use super::network::Network;
+use crate::controls::PLANT;
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -163,9 +164,9 @@ impl Server {
         let (program, arguments) = words.split_first().context("no program")?;
         let mut command = Command::new(program);
         command.args(arguments);
-        // The configuration is the file's alone.
+        // The configuration is the file's alone. A planted bug is none (`controls`).
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HOLDFAST_") {
+            if name.to_string_lossy().starts_with("HOLDFAST_") && name != PLANT {
                 command.env_remove(name);
             }
         }

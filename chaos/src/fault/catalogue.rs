@@ -240,8 +240,8 @@ kinds! {
             Inject::new(Evil::WriteNoSpace, Whom::Leader);
         "slow-fsync", "each fsync of the leader takes 200 ms longer", STRACE, (3000, 10_000),
             Inject::new(Evil::SlowSync, Whom::Leader);
-        "late-fsync-power", "each fsync of the leader's log begins 3 s late, and then its power goes",
-            &[Need::Hosts, Need::Power, Need::Strace], (6000, 9000), LateLog::new();
+        "late-fsync-power", "each fsync of the leader's log begins 1.2 s late, and then its power goes",
+            &[Need::Hosts, Need::Power, Need::Strace], (2000, 6000), LateLog::new();
         "hung-disk", "every write of the leader hangs", &[Need::Hosts, Need::Freeze], (2000, 12_000),
             HungDisk::new(Whom::Leader);
     }

@@ -27,7 +27,7 @@ pub(crate) enum Evil {
     KillAtSync,
     /// Each fsync takes 200 ms longer.
     SlowSync,
-    /// Each fsync of the log begins 3 s late.
+    /// Each fsync of the log begins 1.2 s late: later, and clients would not wait for the answer.
     LateSync,
 }
 
@@ -54,7 +54,7 @@ impl Inject {
                 (sync, format!("signal=KILL:when={}", rng.random_range(1..=40_u32)))
             }
             Evil::SlowSync => (sync, "delay_exit=200ms".to_owned()),
-            Evil::LateSync => (sync, "delay_enter=3s".to_owned()),
+            Evil::LateSync => (sync, "delay_enter=1200ms".to_owned()),
         }
     }
 
