@@ -104,10 +104,10 @@ pub(super) struct EscrowArgs {
     /// File with the BitLocker key package
     #[arg(long, value_name = "FILE")]
     package_file: Option<PathBuf>,
-    /// Name of the device
+    /// Name of the device; the known one stays if left out
     #[arg(long, default_value = "")]
     host_name: String,
-    /// User of the device: name, domain\name or name@domain; several times for several
+    /// User of the device: name, domain\name or name@domain; several times for several; the known ones stay if left out
     #[arg(long = "user")]
     users: Vec<String>,
 }

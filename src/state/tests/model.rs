@@ -377,8 +377,12 @@ impl Model {
             }
         }
         device.volumes.entry(e.volume).or_insert((e.volume_kind, None)).0 = e.volume_kind;
-        device.host_name = e.host_name.to_string();
-        device.users = e.users.clone();
+        if !e.host_name.as_str().is_empty() {
+            device.host_name = e.host_name.to_string();
+        }
+        if !e.users.is_empty() {
+            device.users = e.users.clone();
+        }
         device.last_contact = now;
         self.devices.insert(e.device, device);
         self.log(position, command, "escrow", "ok", Some((e.protector, current + 1)), None);

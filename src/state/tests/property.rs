@@ -145,6 +145,9 @@ fn body_of(what: &What, model: &Model) -> CommandBody {
             escrow.key.epoch = Epoch::new(*epoch);
             escrow.package = package.then(|| sealed(1, fill + 100));
             escrow.users = users(usize::from(*fill));
+            if *fill == 1 {
+                escrow.host_name = Text::default();
+            }
             CommandBody::Escrow(escrow)
         }
         What::Report { d, volumes, status } => {
