@@ -26,6 +26,7 @@ mod status;
 mod stop;
 mod tell;
 mod time;
+mod turn;
 mod types;
 mod watch;
 mod wire;
