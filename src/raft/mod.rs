@@ -4,6 +4,7 @@
 
 mod api;
 mod barrier;
+mod changes;
 mod compare;
 mod contact;
 mod dial;
@@ -19,6 +20,7 @@ mod network;
 mod node;
 pub mod peer;
 mod peers;
+mod questions;
 mod runtime;
 mod shut_out;
 mod snapshots;
@@ -28,6 +30,7 @@ mod tell;
 mod time;
 mod turn;
 mod types;
+mod undelivered;
 mod watch;
 mod wire;
 
