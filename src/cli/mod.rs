@@ -12,6 +12,7 @@ mod connection;
 mod demo;
 mod dev;
 mod device;
+mod escrow;
 mod exit;
 mod grant;
 mod key;
