@@ -158,10 +158,9 @@ impl World {
     /// # Errors
     /// If nobody leads, or a step fails.
     pub async fn settle(&self) -> anyhow::Result<()> {
-        self.leader(CHANGE).await?;
         for server in self.servers() {
             let id = server.id();
-            let standing = Self::standing(&self.status().await?, id);
+            let standing = Self::standing(&self.status(CHANGE).await?, id);
             let admitted = match standing {
                 Standing::Voter => true,
                 Standing::Learner => self.change(Change::Promote(id), made()).await?,
@@ -175,7 +174,7 @@ impl World {
             anyhow::ensure!(admitted, "host {} is no member again", server.host);
         }
         let spare = self.spare();
-        if Self::standing(&self.status().await?, spare.id()) != Standing::Absent {
+        if Self::standing(&self.status(CHANGE).await?, spare.id()) != Standing::Absent {
             let removed = self.change(Change::Remove(spare.id()), made()).await?;
             anyhow::ensure!(removed, "node {} is a member still", spare.id());
         }

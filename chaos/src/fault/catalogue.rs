@@ -277,4 +277,21 @@ mod tests {
             assert!(lacks_plain(find_kind(name).unwrap()).is_some(), "{name}");
         }
     }
+
+    #[test]
+    fn the_bounds_are_those_that_docs_reliability_md_states() {
+        let docs = include_str!("../../../docs/reliability.md");
+        let (_, bounds) = docs.split_once("## Bounds").unwrap();
+        let row = |words: &str| bounds.lines().find(|line| line.contains(words)).unwrap();
+        let (usual, slow, none) = (row("| 5 s |"), row("| 10 s"), row("| none"));
+        for kind in CATALOGUE {
+            let (name, group) = (format!("`{}`", kind.name), format!("`{}`", kind.group));
+            match kind.bound {
+                Some(5) => assert!(usual.contains(&group), "{name}"),
+                Some(10) => assert!(slow.contains(&group) || slow.contains(&name), "{name}"),
+                None => assert!(none.contains(&name), "{name}"),
+                Some(other) => panic!("{name}: {other} s are stated nowhere"),
+            }
+        }
+    }
 }

@@ -36,9 +36,8 @@ impl Run {
     }
 
     fn search(&self, paths: &[PathBuf], what: &str) -> anyhow::Result<()> {
-        let keys = scan::keys(self.recorder.path())?;
-        let Some(first) = keys.first() else { return Ok(()) };
-        let search = scan::Search::new(keys.iter().map(String::as_str));
+        let search = scan::Search::new(scan::keys(self.recorder.path())?);
+        let Some(first) = search.some_key() else { return Ok(()) };
         let control = scan::control(&search, first, &self.options.out)?;
         let (found, about) = scan::search_files(&search, paths)?;
         for place in &found {
