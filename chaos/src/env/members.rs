@@ -13,8 +13,10 @@ use super::server::Server;
 use super::world::World;
 use crate::history::{Change, ChangeEvent, Event, Expect, Members};
 
-/// How long a change may take with at most one faulty server. A new member fetches a copy first.
+/// How long a change may take with at most one faulty server.
 pub const CHANGE: Duration = Duration::from_secs(30);
+/// The same for a vote, which a new server gets when it has a copy of everything.
+const VOTE: Duration = Duration::from_secs(90);
 /// How long a change is waited for that nobody can make.
 const HOPELESS: Duration = Duration::from_secs(8);
 /// How long is waited before a change is asked for again.
@@ -42,17 +44,29 @@ fn spec(server: &Server) -> v1::NodeSpec {
 }
 
 /// What has to come of a change while a majority is well.
-pub fn made() -> Expect {
-    let within = u64::try_from(CHANGE.as_millis()).unwrap_or(u64::MAX);
-    Expect::Made { within_ms: within }
+fn due(change: Change) -> Expect {
+    let within = if matches!(change, Change::Promote(_)) { VOTE } else { CHANGE };
+    Expect::Made { within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX) }
 }
 
 impl World {
-    /// Asks for a change until it is made, or for as long as it is waited for. Whether it was acknowledged.
+    /// Asks for a change until it is made, which has to come to pass: a majority is well. Whether it was acknowledged.
     ///
     /// # Errors
     /// If the administrator's certificate can't be read.
-    pub async fn change(&self, change: Change, expect: Expect) -> anyhow::Result<bool> {
+    pub async fn change(&self, change: Change) -> anyhow::Result<bool> {
+        self.ask_for(change, due(change)).await
+    }
+
+    /// Asks for a change that can't be made: no majority is left. Whether it was acknowledged all the same.
+    ///
+    /// # Errors
+    /// If the administrator's certificate can't be read.
+    pub async fn change_in_vain(&self, change: Change) -> anyhow::Result<bool> {
+        self.ask_for(change, Expect::NotMade).await
+    }
+
+    async fn ask_for(&self, change: Change, expect: Expect) -> anyhow::Result<bool> {
         let limit = match expect {
             Expect::Made { within_ms } => Duration::from_millis(within_ms),
             Expect::NotMade => HOPELESS,
@@ -127,8 +141,7 @@ impl World {
     /// # Errors
     /// If the administrator's certificate can't be read.
     pub async fn admit(&self, id: u64) -> anyhow::Result<bool> {
-        Ok(self.change(Change::AddLearner(id), made()).await?
-            && self.change(Change::Promote(id), made()).await?)
+        Ok(self.change(Change::AddLearner(id)).await? && self.change(Change::Promote(id)).await?)
     }
 
     /// Puts a new server, under an id that was never used and with an empty disk, in the place of one that is lost for good.
@@ -138,7 +151,7 @@ impl World {
     pub async fn replace(&self, server: &Server) -> anyhow::Result<(u64, u64)> {
         let old = server.id();
         let new = self.renew(server).await?;
-        let replaced = self.admit(new).await? && self.change(Change::Remove(old), made()).await?;
+        let replaced = self.admit(new).await? && self.change(Change::Remove(old)).await?;
         anyhow::ensure!(replaced, "node {new} could not take the place of node {old}");
         Ok((old, new))
     }
@@ -163,7 +176,7 @@ impl World {
             let standing = Self::standing(&self.status(CHANGE).await?, id);
             let admitted = match standing {
                 Standing::Voter => true,
-                Standing::Learner => self.change(Change::Promote(id), made()).await?,
+                Standing::Learner => self.change(Change::Promote(id)).await?,
                 // It was removed: it never comes back under its old id.
                 Standing::Absent => {
                     server.set_at_risk(true);
@@ -175,7 +188,7 @@ impl World {
         }
         let spare = self.spare();
         if Self::standing(&self.status(CHANGE).await?, spare.id()) != Standing::Absent {
-            let removed = self.change(Change::Remove(spare.id()), made()).await?;
+            let removed = self.change(Change::Remove(spare.id())).await?;
             anyhow::ensure!(removed, "node {} is a member still", spare.id());
         }
         spare.kill().await

@@ -20,7 +20,7 @@ mod world;
 pub(crate) use cluster::{LEADER, own_word};
 pub use interrupt::Interrupt;
 pub use line::Line;
-pub use members::{CHANGE, made};
+pub use members::CHANGE;
 pub use pki::{ADMINISTRATOR, AUDITOR, HELP_DESK, Papers, READER};
 pub use registry::{Registry, began};
 pub use server::{Addresses, Server};
