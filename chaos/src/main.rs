@@ -133,6 +133,7 @@ fn start(args: RunArgs) -> anyhow::Result<ExitCode> {
         duration: args.duration,
         seed: args.seed,
         kinds,
+        named: !args.faults.is_empty(),
         nodes: args.nodes,
         out: out.canonicalize()?,
         program: program(args.server.as_deref())?,

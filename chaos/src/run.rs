@@ -35,6 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// Kinds of faults.
     pub kinds: Vec<&'static Kind>,
+    /// Whether they were asked for by name: then the run proves nothing without each of them. Else those will do that can be done here.
+    pub named: bool,
     /// Servers.
     pub nodes: u64,
     /// Directory of everything; made new.
@@ -171,7 +173,12 @@ impl Run {
             seed: options.seed,
             nodes: self.world.ids(),
             seconds: options.duration.as_secs(),
-            faults: options.kinds.iter().map(|kind| kind.name.to_owned()).collect(),
+            faults: options
+                .kinds
+                .iter()
+                .filter(|kind| options.named || self.left_out(kind).is_none())
+                .map(|kind| kind.name.to_owned())
+                .collect(),
             left_out,
             command: options.command.clone(),
         }));
