@@ -4,6 +4,7 @@
 
 mod api;
 mod barrier;
+mod changes;
 mod compare;
 mod contact;
 mod dial;
@@ -19,6 +20,7 @@ mod network;
 mod node;
 pub mod peer;
 mod peers;
+mod questions;
 mod runtime;
 mod shut_out;
 mod snapshots;
@@ -27,6 +29,7 @@ mod stop;
 mod tell;
 mod time;
 mod types;
+mod undelivered;
 mod watch;
 mod wire;
 

@@ -143,6 +143,9 @@ impl<F: Fs> Connection<F> {
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+        if self.peers.silent() {
+            return Err(unreachable(text("this leader gives way")));
+        }
         let mut beats = match self.beats.take() {
             Some(beats) => beats,
             None => Beats::open(self.control()?).await.map_err(unreachable)?,

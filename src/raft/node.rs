@@ -10,24 +10,20 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::api::{
-    ClusterView, Hello, Member, MemberReport, MemberStatus, NodeMetrics, NodeOptions, RaftError,
-    RaftTimes, Refusal, StorageSizes,
-};
+use super::api::{NodeOptions, RaftError, RaftTimes, Refusal, StorageSizes};
 use super::barrier::Barrier;
 use super::contact;
 use super::dial::{Dial, TlsDial};
 use super::link::LeaderLink;
 use super::log_store::LogStore;
 use super::machine::{AppliedState, StateMachine};
-use super::membership::Change;
 use super::network::Network;
 use super::peers::{Identity, Peers};
 use super::time::TimeGuard;
 use crate::clock::SharedClock;
-use crate::domain::{NodeId, Timestamp};
+use crate::domain::NodeId;
 use crate::fs::{Fs, StdFs};
-use crate::state::{Applied, Command, Position, codec};
+use crate::state::{Applied, Command, codec};
 use crate::storage::layout::{DataDir, ExpectedIdentity, LayoutError};
 use crate::storage::recovery;
 use crate::storage::snapshot::{SnapshotError, Snapshots};
@@ -91,7 +87,7 @@ pub(crate) struct Inner<F: Fs> {
     /// When a leader last had proof of a quorum, in milliseconds since the start; 0 for never.
     pub(crate) heard_ms: AtomicU64,
     barrier: Barrier,
-    unsealed: AtomicBool,
+    pub(crate) unsealed: AtomicBool,
 }
 
 /// A node of the cluster. Cheap to clone.
@@ -299,7 +295,7 @@ impl<F: Fs> Node<F> {
         self.0.link.propose(codec::encode_command(&command)).await
     }
 
-    fn check_running(&self) -> Result<(), RaftError> {
+    pub(crate) fn check_running(&self) -> Result<(), RaftError> {
         if let Some(why) = self.0.failed.borrow().as_ref() {
             return Err(RaftError::Stopped(why.clone()));
         }
@@ -354,167 +350,8 @@ impl<F: Fs> Node<F> {
         self.0.link.initialized()
     }
 
-    /// The cluster as this node sees it; with `all`, every other member is asked too.
-    pub async fn statuses(&self, all: bool) -> ClusterView {
-        let (leader, members) = {
-            let metrics = self.0.link.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
-            let members: Vec<(Member, bool)> = membership
-                .nodes()
-                .map(|(id, member)| (member.clone(), voters.contains(id)))
-                .collect();
-            (self.known_leader(&metrics), members)
-        };
-        let asked = members.into_iter().map(|(member, voter)| async move {
-            let answer = if member.id == self.0.identity.id {
-                Ok(self.report())
-            } else if all {
-                super::status::ask(&self.0.link.peers, &member).await
-            } else {
-                Err("not asked".to_owned())
-            };
-            MemberStatus { member, voter, answer }
-        });
-        ClusterView { leader, members: futures::future::join_all(asked).await }
-    }
-
-    /// What this node says of itself.
-    pub(crate) fn report(&self) -> MemberReport {
-        let heads = self.0.applied.heads();
-        let metrics = self.0.link.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        MemberReport {
-            role: self.role(&metrics),
-            term: metrics.current_term,
-            last_log_index: metrics.last_log_index.unwrap_or(0),
-            applied_index: heads.position.map_or(0, |position| position.index),
-            snapshot_index: metrics.snapshot.as_ref().map_or(0, |id| id.index),
-            unsealed: self.0.unsealed.load(Ordering::Relaxed),
-            state_digest: heads.state_digest(),
-            record_count: heads.records,
-            audit: heads.audit,
-            log_bytes: self.0.link.wal.disk_bytes(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            divergence: self.0.divergence.lock().clone().unwrap_or_default(),
-            disk_low: self.0.link.disk_low(),
-        }
-    }
-
-    /// Greets a running node at its peer address, this one included.
-    ///
-    /// # Errors
-    /// [`RaftError::Membership`] with the cause, if it can't be reached or is another node.
-    pub async fn hello(&self, node: NodeId, peer_address: &str) -> Result<Hello, RaftError> {
-        if node == self.0.identity.id {
-            return Ok(self.own_hello());
-        }
-        self.0.link.peers.hello(node, peer_address).await
-    }
-
-    pub(crate) fn own_hello(&self) -> Hello {
-        Hello {
-            id: self.0.identity.id,
-            incarnation: self.0.identity.incarnation,
-            last_log: self.0.link.wal.last(),
-        }
-    }
-
-    /// Makes a cluster of empty nodes.
-    ///
-    /// # Errors
-    /// If the node has been in a cluster before.
-    pub async fn initialize(&self, members: Vec<Member>) -> Result<(), RaftError> {
-        self.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))?;
-        let members: std::collections::BTreeMap<u64, Member> =
-            members.into_iter().map(|member| (member.id.get(), member)).collect();
-        self.0
-            .link
-            .raft
-            .initialize(members)
-            .await
-            .map_err(|error| RaftError::Membership(error.to_string()))
-    }
-
-    async fn change(&self, change: Change) -> Result<Position, RaftError> {
-        self.check_running()?;
-        self.0.link.change(change).await?.position.ok_or(RaftError::OutcomeUnknown)
-    }
-
-    /// Adds a member without a vote; returns the entry.
-    ///
-    /// # Errors
-    /// If the change is not possible or its outcome is not known.
-    pub async fn add_learner(&self, member: Member) -> Result<Position, RaftError> {
-        self.change(Change::AddLearner(member)).await
-    }
-
-    /// Gives a learner a vote, once it has caught up; returns the entry.
-    ///
-    /// # Errors
-    /// If the change is not possible or its outcome is not known.
-    pub async fn promote(&self, node: NodeId) -> Result<Position, RaftError> {
-        self.change(Change::Promote(node)).await
-    }
-
-    /// Removes a member for ever; returns the entry.
-    ///
-    /// # Errors
-    /// If the change is not possible or its outcome is not known.
-    pub async fn remove(&self, node: NodeId) -> Result<Position, RaftError> {
-        self.change(Change::Remove(node)).await
-    }
-
-    /// Hands leadership to `to`, or to the voter that is furthest ahead; returns who leads then.
-    ///
-    /// # Errors
-    /// If there is nobody to hand it to, or nobody took it.
-    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RaftError> {
-        self.0.link.change(Change::Transfer(to)).await?.leader.ok_or(RaftError::OutcomeUnknown)
-    }
-
     /// Tells the other members, in status reports, whether this node can open keys.
     pub fn set_unsealed(&self, unsealed: bool) {
         self.0.unsealed.store(unsealed, Ordering::Relaxed);
-    }
-
-    /// Why the other members want nothing of this node, if they said so just now: it was removed, or lost its data.
-    pub fn shut_out(&self) -> Option<String> {
-        self.0.link.peers.shut_out.why()
-    }
-
-    /// Numbers for the metrics.
-    pub fn metrics(&self) -> NodeMetrics {
-        let metrics = self.0.link.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leader = self.known_leader(&metrics);
-        let wal = &self.0.link.wal;
-        let applied = self.0.applied.index().unwrap_or(0);
-        let durable =
-            self.view().durable_position().ok().flatten().map_or(0, |position| position.index);
-        NodeMetrics {
-            term: metrics.current_term,
-            leader: leader.map_or(0, NodeId::get),
-            is_leader: leader == Some(self.0.identity.id),
-            committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
-            applied_index: applied,
-            last_log_index: metrics.last_log_index.unwrap_or(0),
-            elections: self.0.elections.load(Ordering::Relaxed),
-            wal_fsyncs: wal.fsyncs(),
-            wal_written_bytes: wal.written_bytes(),
-            wal_disk_bytes: wal.disk_bytes(),
-            overlay_bytes: self.view().overlay_bytes(),
-            view_lag_entries: applied.saturating_sub(durable),
-            snapshot_age_ms: self.0.snapshots.current().map(|file| self.since(file.meta().time)),
-            divergence: self.0.divergence.lock().is_some(),
-            clock_ahead: self.0.link.time.own_ahead(),
-            disk_low: self.0.link.disk_low(),
-        }
-    }
-
-    /// Milliseconds since `time` by this machine's clock.
-    fn since(&self, time: Timestamp) -> u64 {
-        self.0.link.time.now().as_millis().saturating_sub(time.as_millis())
     }
 }

@@ -4,6 +4,7 @@
 //! it against its certificate, its own identity and the membership (I7).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -104,8 +105,19 @@ pub(crate) struct Peers {
     /// Told when a snapshot could not be read or was refused by its receiver.
     refused: Notify,
     quorum_age: OnceLock<QuorumAge>,
+    /// Whether no heartbeats are sent; see `undelivered.rs`.
+    silent: AtomicBool,
     /// What is known of refused calls.
     pub(crate) shut_out: ShutOut,
+}
+
+/// While it lives no heartbeats are sent.
+pub(crate) struct Silence<'a>(&'a Peers);
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        self.0.silent.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Tells the time since this node, as the leader, last had proof of a quorum.
@@ -120,6 +132,7 @@ impl Peers {
             acknowledged: Mutex::new(BTreeMap::new()),
             refused: Notify::new(),
             quorum_age: OnceLock::new(),
+            silent: AtomicBool::new(false),
             shut_out: ShutOut::default(),
         }
     }
@@ -138,6 +151,17 @@ impl Peers {
     pub(crate) fn quorum_age_ms(&self) -> Option<u64> {
         let age = self.quorum_age.get()?()?;
         u64::try_from(age.as_millis()).ok().map(|age| age.saturating_add(1))
+    }
+
+    /// Sends no heartbeats until what is returned is dropped.
+    pub(crate) fn fall_silent(&self) -> Silence<'_> {
+        self.silent.store(true, Ordering::Relaxed);
+        Silence(self)
+    }
+
+    /// Whether no heartbeats are to be sent.
+    pub(crate) fn silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// A snapshot of this node could not be read, or its receiver found it damaged.

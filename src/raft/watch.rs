@@ -22,6 +22,7 @@ pub(crate) fn start<F: Fs>(node: &Node<F>) {
     tokio::spawn(super::snapshots::watch(node.clone()));
     tokio::spawn(super::compare::watch(node.clone()));
     tokio::spawn(super::tell::watch(node.clone()));
+    tokio::spawn(super::undelivered::watch(node.clone()));
 }
 
 /// Counts elections, and turns a failure of the consensus into the end of the node.

@@ -54,12 +54,13 @@ fn options(id: u64) -> NodeOptions {
 
 /// The process of a server. When it ends by itself, what was running with it is left for [`super::run`] to stop.
 pub(crate) async fn process(world: Arc<World>, id: u64) -> turmoil::Result {
-    let (disk, clock) = {
+    let (disk, clock, dial) = {
         let machines = world.machines.lock();
         let machine = &machines[&id];
-        (machine.disk.clone(), Arc::clone(&machine.clock))
+        let dial = SimDial { closed: Arc::clone(&machine.closed) };
+        (machine.disk.clone(), Arc::clone(&machine.clock), dial)
     };
-    let why = serve(&world, id, disk.clone(), clock).await;
+    let why = serve(&world, id, disk.clone(), clock, dial).await;
     // A process that has ended writes nothing any more.
     disk.power_cut();
     world.note(format!("n{id} ended: {}", first_words(&why)));
@@ -72,9 +73,15 @@ fn first_words(why: &str) -> String {
     why.chars().take(60).collect()
 }
 
-async fn serve(world: &Arc<World>, id: u64, disk: SimFs, clock: SharedClock) -> String {
+async fn serve(
+    world: &Arc<World>,
+    id: u64,
+    disk: SimFs,
+    clock: SharedClock,
+    dial: SimDial,
+) -> String {
     let started =
-        Node::start_simulated(disk, options(id), Arc::clone(&clock), Arc::new(SimDial)).await;
+        Node::start_simulated(disk, options(id), Arc::clone(&clock), Arc::new(dial)).await;
     let node = match started {
         Ok(node) => Arc::new(node),
         Err(error) => return format!("refused to start: {error}"),

@@ -23,6 +23,7 @@ mod net;
 mod operator;
 mod oracle;
 mod run;
+mod scenarios;
 mod seeds;
 mod workload;
 mod world;

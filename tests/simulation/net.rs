@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -80,16 +81,30 @@ pub(crate) async fn incoming(
 
 /// A channel that connects when it is used.
 pub(crate) fn channel(endpoint: &Endpoint, within: Duration) -> Channel {
-    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| async move {
-        let host = uri.host().unwrap_or_default().to_owned();
-        let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or_default()));
-        let stream = tokio::time::timeout(within, connecting).await;
-        Ok::<_, io::Error>(TokioIo::new(stream.map_err(io::Error::other)??))
+    guarded_channel(endpoint, within, Arc::default())
+}
+
+/// The same, unless whoever connects can't.
+fn guarded_channel(endpoint: &Endpoint, within: Duration, closed: Arc<AtomicBool>) -> Channel {
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let closed = closed.load(Ordering::Relaxed);
+        async move {
+            if closed {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            let host = uri.host().unwrap_or_default().to_owned();
+            let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or_default()));
+            let stream = tokio::time::timeout(within, connecting).await;
+            Ok::<_, io::Error>(TokioIo::new(stream.map_err(io::Error::other)??))
+        }
     }))
 }
 
 /// How simulated nodes reach each other.
-pub(crate) struct SimDial;
+pub(crate) struct SimDial {
+    /// Whether the node can make no connections. Those that it has live on.
+    pub(crate) closed: Arc<AtomicBool>,
+}
 
 impl Dial for SimDial {
     fn channel(
@@ -98,7 +113,7 @@ impl Dial for SimDial {
         _to: NodeId,
         within: Duration,
     ) -> Result<Channel, RaftError> {
-        Ok(channel(endpoint, within))
+        Ok(guarded_channel(endpoint, within, Arc::clone(&self.closed)))
     }
 
     fn knock<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<()>> {

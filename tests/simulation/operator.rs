@@ -90,7 +90,7 @@ where
 }
 
 /// Makes the cluster of the first three nodes, and gives the help desk all its roles.
-async fn make_cluster(desk: &mut Caller) {
+pub(crate) async fn make_cluster(desk: &mut Caller) {
     let nodes = (1..=3).map(spec).collect();
     let signer = &desk.world.credentials.signer;
     let init = v1::InitClusterRequest {

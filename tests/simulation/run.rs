@@ -37,18 +37,7 @@ pub(crate) fn run(seed: u64, echo: bool) -> Report {
     let began = Instant::now();
     holdfast::turns::simulate(seed);
     let world = World::new(seed, echo);
-    let mut sim = Builder::new()
-        .rng_seed(seed)
-        .simulation_duration(Duration::from_secs(3600))
-        .tick_duration(Duration::from_millis(1))
-        .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(8))
-        .tcp_capacity(4096)
-        .enable_random_order()
-        .build();
-    for id in 1..=3 {
-        add_machine(&mut sim, &world, id);
-    }
+    let mut sim = three_nodes(&world);
     for number in 1..=AGENTS {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }
@@ -82,8 +71,25 @@ pub(crate) fn run(seed: u64, echo: bool) -> Report {
     }
 }
 
+/// Three machines on a network, not yet a cluster.
+pub(crate) fn three_nodes(world: &Arc<World>) -> Sim<'static> {
+    let mut sim = Builder::new()
+        .rng_seed(world.seed)
+        .simulation_duration(Duration::from_secs(3600))
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(8))
+        .tcp_capacity(4096)
+        .enable_random_order()
+        .build();
+    for id in 1..=3 {
+        add_machine(&mut sim, world, id);
+    }
+    sim
+}
+
 /// One step of the whole simulation. False once all callers are done or something is wrong.
-fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
+pub(crate) fn step(sim: &mut Sim<'_>, world: &Arc<World>) -> bool {
     let done = match sim.step() {
         Ok(done) => done,
         Err(error) => {

@@ -17,6 +17,8 @@ use super::oracle::Oracle;
 pub(crate) struct Machine {
     pub(crate) disk: SimFs,
     pub(crate) clock: Arc<SimClock>,
+    /// Whether its node can make no connections to others.
+    pub(crate) closed: Arc<AtomicBool>,
     /// The node, while its process runs.
     pub(crate) node: Option<Arc<Node<SimFs>>>,
     /// Last entry in its log, and the last that it applied, when its node knows a leader.
@@ -88,6 +90,7 @@ impl World {
         let machine = Machine {
             disk: SimFs::new(),
             clock: Arc::new(clock),
+            closed: Arc::default(),
             node: None,
             seen: None,
             ended: None,
