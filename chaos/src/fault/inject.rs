@@ -56,7 +56,12 @@ impl Inject {
     }
 
     /// Attaches strace to a server's calls on its log.
-    async fn attach(&mut self, server: &Server, rng: &mut StdRng) -> anyhow::Result<PathBuf> {
+    async fn attach(
+        &mut self,
+        world: &World,
+        server: &Server,
+        rng: &mut StdRng,
+    ) -> anyhow::Result<PathBuf> {
         let pid = server.pid().context("it does not run")?;
         let (call, what) = self.expression(rng);
         let trace = server.log_path().with_file_name("strace.txt");
@@ -71,7 +76,9 @@ impl Inject {
         }
         command.args(["-p", &pid.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.strace = Some(command.kill_on_drop(true).spawn().context("starting strace")?);
+        let strace = command.kill_on_drop(true).spawn().context("starting strace")?;
+        world.registry().note(strace.id().unwrap_or(0));
+        self.strace = Some(strace);
         Ok(trace)
     }
 }
@@ -83,7 +90,7 @@ impl Fault for Inject {
             risk(&hit);
             let server = *hit.first().context("nobody")?;
             let before = server.log_length();
-            let trace = self.attach(server, rng).await?;
+            let trace = self.attach(world, server, rng).await?;
             if self.evil == Evil::SlowSync {
                 let delayed = watch(Duration::from_secs(10), || async {
                     let text = std::fs::read_to_string(&trace).unwrap_or_default();
@@ -95,8 +102,8 @@ impl Fault for Inject {
                 });
             }
             let ended = server.wait_ended(Duration::from_secs(15)).await;
-            let said = server.log_since(before);
-            let last = said.lines().last().unwrap_or_default();
+            let lines = server.lines_since(before);
+            let last = lines.last().map(ToString::to_string).unwrap_or_default();
             Ok(match ended {
                 Ok(Some(status)) if self.evil == Evil::KillAtSync => {
                     Hit::seen(&hit, target, format!("ended at an fsync: {status}"))

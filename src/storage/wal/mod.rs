@@ -68,6 +68,9 @@ impl<F: Fs> Wal<F> {
         fs.create_dir_all(dir).map_err(io)?;
         fs.sync_dir(crate::fs::parent(dir)).map_err(io)?;
         let recovered = recover::recover(&fs, dir, options.cache_bytes)?;
+        if let Some((file, offset)) = &recovered.torn {
+            tracing::warn!(file = %file.display(), offset, "a torn tail of the log is dropped");
+        }
         let empty = recovered.index.vote.is_none() && recovered.index.last().is_none();
         if empty && options.must_exist {
             return Err(WalError::Gone { dir: dir.to_owned() });

@@ -42,6 +42,8 @@ pub(super) struct Recovered<F: Fs> {
     pub(super) unused: Vec<PathBuf>,
     /// The last batch, and where it begins in the last segment.
     pub(super) last_batch: Option<(u64, Bytes)>,
+    /// Where something stands behind the last batch that is none: a torn tail, which is dropped.
+    pub(super) torn: Option<(PathBuf, u64)>,
 }
 
 /// One file's contents while they are read.
@@ -135,6 +137,7 @@ struct Replay<F: Fs> {
     /// Highest entry that was ever written before the oldest segment, if that one begins in the middle of the log.
     removed_highest: Option<u64>,
     last_batch: Option<(u64, Bytes)>,
+    torn: Option<(PathBuf, u64)>,
 }
 
 impl<F: Fs> Replay<F> {
@@ -146,6 +149,7 @@ impl<F: Fs> Replay<F> {
             next_batch: None,
             removed_highest: None,
             last_batch: None,
+            torn: None,
         }
     }
 
@@ -186,6 +190,11 @@ impl<F: Fs> Replay<F> {
         if offset > SEGMENT_HEADER && (bytes.len() as u64) < segment.header.length {
             let (is, was) = (bytes.len(), segment.header.length);
             return Err(segment.damaged(is as u64, format!("it was cut off: {is} of {was} bytes")));
+        }
+        let more = bytes.get(offset..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+        // What an older tail left in a segment that has another one behind it was told at its time.
+        if more || offset > SEGMENT_HEADER {
+            self.torn = more.then(|| (segment.path.clone(), offset as u64));
         }
         if offset == SEGMENT_HEADER {
             self.empty.push(segment.path.clone());
@@ -297,6 +306,7 @@ impl<F: Fs> Replay<F> {
         Ok(Recovered {
             index: self.index,
             last_batch: self.last_batch,
+            torn: self.torn,
             segments: self.segments,
             next_batch: self.next_batch.unwrap_or(0),
             next_segment,

@@ -154,6 +154,8 @@ fn i6_a_torn_tail_is_dropped() {
         wal.append(vec![entry(1, 1, 1500)], done).unwrap();
         assert!(!acked(&second));
         let fs = fs.crash(Survivors::All);
+        let torn = super::recover::recover(&fs, Path::new(DIR), 0).unwrap().torn;
+        assert_eq!(torn.is_some(), kept > 0, "what is dropped is told");
         let wal = open(&fs).unwrap();
         assert_eq!(wal.last(), Some(at(1, 0)), "{kept} bytes of the second batch were kept");
         wal.append(vec![entry(2, 1, 20)], ignore()).unwrap();
