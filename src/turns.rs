@@ -6,19 +6,34 @@
 //!
 //! No key and no nonce is drawn here: those come from the operating system, always.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use uuid::Uuid;
 
+/// How late a write of a slow disk may be, in milliseconds.
+const LATEST: u64 = 30;
+
 thread_local! {
+    static SLOW: Cell<bool> = const { Cell::new(false) };
     static CHANCE: RefCell<Option<StdRng>> = const { RefCell::new(None) };
 }
 
 /// Gives this thread to a simulation, for ever.
 pub fn simulate(seed: u64) {
     CHANCE.with_borrow_mut(|chance| *chance = Some(StdRng::seed_from_u64(seed)));
+}
+
+/// Lets the disks of the simulation on this thread be slow: what is written to a log is written a little later.
+pub fn slow_disks() {
+    SLOW.set(true);
+}
+
+/// How late something is written; none unless this is a simulation of slow disks.
+pub(crate) fn late() -> Option<Duration> {
+    (SLOW.get() && simulated()).then(|| Duration::from_millis(1 + draw() % LATEST))
 }
 
 /// Whether this thread is a simulation's.

@@ -12,13 +12,14 @@
 use std::path::Path;
 
 /// Layers that all may know.
-const LEAVES: [&str; 6] = ["fs", "clock", "tls", "telemetry", "turns", "planted"];
+const LEAVES: [&str; 7] = ["fs", "clock", "hardening", "tls", "telemetry", "turns", "planted"];
 
 /// For each layer, the layers of this crate that it may name besides the leaves.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("fs", &[]),
     ("clock", &["domain"]),
+    ("hardening", &[]),
     ("telemetry", &[]),
     ("turns", &[]),
     ("planted", &[]),
@@ -120,7 +121,7 @@ fn nothing_in_the_product_is_a_simulation() {
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for call in ["::start_simulated(", "::simulate("] {
+        for call in ["::start_simulated(", "::simulate(", "::slow_disks("] {
             assert!(!product.contains(call), "{} calls {call}", path.display());
         }
     }

@@ -4,8 +4,12 @@
 //! [`Event::Return`] after the answer is there, so the real interval of each call lies within what is recorded.
 //! Everything that a checker needs is here. The recovery keys in it are made for the run and open nothing.
 
+mod members;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use members::{Change, ChangeEvent, Expect, Members};
 
 /// Microseconds since the run began, by the monotonic clock of the harness.
 pub type Micros = u64;
@@ -33,6 +37,17 @@ pub enum Event {
         at: Micros,
         /// Which.
         name: String,
+    },
+    /// A change of the members, or of who leads, was asked for.
+    Change(ChangeEvent),
+    /// Whom a server held for members after a change.
+    Members(Members),
+    /// A part of the audit chain, written down once however often it is listed.
+    AuditPage {
+        /// What [`Reply::AuditList`] names it by.
+        page: String,
+        /// Its records.
+        records: Vec<Audit>,
     },
     /// Something was found outside of the calls: a panic in a log, a planted key on a disk.
     Finding(Finding),
@@ -232,7 +247,11 @@ pub enum Reply {
     },
     /// The audit chain, whole, verified up to its head.
     AuditList {
-        /// Records in short.
+        /// The pages with its records, in order.
+        #[serde(default)]
+        pages: Vec<String>,
+        /// Records after those.
+        #[serde(default)]
         records: Vec<Audit>,
         /// Hash of the last one in hexadecimal digits.
         head: String,
@@ -360,7 +379,7 @@ pub struct NodeStatus {
 pub struct Finding {
     /// When.
     pub at: Micros,
-    /// Checker that it belongs to: "plaintext", "panic", "leak", "converge".
+    /// Checker that it belongs to: "plaintext", "panic", "leak", "converge", "damage".
     pub checker: String,
     /// False if it is what should be: the scan that found nothing, and where it looked.
     pub bad: bool,

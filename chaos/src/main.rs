@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use holdfast::planted::Plant;
 use holdfast_chaos::controls::{self, Outcome};
-use holdfast_chaos::fault::{CATALOGUE, Need, chosen, delay_packets, find_kind, lacks};
+use holdfast_chaos::fault::{CATALOGUE, chosen, delay_packets, lacks, lacks_hosts, lacks_plain};
 use holdfast_chaos::run::{Ended, Options, fresh_out, program, run};
 use holdfast_chaos::{check, report};
 
@@ -72,6 +72,9 @@ struct RunArgs {
     /// Clients
     #[arg(long, default_value_t = 24)]
     clients: u32,
+    /// Devices that escrow
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=200))]
+    devices: u32,
     /// Plain processes on loopback, as without root: what needs more is left out
     #[arg(long)]
     plain: bool,
@@ -117,20 +120,34 @@ fn say(line: &str) -> anyhow::Result<()> {
 }
 
 fn list() -> anyhow::Result<()> {
+    let plain = lacks_hosts();
+    if let Some(lack) = &plain {
+        say(&format!("Plain processes on loopback behind a proxy: {lack}"))?;
+    }
+    say(
+        "The seconds are those for which escrow and disclosure may stand still, through the servers that are well.",
+    )?;
     for kind in CATALOGUE {
-        let can = lacks(kind).map_or_else(|| "yes".to_owned(), |lack| format!("no: {lack}"));
-        say(&format!("{:10} {:20} {:4} {}", kind.group, kind.name, can, kind.does))?;
+        let lack = if plain.is_none() { lacks(kind) } else { lacks_plain(kind) };
+        let can = lack.map_or_else(|| "yes".to_owned(), |lack| format!("no: {lack}"));
+        let bound = kind.bound.map_or_else(|| "any".to_owned(), |bound| format!("{bound} s"));
+        say(&format!("{:10} {:25} {bound:>5}  {can:4} {}", kind.group, kind.name, kind.does))?;
     }
     Ok(())
 }
 
 fn start(args: RunArgs) -> anyhow::Result<ExitCode> {
     let kinds = chosen(&args.faults).map_err(anyhow::Error::msg)?;
-    let hosts = find_kind("partition-host").filter(|kind| kind.needs.contains(&Need::Hosts));
-    let lack = hosts.and_then(lacks);
+    let lack = lacks_hosts();
     let isolated = !args.plain && lack.is_none();
     if let Some(lack) = lack.filter(|_| !args.plain) {
-        say(&format!("plain processes on loopback: {lack}"))?;
+        say(&format!("plain processes on loopback behind a proxy: {lack}"))?;
+    }
+    if !isolated {
+        let left_out = kinds.iter().filter_map(|kind| Some((kind.name, lacks_plain(kind)?)));
+        for (name, lack) in left_out {
+            say(&format!("left out: {name}: {lack}"))?;
+        }
     }
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     let out = args.out.map_or_else(fresh_out, Ok)?;
@@ -139,12 +156,14 @@ fn start(args: RunArgs) -> anyhow::Result<ExitCode> {
         duration: args.duration,
         seed: args.seed,
         kinds,
+        named: !args.faults.is_empty(),
         nodes: args.nodes,
         out: out.canonicalize()?,
         program: program(args.server.as_deref())?,
         isolated,
         rate: args.rate,
         clients: args.clients,
+        devices: args.devices,
         keep: args.keep,
         command,
     };

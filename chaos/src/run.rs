@@ -1,8 +1,11 @@
 //! A run: hosts, load, faults, and what is looked at from outside meanwhile and after.
 
+mod after;
+mod faults;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use holdfast::client::IdentityFiles;
@@ -11,17 +14,13 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::watch;
 
 use crate::env::command::call_blocking;
-use crate::env::{ADMINISTRATOR, AUDITOR, Plan, World};
-use crate::fault::{Fault, Hit, Kind, lacks};
-use crate::history::{Begin, Effect, Event, FaultEvent, FaultStep, Finding};
+use crate::env::{ADMINISTRATOR, AUDITOR, Interrupt, Plan, World};
+use crate::fault::{Kind, lacks, lacks_plain};
+use crate::history::{Begin, Event};
 use crate::recorder::Recorder;
 use crate::sample;
-use crate::scan;
-use crate::schedule::{Next, Schedule};
 use crate::workload::{Agent, FinalPass, Operator, Workload, WorkloadOptions};
 
-/// How long a step of a fault may take: a replacement waits for a whole copy.
-const STEP: Duration = Duration::from_secs(180);
 /// How long all may take to be well again after a fault.
 const WELL: Duration = Duration::from_secs(60);
 /// The file of the history in a run's directory.
@@ -36,6 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// Kinds of faults.
     pub kinds: Vec<&'static Kind>,
+    /// Whether they were asked for by name: then the run proves nothing without each of them. Else those will do that can be done here.
+    pub named: bool,
     /// Servers.
     pub nodes: u64,
     /// Directory of everything; made new.
@@ -48,6 +49,8 @@ pub struct Options {
     pub rate: u32,
     /// Clients.
     pub clients: u32,
+    /// Devices.
+    pub devices: u32,
     /// Whether disks and data are kept when nothing bad was found.
     pub keep: bool,
     /// The command that repeats the run.
@@ -68,6 +71,7 @@ struct Run {
     options: Options,
     world: Arc<World>,
     recorder: Arc<Recorder>,
+    interrupt: Interrupt,
 }
 
 /// Runs it all. To be called outside of a runtime: the threads of the runtime are to be in the clients' network.
@@ -75,16 +79,26 @@ struct Run {
 /// # Errors
 /// If the hosts can't be made, the cluster doesn't come to life, or the history can't be written.
 pub fn run(options: Options) -> anyhow::Result<Ended> {
+    // First of all: whatever is made from now on is taken away again, however early the end is.
+    let interrupt = Interrupt::listen()?;
     let plan = Plan {
         program: options.program.clone(),
         out: options.out.clone(),
         nodes: options.nodes,
         isolated: options.isolated,
+        interrupt: interrupt.clone(),
     };
-    let world = World::make(plan)?;
-    let cast = Cast::make(&world, options.seed)?;
+    let made = World::make(plan).and_then(|world| {
+        let cast = Cast::make(&world, &options, &interrupt)?;
+        Ok((world, cast))
+    });
+    let (world, cast) = match made {
+        Err(_) if interrupt.happened() => return Ok(Ended::Interrupted),
+        made => made?,
+    };
     let recorder = Recorder::create(&options.out.join(HISTORY))?;
-    let run = Run { options, world, recorder };
+    world.set_recorder(Arc::clone(&recorder));
+    let run = Run { options, world, recorder, interrupt };
     run.begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let driven = runtime.block_on(run.drive(cast));
@@ -109,8 +123,7 @@ struct Cast {
     help_desk: Vec<Operator>,
 }
 
-/// Devices and help-desk operators of a run.
-const DEVICES: usize = 12;
+/// Help-desk operators of a run.
 const HELPERS: usize = 40;
 
 fn operator(world: &World, name: &str) -> anyhow::Result<Operator> {
@@ -119,16 +132,18 @@ fn operator(world: &World, name: &str) -> anyhow::Result<Operator> {
 }
 
 impl Cast {
-    fn make(world: &World, seed: u64) -> anyhow::Result<Self> {
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x6361_7374);
+    fn make(world: &World, options: &Options, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        let mut rng = StdRng::seed_from_u64(options.seed ^ 0x6361_7374);
         let mut agents = Vec::new();
-        for _ in 0..DEVICES {
+        for _ in 0..options.devices {
+            interrupt.check()?;
             let device = uuid::Builder::from_random_bytes(rng.random()).into_uuid();
             let (cert, key) = world.papers().issue_agent(device)?;
             agents.push(Agent { device, files: IdentityFiles { cert, key } });
         }
         let mut help_desk = Vec::new();
         for number in 1..=HELPERS {
+            interrupt.check()?;
             let name = format!("helper{number}");
             world.papers().issue_operator(&name)?;
             help_desk.push(operator(world, &name)?);
@@ -141,16 +156,6 @@ fn unix_ms() -> u64 {
     #[allow(clippy::disallowed_methods, reason = "the history tells when the run was")]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.ok().and_then(|since| u64::try_from(since.as_millis()).ok()).unwrap_or(0)
-}
-
-/// Completes when the run is to end early.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = term.recv() => {}
-    }
 }
 
 impl Run {
@@ -168,7 +173,12 @@ impl Run {
             seed: options.seed,
             nodes: self.world.ids(),
             seconds: options.duration.as_secs(),
-            faults: options.kinds.iter().map(|kind| kind.name.to_owned()).collect(),
+            faults: options
+                .kinds
+                .iter()
+                .filter(|kind| options.named || self.left_out(kind).is_none())
+                .map(|kind| kind.name.to_owned())
+                .collect(),
             left_out,
             command: options.command.clone(),
         }));
@@ -177,29 +187,12 @@ impl Run {
 
     /// Why a kind of fault is left out, if it is.
     fn left_out(&self, kind: &Kind) -> Option<String> {
-        let hosts = kind.needs.contains(&crate::fault::Need::Hosts);
-        if hosts && !self.options.isolated {
-            return Some("the hosts have no network and disk of their own".to_owned());
-        }
-        lacks(kind)
+        if self.options.isolated { lacks(kind) } else { lacks_plain(kind) }
     }
 
     fn phase(&self, name: &str) {
         tracing::info!("phase {name}");
         self.recorder.record(&Event::Phase { at: self.recorder.now(), name: name.to_owned() });
-    }
-
-    fn finding(&self, checker: &str, bad: bool, what: String) {
-        if bad {
-            tracing::error!("{checker}: {what}");
-        }
-        let checker = checker.to_owned();
-        self.recorder.record(&Event::Finding(Finding {
-            at: self.recorder.now(),
-            checker,
-            bad,
-            what,
-        }));
     }
 
     async fn drive(&self, cast: Cast) -> anyhow::Result<Ended> {
@@ -211,13 +204,13 @@ impl Run {
         tokio::pin!(work);
         tokio::select! {
             worked = &mut work => worked,
-            () = interrupted() => {
+            () = self.interrupt.times(1) => {
                 tracing::warn!("interrupted: healing and taking away");
                 stop.send_replace(true);
                 // What is under way is healed first; a second interruption ends that too.
                 tokio::select! {
                     worked = &mut work => worked.map(|_| Ended::Interrupted),
-                    () = interrupted() => Ok(Ended::Interrupted),
+                    () = self.interrupt.times(2) => Ok(Ended::Interrupted),
                 }
             }
         }
@@ -242,9 +235,10 @@ impl Run {
         self.faults(&workload, &stop).await?;
         self.phase("heal");
         if let Err(error) = self.world.healthy(WELL).await {
-            self.finding("converge", true, format!("after all faults: {error:#}"));
+            self.world.finding("converge", true, format!("after all faults: {error:#}"));
         }
         pause(Duration::from_secs(12), &stop).await;
+        self.world.record_members().await?;
         workload.stop().await?;
         if *stop.borrow() {
             return Ok(());
@@ -273,191 +267,6 @@ impl Run {
         })
         .await
     }
-
-    async fn faults(&self, load: &Workload, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
-        let possible: Vec<_> = self
-            .options
-            .kinds
-            .iter()
-            .copied()
-            .filter(|kind| self.left_out(kind).is_none())
-            .collect();
-        let millis = u64::try_from(self.options.duration.as_millis())?;
-        let deadline = Instant::now() + self.options.duration;
-        for (number, next) in (1..).zip(Schedule::new(possible, self.options.seed, millis)) {
-            if *stop.borrow() || Instant::now() >= deadline {
-                return Ok(());
-            }
-            self.one_fault(number, next, load, stop).await?;
-            pause(Duration::from_millis(next.rest), stop).await;
-        }
-        // No fault was chosen that this machine can do.
-        pause(deadline.saturating_duration_since(Instant::now()), stop).await;
-        Ok(())
-    }
-
-    async fn one_fault(
-        &self,
-        number: u64,
-        next: Next,
-        load: &Workload,
-        stop: &watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let mut fault = (next.kind.make)();
-        let before = self.world.ids();
-        let hit = self.install(number, next, fault.as_mut(), stop).await;
-        if self.world.ids() != before {
-            load.set_endpoints(self.endpoints());
-        }
-        pause(Duration::from_millis(next.hold), stop).await;
-        self.heal(number, next.kind, fault.as_mut(), &hit).await?;
-        if let Err(error) = self.world.healthy(WELL).await {
-            let what =
-                format!("after fault {number}, {} of {}: {error:#}", next.kind.name, hit.target);
-            self.finding("converge", true, what);
-        }
-        Ok(())
-    }
-
-    async fn install(
-        &self,
-        number: u64,
-        next: Next,
-        fault: &mut dyn Fault,
-        stop: &watch::Receiver<bool>,
-    ) -> Hit {
-        let at = self.recorder.now();
-        let mut rng = StdRng::seed_from_u64(next.seed);
-        let mut stop = stop.clone();
-        let installed = tokio::select! {
-            installed = tokio::time::timeout(STEP, fault.install(&self.world, &mut rng)) => installed,
-            _ = stop.wait_for(|stop| *stop) => Ok(Err(anyhow::anyhow!("interrupted"))),
-        };
-        let hit = match installed {
-            Ok(Ok(hit)) => hit,
-            Ok(Err(error)) => unclear(format!("{error:#}")),
-            Err(_) => unclear(format!("it took longer than {STEP:?}")),
-        };
-        tracing::info!("fault {number}: {} of {}: {:?}", next.kind.name, hit.target, hit.effect);
-        self.record(at, number, next.kind, &hit, (FaultStep::Install, hit.effect.clone()));
-        hit
-    }
-
-    /// Heals a fault. If that fails, the run can go on no longer: what comes after it would be judged wrongly.
-    async fn heal(
-        &self,
-        number: u64,
-        kind: &'static Kind,
-        fault: &mut dyn Fault,
-        hit: &Hit,
-    ) -> anyhow::Result<()> {
-        let at = self.recorder.now();
-        let healed = tokio::time::timeout(STEP, fault.heal(&self.world)).await;
-        let healed = healed.map_err(anyhow::Error::from).flatten();
-        let effect = match &healed {
-            Ok(seen) => Effect::Installed { seen: seen.clone() },
-            Err(error) => Effect::Indeterminate { why: format!("{error:#}") },
-        };
-        self.record(at, number, kind, hit, (FaultStep::Heal, effect));
-        if let Err(error) = healed {
-            let what = format!(
-                "fault {number}, {} of {}, is not healed: {error:#}",
-                kind.name, hit.target
-            );
-            self.finding("converge", true, what.clone());
-            anyhow::bail!(what);
-        }
-        Ok(())
-    }
-
-    fn record(
-        &self,
-        at: u64,
-        number: u64,
-        kind: &Kind,
-        hit: &Hit,
-        (step, effect): (FaultStep, Effect),
-    ) {
-        self.recorder.record(&Event::Fault(FaultEvent {
-            at,
-            until: self.recorder.now(),
-            number,
-            kind: kind.name.to_owned(),
-            target: hit.target.clone(),
-            nodes: hit.nodes.clone(),
-            step,
-            effect,
-        }));
-    }
-
-    /// Stops the servers in order, so that what is in memory is on disk as well.
-    async fn stop_servers(&self) -> anyhow::Result<()> {
-        for server in self.world.servers() {
-            server.set_at_risk(true);
-            if server.pid().is_some()
-                && let Err(error) = server.stop().await
-            {
-                self.finding("panic", true, format!("{error:#}: {}", server.last_line()));
-            }
-            let log = server.log();
-            let lines = log.lines().count();
-            let panics = scan::panics(&log);
-            let host = server.host;
-            for panic in &panics {
-                self.finding("panic", true, format!("host {host}: {panic}"));
-            }
-            if panics.is_empty() {
-                self.finding(
-                    "panic",
-                    false,
-                    format!("host {host}: none in {lines} lines of its log"),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn search(&self, paths: &[PathBuf], what: &str) -> anyhow::Result<()> {
-        let keys = scan::keys(self.recorder.path())?;
-        let Some(first) = keys.first() else { return Ok(()) };
-        let search = scan::Search::new(keys.iter().map(String::as_str));
-        let control = scan::control(&search, first, &self.options.out)?;
-        let (found, about) = scan::search_files(&search, paths)?;
-        for place in &found {
-            self.finding("plaintext", true, place.clone());
-        }
-        if found.is_empty() {
-            self.finding("plaintext", false, format!("{what}: none in {about}; {control}"));
-        }
-        Ok(())
-    }
-
-    fn search_files(&self) -> anyhow::Result<()> {
-        let mut paths = Vec::new();
-        for server in self.world.servers() {
-            paths.extend(crate::env::files::all_below(&server.data_dir()));
-            paths.push(server.log_path());
-        }
-        self.search(&paths, "data and logs")
-    }
-
-    /// Searches the images, where deleted files lie too, and removes them.
-    fn search_images(&self) -> anyhow::Result<()> {
-        let disks = self.world.servers().iter().filter_map(|server| server.disk.as_ref());
-        let images: Vec<PathBuf> = disks.map(|disk| disk.image().to_owned()).collect();
-        if images.is_empty() {
-            return Ok(());
-        }
-        self.search(&images, "disk images")?;
-        for image in images.iter().filter(|_| !self.options.keep) {
-            std::fs::remove_file(image).with_context(|| image.display().to_string())?;
-        }
-        Ok(())
-    }
-}
-
-fn unclear(why: String) -> Hit {
-    Hit { target: String::new(), nodes: Vec::new(), effect: Effect::Indeterminate { why } }
 }
 
 /// Waits, unless the run is to end.

@@ -1,8 +1,7 @@
 //! The search for planted keys in every byte that the servers wrote, and for panics in their logs.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -52,8 +51,13 @@ fn forms(key: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// A search for many byte strings in one pass.
+///
+/// A run of an hour has hundreds of thousands of keys with dozens of forms each, so that only the head of each form is kept, and whose
+/// it is. Where a head stands, which is next to nowhere, the key's forms are made again.
 pub(crate) struct Search {
-    forms: BTreeMap<[u8; HEAD], Vec<(&'static str, Vec<u8>)>>,
+    keys: Vec<String>,
+    /// Heads of forms and the keys that they are of, in order.
+    heads: Vec<([u8; HEAD], u32)>,
     /// Whether any form may begin with bytes of this hash: most places are passed over by this alone.
     begins: Vec<bool>,
     longest: usize,
@@ -66,17 +70,30 @@ fn hash(head: &[u8; HEAD]) -> usize {
 
 impl Search {
     /// For all forms of some keys.
-    pub(crate) fn new<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
-        let mut search = Self { forms: BTreeMap::new(), begins: vec![false; 1 << 24], longest: 0 };
-        for (name, form) in keys.flat_map(forms) {
-            let Some(head) = form.first_chunk::<HEAD>().copied() else { continue };
-            if let Some(begins) = search.begins.get_mut(hash(&head)) {
-                *begins = true;
+    pub(crate) fn new(keys: Vec<String>) -> Self {
+        let (mut heads, mut begins, mut longest) = (Vec::new(), vec![false; 1 << 24], 0);
+        for (number, key) in (0_u32..).zip(&keys) {
+            for (_, form) in forms(key) {
+                let Some(head) = form.first_chunk::<HEAD>().copied() else { continue };
+                if let Some(begins) = begins.get_mut(hash(&head)) {
+                    *begins = true;
+                }
+                longest = longest.max(form.len());
+                heads.push((head, number));
             }
-            search.longest = search.longest.max(form.len());
-            search.forms.entry(head).or_default().push((name, form));
         }
-        search
+        heads.sort_unstable();
+        Self { keys, heads, begins, longest }
+    }
+
+    /// The keys of which a form has this head.
+    fn with_head(&self, head: &[u8; HEAD]) -> impl Iterator<Item = &String> {
+        let from = self.heads.partition_point(|(known, _)| known < head);
+        let known = self.heads.get(from..).unwrap_or_default().iter();
+        let mut of: Vec<u32> =
+            known.take_while(|(known, _)| known == head).map(|(_, key)| *key).collect();
+        of.dedup();
+        of.into_iter().filter_map(|key| self.keys.get(usize::try_from(key).ok()?))
     }
 
     fn in_bytes(&self, bytes: &[u8], found: &mut impl FnMut(usize, &'static str)) {
@@ -86,8 +103,8 @@ impl Search {
                 continue;
             }
             let rest = bytes.get(at..).unwrap_or_default();
-            for (name, form) in self.forms.get(head).into_iter().flatten() {
-                if rest.starts_with(form) {
+            for (name, form) in self.with_head(head).flat_map(|key| forms(key)) {
+                if rest.starts_with(&form) {
                     found(at, name);
                 }
             }
@@ -129,9 +146,14 @@ impl Search {
         }
     }
 
+    /// Some key that it knows.
+    pub(crate) fn some_key(&self) -> Option<&str> {
+        self.keys.first().map(String::as_str)
+    }
+
     /// How many forms it knows.
-    fn count(&self) -> usize {
-        self.forms.values().map(Vec::len).sum()
+    const fn count(&self) -> usize {
+        self.heads.len()
     }
 }
 
@@ -161,10 +183,9 @@ pub(crate) fn control(search: &Search, key: &str, dir: &Path) -> anyhow::Result<
 /// # Errors
 /// If it can't be read.
 pub(crate) fn keys(history: &Path) -> anyhow::Result<Vec<String>> {
-    let text = std::fs::read_to_string(history)?;
     let mut keys = Vec::new();
-    for line in text.lines() {
-        if let Ok(Event::Invoke(invoke)) = serde_json::from_str(line)
+    for line in BufReader::new(File::open(history)?).lines() {
+        if let Ok(Event::Invoke(invoke)) = serde_json::from_str(&line?)
             && let Call::Escrow { key, .. } = invoke.call
         {
             keys.push(key);
@@ -210,14 +231,14 @@ mod tests {
     #[test]
     fn every_form_of_a_key_is_found_and_another_key_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let search = Search::new([KEY].into_iter());
+        let search = Search::new(vec![KEY.to_owned()]);
         let control = control(&search, KEY, dir.path()).unwrap();
         assert!(control.starts_with("15 forms"), "{control}");
         let path = dir.path().join("other");
         files::write(&path, OTHER.as_bytes()).unwrap();
         assert_eq!(search.in_file(&path).unwrap().0, Vec::<String>::new());
         // A search that knows nothing of the key fails its control.
-        let blind = Search::new([OTHER].into_iter());
+        let blind = Search::new(vec![OTHER.to_owned()]);
         assert!(super::control(&blind, KEY, dir.path()).is_err());
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_chaos::history::{Effect, Event, FaultStep};
@@ -20,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Whether hosts with networks and disks of their own can be made; `HOLDFAST_REQUIRE=all` says that they have to.
 fn can() -> bool {
-    let kinds = ["partition-follower", "kill-follower"];
+    let kinds = ["partition-follower", "kill-follower", "delay"];
     let lack = kinds.iter().find_map(|name| {
         let kind = holdfast_chaos::fault::find_kind(name).unwrap();
         holdfast_chaos::fault::lacks(kind)
@@ -32,14 +33,20 @@ fn can() -> bool {
     false
 }
 
-fn start(out: &Path) -> Child {
+/// One test at a time: each looks at what the machine has.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(out: &Path, faults: &str, more: &[&str]) -> Child {
     let program = env!("CARGO_BIN_EXE_holdfast-chaos");
     let server = Path::new(program).with_file_name("holdfast");
     assert!(server.is_file(), "{} is not built: test the whole workspace", server.display());
     let log = std::fs::File::create(out.with_extension("txt")).unwrap();
     let mut command = Command::new(program);
     command.args(["run", "--duration", "6s", "--seed", "7", "--rate", "60", "--clients", "6"]);
-    command.args(["--faults", "kill-follower,partition-follower", "--out"]).arg(out);
+    command.args(["--faults", faults, "--out"]).arg(out).args(more);
     command.arg("--server").arg(server).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
@@ -76,50 +83,148 @@ fn networks() -> BTreeSet<String> {
     all.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Processes that delay packets. They have no file of a run open.
+fn delayers() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains("delay-packets") {
+            found.insert(process.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+fn groups() -> BTreeSet<String> {
+    let Ok(all) = std::fs::read_dir("/sys/fs/cgroup/cpu") else { return BTreeSet::new() };
+    let names = all.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("hfc-")).collect()
+}
+
+/// What runs have on the machine outside of their directories.
+fn outside() -> BTreeSet<String> {
+    networks().into_iter().chain(delayers()).chain(groups()).collect()
+}
+
+fn took_effect(events: &[Event], kind: &str, wanted: FaultStep) -> bool {
+    events.iter().any(|event| match event {
+        Event::Fault(fault) if fault.kind == kind && fault.step == wanted => {
+            matches!(fault.effect, Effect::Installed { .. })
+        }
+        _ => false,
+    })
+}
+
+fn interrupt(harness: &Child) {
+    let pid = harness.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+}
+
+/// Waits for the end of a harness, which nobody lets wait for ever.
+fn ended(harness: &mut Child) -> Option<i32> {
+    let mut status = None;
+    wait_until("the harness ends", || {
+        status = harness.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().code()
+}
+
+fn nothing_is_left(out: &Path, before: &BTreeSet<String>) {
+    let log = std::fs::read_to_string(out.with_extension("txt")).unwrap();
+    assert_eq!(left(out), Vec::<String>::new(), "{log}");
+    let more: Vec<_> = outside().difference(before).cloned().collect();
+    assert_eq!(more, Vec::<String>::new(), "{log}");
+}
+
+/// All faults took effect and were healed, and nothing bad was found.
+fn came_to_its_end(out: &Path, faults: &[&str]) {
+    let log = std::fs::read_to_string(out.with_extension("txt")).unwrap();
+    let events = events(out);
+    assert!(matches!(events.last(), Some(Event::End { .. })), "it came to its end\n{log}");
+    for wanted in faults {
+        for step in [FaultStep::Install, FaultStep::Heal] {
+            assert!(took_effect(&events, wanted, step), "{wanted}, {step:?}\n{log}");
+        }
+    }
+    for event in &events {
+        if let Event::Finding(finding) = event {
+            assert!(!finding.bad, "{finding:?}\n{log}");
+        }
+    }
+    assert!(out.join("report.html").is_file(), "{log}");
+}
+
 #[test]
 fn a_run_after_one_that_was_killed_sees_its_faults_and_leaves_nothing_of_either_behind() {
     if !can() {
         return;
     }
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let before = networks();
+    let before = outside();
     let killed = dir.path().join("killed");
-    let mut harness = start(&killed);
-    wait_until("the load runs", || {
-        events(&killed).iter().any(|event| matches!(event, Event::Return(_)))
+    let mut harness = start(&killed, "delay", &[]);
+    wait_until("packets are delayed", || {
+        took_effect(&events(&killed), "delay", FaultStep::Install)
     });
     harness.kill().unwrap();
     harness.wait().unwrap();
     assert!(!left(&killed).is_empty(), "disks are mounted still");
+    assert!(outside().len() > before.len(), "networks and a delayer are there still");
 
     let out = dir.path().join("second");
-    let mut harness = start(&out);
-    wait_until("the second run ends", || harness.try_wait().unwrap().is_some());
-    let log = std::fs::read_to_string(out.with_extension("txt")).unwrap();
-    let events = events(&out);
-    assert!(matches!(events.last(), Some(Event::End { .. })), "it came to its end\n{log}");
-    for wanted in ["kill-follower", "partition-follower"] {
-        for step in [FaultStep::Install, FaultStep::Heal] {
-            let took_effect = |event: &Event| match event {
-                Event::Fault(fault) if fault.kind == wanted && fault.step == step => {
-                    matches!(fault.effect, Effect::Installed { .. })
-                }
-                _ => false,
-            };
-            assert!(events.iter().any(took_effect), "{wanted}, {step:?}\n{log}");
-        }
-    }
-    let searched = |event: &Event| match event {
+    let faults = ["kill-follower", "partition-follower"];
+    let mut harness = start(&out, &faults.join(","), &[]);
+    ended(&mut harness);
+    came_to_its_end(&out, &faults);
+    let images = |event: &&Event| match event {
         Event::Finding(finding) => {
-            assert!(!finding.bad, "{finding:?}\n{log}");
             finding.checker == "plaintext" && finding.what.starts_with("disk images")
         }
         _ => false,
     };
-    assert!(events.iter().filter(|event| searched(event)).count() == 1, "{log}");
-    assert!(out.join("report.html").is_file(), "{log}");
-    assert_eq!(left(&killed), Vec::<String>::new());
-    assert_eq!(left(&out), Vec::<String>::new());
-    let more: Vec<_> = networks().difference(&before).cloned().collect();
-    assert_eq!(more, Vec::<String>::new(), "networks are left");
+    assert_eq!(events(&out).iter().filter(images).count(), 1, "the disks were searched");
+    nothing_is_left(&killed, &before);
+    nothing_is_left(&out, &before);
+}
+
+#[test]
+fn a_run_that_is_interrupted_heals_and_takes_everything_away_at_whatever_moment() {
+    if !can() {
+        return;
+    }
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let before = outside();
+
+    let early = dir.path().join("early");
+    let mut harness = start(&early, "pause-follower", &[]);
+    wait_until("hosts are being made", || outside().len() > before.len());
+    interrupt(&harness);
+    assert_eq!(ended(&mut harness), Some(130));
+    nothing_is_left(&early, &before);
+
+    let late = dir.path().join("late");
+    let mut harness = start(&late, "pause-follower", &[]);
+    wait_until("a server stands still", || {
+        took_effect(&events(&late), "pause-follower", FaultStep::Install)
+    });
+    interrupt(&harness);
+    assert_eq!(ended(&mut harness), Some(130));
+    assert!(took_effect(&events(&late), "pause-follower", FaultStep::Heal), "it is healed first");
+    nothing_is_left(&late, &before);
+}
+
+#[test]
+fn without_root_links_are_cut_slowed_and_reset_by_a_proxy() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("plain");
+    let before = outside();
+    let faults = ["partition-leader", "partition-one-way", "delay", "reset-storm"];
+    let mut harness = start(&out, &faults.join(","), &["--plain"]);
+    ended(&mut harness);
+    came_to_its_end(&out, &faults);
+    nothing_is_left(&out, &before);
 }

@@ -14,6 +14,7 @@
 //! Deterministic: the same calls and seeds give the same disk. It never touches the machine's file system.
 
 mod disk;
+mod nodes;
 #[cfg(test)]
 mod tests;
 

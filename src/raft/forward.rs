@@ -93,7 +93,7 @@ async fn run_stream(
     let mut answers = match opening.await {
         Ok(answers) => answers,
         Err(message) => {
-            tracing::debug!(leader = leader.id.get(), message, "no stream to the leader");
+            tracing::debug!(leader = leader.id.get(), why = message, "no stream to the leader");
             receiver.close();
             while let Some((_, answer)) = receiver.recv().await {
                 reply(answer, Err(ForwardFailure::NotLeader));

@@ -16,6 +16,7 @@ use super::forward::{ForwardFailure, Forwarder, refusal_to_wire};
 use super::machine::{AppliedState, StateMachine};
 use super::peers::{Lane, Peers};
 use super::time::TimeGuard;
+use super::turn::Turn;
 use super::types::{CommandBytes, TypeConfig, position};
 use super::wire::log_id_from_wire;
 use crate::domain::NodeId;
@@ -53,6 +54,8 @@ pub(crate) struct LeaderLink<F: Fs> {
     /// Held while members are added or removed.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) time: TimeGuard,
+    /// What this node tells the others of its next snapshot.
+    pub(crate) turn: Turn,
     forwarder: Forwarder,
 }
 
@@ -66,7 +69,7 @@ impl<F: Fs> LeaderLink<F> {
     ) -> Self {
         let forwarder = Forwarder::new(peers.clone());
         let changing = tokio::sync::Mutex::default();
-        Self { raft, peers, wal, applied, changing, time, forwarder }
+        Self { raft, peers, wal, applied, changing, time, turn: Turn::default(), forwarder }
     }
 
     /// This node's own id.

@@ -213,6 +213,9 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
         SnapshotBuilder::Build(self.applied.view.clone(), self.snapshots.clone())
     }
 
+    /// The file was read back and checked in full when it had come (`peer.rs`): one that is damaged on the way is refused there,
+    /// and the sender looks at its own and sends another. What fails here is this node's disk or view, and openraft does
+    /// the right thing with that: the node stops. The old view stays until the new one is whole.
     async fn install_snapshot(
         &mut self,
         _meta: &SnapshotMeta,

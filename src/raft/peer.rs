@@ -329,7 +329,8 @@ impl<F: Fs> PeerHandle<F> {
 
     /// Digests of this node's state, and its clock.
     pub fn compare(&self) -> pb::CompareResponse {
-        super::compare::write(self.0.0.applied.states(), self.0.0.link.time.now())
+        let link = &self.0.0.link;
+        super::compare::write(self.0.0.applied.states(), link.time.now(), link.turn.now())
     }
 
     /// What this node says of itself.

@@ -119,13 +119,13 @@ async fn end_of_stdin() {
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let message = info.payload_as_str().unwrap_or("no message");
+        let said = info.payload_as_str().unwrap_or("no message");
         if panics_are_caught() {
-            tracing::error!(place, message, "the view's engine can't read its files");
+            tracing::error!(place, said, "the view's engine can't read its files");
             return;
         }
         telemetry::last_word(|| {
-            tracing::error!(place, message, "panic; the process ends at once");
+            tracing::error!(place, said, "panic; the process ends at once");
         });
         std::process::abort();
     }));

@@ -25,6 +25,8 @@ pub(crate) enum Faults {
     Votes,
     /// A log that rots, and then everything.
     Rot,
+    /// Everything, on disks that write a little late.
+    Slow,
     /// Nothing but leaders that fall silent, one after another.
     Elections,
 }
@@ -35,8 +37,9 @@ impl Faults {
             "" | "all" => Self::All,
             "votes" => Self::Votes,
             "rot" => Self::Rot,
+            "slow" => Self::Slow,
             "elections" => Self::Elections,
-            _ => panic!("{name:?} is none of all, votes, rot, elections"),
+            _ => panic!("{name:?} is none of all, votes, rot, slow, elections"),
         }
     }
 }
@@ -98,7 +101,7 @@ impl Nemesis {
             Self::mend(sim, world, mend);
         }
         match self.kinds {
-            Faults::All | Faults::Rot => {}
+            Faults::All | Faults::Rot | Faults::Slow => {}
             Faults::Votes => self.strike_voters(sim, world),
             Faults::Elections => return self.silence_leaders(sim, world),
         }

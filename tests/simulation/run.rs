@@ -39,6 +39,9 @@ pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
     holdfast::planted::announce().unwrap();
     let began = Instant::now();
     holdfast::turns::simulate(seed);
+    if faults == Faults::Slow {
+        holdfast::turns::slow_disks();
+    }
     let world = World::new(seed, echo);
     // Where all messages take equally long, nothing but chance keeps two candidates apart.
     let latency = if faults == Faults::Elections { (5, 5) } else { LATENCY };

@@ -9,7 +9,7 @@ use super::run::run;
 
 const SEED: &str = "HOLDFAST_SIM_SEED";
 const SEEDS: &str = "HOLDFAST_SIM_SEEDS";
-/// Which faults: `all`, `votes`, `rot`, `elections`.
+/// Which faults: `all`, `votes`, `rot`, `slow`, `elections`.
 const FAULTS: &str = "HOLDFAST_SIM_FAULTS";
 const JOBS: &str = "HOLDFAST_SIM_JOBS";
 const ECHO: &str = "HOLDFAST_SIM_ECHO";

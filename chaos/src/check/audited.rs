@@ -26,7 +26,7 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
         return result;
     };
     let records: BTreeMap<u64, &Audit> =
-        chain.records.iter().map(|record| (record.sequence, record)).collect();
+        chain.records.iter().map(|record| (record.sequence, *record)).collect();
     let read_at = history.calls.iter().find(|call| call.op == chain.op).map_or(0, |call| call.at);
     let mut used: BTreeMap<u64, OpId> = BTreeMap::new();
     let mut late = 0_u64;

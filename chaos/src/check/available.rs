@@ -11,15 +11,13 @@ use super::verdict::CheckResult;
 use super::windows::{Window, windows};
 use crate::history::{Call, Micros};
 
-/// Longest outage: an election of at most some two seconds, and a client's own time limit for a server that is silent.
-pub(crate) const BOUND: Micros = 5_000_000;
-/// A leader whose disk hangs or crawls gives up after a watchdog's time, and only then a new one is elected.
-pub(crate) const BOUND_DISK: Micros = 10_000_000;
+/// How long what another fault has broken may take to be well again; the bound for a kind that nobody knows any more.
+const USUAL: Micros = 5_000_000;
 
-/// The bound for a kind of fault.
-pub(crate) fn bound(kind: &str) -> Micros {
-    let disk = ["slow", "hung", "hang", "freeze", "fsync", "eio", "enospc", "disk"];
-    if disk.iter().any(|word| kind.contains(word)) { BOUND_DISK } else { BOUND }
+/// The bound for a kind of fault, as the catalogue has it; none if several servers are faulty.
+pub(crate) fn bound(kind: &str) -> Option<Micros> {
+    let Some(kind) = crate::fault::find_kind(kind) else { return Some(USUAL) };
+    kind.bound.map(|seconds| seconds.saturating_mul(1_000_000))
 }
 
 /// A time without an answer.
@@ -59,7 +57,7 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     let gaps = gaps(history);
     for gap in &gaps {
         result.count();
-        let most = bound(&gap.kind);
+        let Some(most) = bound(&gap.kind) else { continue };
         if gap.length() > most {
             let what = format!(
                 "{} stood still for {:.1} s from {:.1} s on while {} (fault {}) hit one server; at most {:.0} s are allowed",
@@ -96,6 +94,9 @@ pub(crate) fn gaps(history: &History<'_>) -> Vec<Gap> {
     let end = history.final_from().unwrap_or(history.last);
     let mut gaps = Vec::new();
     for window in windows.iter().filter(|window| window.installed()) {
+        if bound(&window.kind).is_none() {
+            continue;
+        }
         let [faulty] = window.nodes[..] else { continue };
         for (from, to) in alone(history, window, &windows, end) {
             for what in CLASSES {
@@ -126,8 +127,8 @@ fn alone(
         let cut = |(from, to): (Micros, Micros)| {
             let left = (from, to.min(other.from));
             // What another fault has broken may take until the cluster has healed from it.
-            let right = (from.max(other.to.saturating_add(BOUND)), to);
-            let whole = other.to.saturating_add(BOUND) <= from || to <= other.from;
+            let right = (from.max(other.to.saturating_add(USUAL)), to);
+            let whole = other.to.saturating_add(USUAL) <= from || to <= other.from;
             if whole { vec![(from, to)] } else { vec![left, right] }
         };
         parts = parts.into_iter().flat_map(cut).filter(|(from, to)| from < to).collect();
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_short_outage_holds_and_is_measured() {
-        let result = result(&run("kill", 20, 23));
+        let result = result(&run("kill-follower", 20, 23));
         assert_eq!(result.status, Status::Held, "{result:?}");
         assert!(result.notes[0].starts_with("longest for escrow: 3.9"), "{:?}", result.notes);
     }
@@ -212,27 +213,28 @@ mod tests {
     #[test]
     fn a_long_outage_is_caught_in_the_middle_at_the_beginning_and_at_the_end() {
         for (from, to) in [(20, 27), (9, 17), (32, 50)] {
-            let result = result(&run("kill", from, to));
+            let result = result(&run("kill-follower", from, to));
             assert!(result.violations[0].what.contains("escrow stood still"), "{result:?}");
         }
     }
 
     #[test]
     fn a_harness_that_stood_still_is_no_judge() {
-        let mut made = run("kill", 20, 27);
+        let mut made = run("kill-follower", 20, 27);
         made.call(20 * SECOND, 27 * SECOND, escrow(1000, 0), unknown());
         assert_eq!(result(&made).status, Status::Held);
     }
 
     #[test]
-    fn a_disk_that_hangs_has_a_bound_of_its_own() {
-        assert_eq!(result(&run("hung-fsync", 20, 27)).status, Status::Held);
-        assert_eq!(result(&run("hung-fsync", 20, 33)).status, Status::Violated);
+    fn a_kind_has_the_bound_that_the_catalogue_says() {
+        assert_eq!((bound("kill-leader"), bound("kill-all")), (Some(5_000_000), None));
+        assert_eq!(result(&run("hung-disk", 20, 27)).status, Status::Held);
+        assert_eq!(result(&run("hung-disk", 20, 33)).status, Status::Violated);
     }
 
     #[test]
     fn answers_through_the_faulty_server_do_not_help() {
-        let mut made = run("kill", 20, 27);
+        let mut made = run("kill-follower", 20, 27);
         for second in 20..27 {
             let (at, number) = (second * SECOND, u128::from(second) + 100);
             let answer = receipt(number, 1, second + 100);
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn a_call_that_hangs_counts_from_the_last_answer_to_another() {
         let mut made = Made::new();
-        made.fault(1, "kill", &[1], (10 * SECOND, 40 * SECOND));
+        made.fault(1, "kill-follower", &[1], (10 * SECOND, 40 * SECOND));
         made.call(11 * SECOND, 17 * SECOND, escrow(1, 0), receipt(1, 1, 1));
         made.call(11 * SECOND, 11_500_000, escrow(2, 0), receipt(2, 1, 2));
         let result = result(&made);
@@ -254,7 +256,7 @@ mod tests {
     #[test]
     fn where_nobody_asks_nothing_stands_still() {
         let mut made = Made::new();
-        made.fault(1, "kill", &[1], (10 * SECOND, 40 * SECOND));
+        made.fault(1, "kill-follower", &[1], (10 * SECOND, 40 * SECOND));
         for at in [5, 12, 38] {
             let (from, to) = (at * SECOND, (at + 1) * SECOND);
             made.call(from, to, disclose(1, 1), disclosed(1, 1, at));
@@ -266,11 +268,11 @@ mod tests {
 
     #[test]
     fn a_second_fault_elsewhere_is_no_fault_of_one_server() {
-        let mut made = run("kill", 20, 27);
-        made.fault(2, "kill", &[2], (19 * SECOND, 26 * SECOND));
+        let mut made = run("kill-follower", 20, 27);
+        made.fault(2, "kill-follower", &[2], (19 * SECOND, 26 * SECOND));
         assert_eq!(result(&made).status, Status::Held);
         let mut made = Made::new();
-        made.fault(1, "kill", &[1, 2], (10 * SECOND, 40 * SECOND));
+        made.fault(1, "kill-follower", &[1, 2], (10 * SECOND, 40 * SECOND));
         assert!(matches!(result(&made).status, Status::NotApplicable { .. }));
     }
 }

@@ -2,23 +2,41 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest as _, Sha256};
+
 use super::index::History;
 use super::verdict::CheckResult;
 use crate::history::{Audit, OpId, Reply};
 
 /// A chain as one call listed it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listed<'a> {
     pub(crate) op: OpId,
     pub(crate) node: Option<u64>,
-    pub(crate) records: &'a [Audit],
+    pub(crate) records: Vec<&'a Audit>,
     pub(crate) head: &'a str,
 }
 
-/// All listings.
+/// What a page of the chain is named by: everything in it.
+pub(crate) fn page_name(records: &[Audit]) -> String {
+    let mut sum = Sha256::new();
+    for record in records {
+        let Audit { sequence, action, outcome, request, protector, version, count, hash } = record;
+        let fields = format!(
+            "{sequence} {action} {outcome} {request} {protector} {version} {count} {hash}\n"
+        );
+        sum.update(fields.as_bytes());
+    }
+    hex::encode(sum.finalize())
+}
+
+/// All listings. A page that the history lacks shows as a gap.
 pub(crate) fn listings<'a>(history: &History<'a>) -> Vec<Listed<'a>> {
     let listed = history.calls.iter().filter_map(|call| match call.ok() {
-        Some((_, Reply::AuditList { records, head })) => {
+        Some((_, Reply::AuditList { pages, records, head })) => {
+            let known = pages.iter().filter_map(|page| history.pages.get(page.as_str()));
+            let paged = known.copied().flatten();
+            let records = paged.chain(records).collect();
             Some(Listed { op: call.op, node: call.node, records, head })
         }
         Some(_) | None => None,
@@ -38,7 +56,7 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
     let mut known: BTreeMap<u64, (&str, OpId)> = BTreeMap::new();
     for listed in &listings {
         unbroken(listed, &mut result);
-        for record in listed.records {
+        for record in &listed.records {
             result.count();
             let first = *known.entry(record.sequence).or_insert((&record.hash, listed.op));
             if first.0 != record.hash {
@@ -66,7 +84,7 @@ pub(crate) fn check(history: &History<'_>) -> CheckResult {
 
 fn unbroken(listed: &Listed<'_>, result: &mut CheckResult) {
     let by = listed.node.map_or_else(String::new, |node| format!(" through node {node}"));
-    for (expected, record) in (1_u64..).zip(listed.records) {
+    for (expected, record) in (1_u64..).zip(&listed.records) {
         if record.sequence != expected {
             let what =
                 format!("the chain{by} has record {} after {}", record.sequence, expected - 1);
@@ -115,7 +133,7 @@ mod tests {
     use super::super::testing::{Made, filler, listing, ok, violated_first};
     use super::super::verdict::Status;
     use super::*;
-    use crate::history::{Audit, Call};
+    use crate::history::{Audit, Call, Event};
 
     fn head(sequence: u64, hash: &str) -> Reply {
         Reply::AuditHead { sequence, hash: hash.to_owned(), index: sequence }
@@ -174,5 +192,23 @@ mod tests {
         made.events.truncate(made.events.len() - 2);
         let result = check(&History::new(&made.events));
         assert!(matches!(result.status, Status::NotChecked { .. }), "{result:?}");
+    }
+
+    #[test]
+    fn a_chain_that_is_written_down_in_pages_is_the_same_chain() {
+        let mut made = with(filler(6));
+        let (first, second) = (filler(6)[..4].to_vec(), filler(6)[4..].to_vec());
+        for (page, records) in [("a", first), ("b", second)] {
+            made.events.push(Event::AuditPage { page: page.to_owned(), records });
+        }
+        let reply = |pages: &[&str]| Reply::AuditList {
+            pages: pages.iter().map(|page| (*page).to_owned()).collect(),
+            records: vec![],
+            head: "hash-6".to_owned(),
+        };
+        made.call_of(Some(2), (50, 51), Call::AuditList, ok(reply(&["a", "b"])));
+        assert_eq!(check(&History::new(&made.events)).status, Status::Held);
+        made.call_of(Some(2), (52, 53), Call::AuditList, ok(reply(&["lost", "b"])));
+        caught(&made, "record 5 after 0");
     }
 }

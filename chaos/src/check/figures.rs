@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::available::{Gap, gaps};
+use super::available::{Gap, bound, gaps};
 use super::index::{History, Record};
 use super::windows::{Window, windows};
 use crate::history::{Call, Micros, Outcome};
@@ -61,6 +61,8 @@ pub struct FaultCount {
     pub skipped: u64,
     /// Nobody knows.
     pub indeterminate: u64,
+    /// Microseconds for which escrow and disclosure may stand still meanwhile; none if several servers are faulty.
+    pub bound: Option<Micros>,
 }
 
 /// Numbers of a run.
@@ -108,6 +110,7 @@ pub(crate) fn figures(history: &History<'_>) -> Figures {
     }
     for fault in &faults {
         let count = figures.counts.entry(fault.kind.clone()).or_default();
+        count.bound = bound(&fault.kind);
         match fault.effect {
             "installed" => count.installed = count.installed.saturating_add(1),
             "skipped" => count.skipped = count.skipped.saturating_add(1),

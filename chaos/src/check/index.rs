@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::history::{
-    Begin, Call, Event, FaultEvent, Finding, Invoke, Micros, OpId, Outcome, Position, Reply,
-    Return, Sample,
+    Audit, Begin, Call, ChangeEvent, Event, FaultEvent, Finding, Invoke, Members, Micros, OpId,
+    Outcome, Position, Reply, Return, Sample,
 };
 
 /// The phase in which everything is read once more.
@@ -102,6 +102,10 @@ pub(crate) struct History<'a> {
     /// Times within which the harness stood still: what it saw then says nothing about how fast the servers are.
     pub(crate) stalls: Vec<(Micros, Micros)>,
     pub(crate) findings: Vec<&'a Finding>,
+    /// Changes of the members, and servers' words on who they are, in order.
+    pub(crate) memberships: Vec<&'a Event>,
+    /// Parts of the audit chain by their names.
+    pub(crate) pages: BTreeMap<&'a str, &'a [Audit]>,
     /// What makes the file worth nothing.
     pub(crate) problems: Vec<String>,
 }
@@ -140,6 +144,14 @@ impl<'a> History<'a> {
             Event::Phase { at, name } => {
                 self.phases.push((*at, name));
                 *at
+            }
+            Event::Change(ChangeEvent { until: at, .. }) | Event::Members(Members { at, .. }) => {
+                self.memberships.push(event);
+                *at
+            }
+            Event::AuditPage { page, records } => {
+                self.pages.insert(page, records);
+                0
             }
             Event::Finding(finding) => {
                 self.findings.push(finding);

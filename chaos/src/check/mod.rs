@@ -7,6 +7,7 @@ mod audited;
 mod available;
 mod chain;
 mod claims;
+mod damage;
 mod digest;
 mod figures;
 mod findings;
@@ -16,6 +17,7 @@ mod leak;
 mod linear;
 mod live;
 mod lost;
+mod members;
 #[cfg(test)]
 mod naive;
 mod once;
@@ -34,6 +36,8 @@ use std::path::Path;
 use anyhow::Context as _;
 
 pub use available::Gap;
+pub(crate) use available::bound;
+pub(crate) use chain::page_name;
 pub use claims::NOT_DONE;
 pub use figures::{Figures, KINDS, Latency, Second};
 pub(crate) use project::prefix;
@@ -75,6 +79,8 @@ fn check_with(events: &[Event], problem: Option<String>) -> Verdict {
         leader::check,
         live::check,
         available::check,
+        members::check,
+        damage::check,
         claims::check,
         findings::check,
         leak::check,

@@ -99,7 +99,7 @@ pub(crate) fn filler(length: u64) -> Vec<Audit> {
 
 pub(crate) fn listing(records: Vec<Audit>) -> Outcome {
     let head = records.last().map_or_else(String::new, |last| last.hash.clone());
-    ok(Reply::AuditList { records, head })
+    ok(Reply::AuditList { pages: vec![], records, head })
 }
 
 impl Made {

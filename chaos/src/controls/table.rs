@@ -9,7 +9,7 @@ use holdfast::planted::Plant;
 pub enum Harness {
     /// `tests/simulation`.
     Simulation {
-        /// Which faults: `all`, `votes`, `rot`, `elections`.
+        /// Which faults: `all`, `votes`, `rot`, `slow`, `elections`.
         faults: &'static str,
         /// Seeds at most, from the first daily one on.
         seeds: u64,
@@ -100,7 +100,7 @@ pub const CONTROLS: &[Control] = &[
     simulated(Plant::RolesUnchecked, "all", 10, &["roles"]),
     simulated(Plant::TimeoutDrawnOnce, "elections", 10, &["elected"]),
     simulated(Plant::PurgeBeforeSnapshot, "all", 30, &["ended"]),
-    real(Plant::ApplyBeforeLog, &["late-fsync-power"], 60, &["findings"]),
+    simulated(Plant::ApplyBeforeLog, "slow", 20, &["durable"]),
 ];
 
 #[cfg(test)]

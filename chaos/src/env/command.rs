@@ -1,6 +1,7 @@
 //! Other programs: what they say is kept for whoever has to explain a failure.
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -34,7 +35,9 @@ fn said(program: &str, args: &[&str], output: &Output) -> anyhow::Result<String>
 pub fn call_blocking(program: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("running {program}"))?;
+    // Ctrl-C in a terminal is for the harness, which takes away what is there already.
+    let mut child =
+        command.process_group(0).spawn().with_context(|| format!("running {program}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).with_context(|| format!("input of {program}"))?;
     }
@@ -58,7 +61,8 @@ pub async fn call_with(program: &str, args: &[&str], input: &str) -> anyhow::Res
     use tokio::io::AsyncWriteExt as _;
     let mut command = tokio::process::Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("running {program}"))?;
+    let mut child =
+        command.process_group(0).spawn().with_context(|| format!("running {program}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         let written = stdin.write_all(input.as_bytes()).await;
         written.with_context(|| format!("input of {program}"))?;

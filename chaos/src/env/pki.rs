@@ -125,8 +125,8 @@ impl Papers {
         for (name, value) in [
             ("cluster_id", self.cluster_id()?),
             ("data_dir", text(&server.data_dir())),
-            ("client_listen", server.addresses.client.clone()),
-            ("peer_listen", server.addresses.peer.clone()),
+            ("client_listen", server.addresses.client_listen.clone()),
+            ("peer_listen", server.addresses.peer_listen.clone()),
             ("http_listen", server.addresses.http.clone()),
             ("auto_unseal_key_file", text(&self.root_key())),
         ] {

@@ -1,7 +1,9 @@
 //! One host: its server process, its network, its disk.
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::disk::Disk;
 use super::files;
+use super::line::Line;
 use super::network::Network;
 use crate::controls::PLANT;
 
@@ -28,6 +31,10 @@ pub struct Addresses {
     pub peer: String,
     /// By monitoring.
     pub http: String,
+    /// Where it listens for agents and operators: behind the proxy, if there is one.
+    pub client_listen: String,
+    /// Where it listens for the other servers.
+    pub peer_listen: String,
 }
 
 /// A host with a server.
@@ -46,7 +53,7 @@ pub struct Server {
     /// Files that a process writes its own id to, to be in a control group.
     pub(super) groups: Vec<PathBuf>,
     pub(super) id: AtomicU64,
-    pid: AtomicU32,
+    pub(super) pid: Arc<AtomicU32>,
     process: Mutex<Option<Child>>,
     /// Whether it may end without being asked to: a fault is at work on it.
     at_risk: AtomicBool,
@@ -65,7 +72,7 @@ impl Server {
             program,
             groups: Vec::new(),
             id: AtomicU64::new(host),
-            pid: AtomicU32::new(0),
+            pid: Arc::default(),
             process: Mutex::new(None),
             at_risk: AtomicBool::new(false),
             clock: std::sync::Mutex::new(None),
@@ -100,13 +107,24 @@ impl Server {
     }
 
     /// Length of its log: what comes after it is new.
-    pub fn log_length(&self) -> usize {
-        self.log().len()
+    pub fn log_length(&self) -> u64 {
+        std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len())
     }
 
     /// What it wrote to its log since then.
-    pub fn log_since(&self, length: usize) -> String {
-        self.log().get(length..).unwrap_or_default().to_owned()
+    pub fn log_since(&self, length: u64) -> String {
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(self.log_path()).and_then(|mut file| {
+            file.seek(SeekFrom::Start(length))?;
+            file.read_to_end(&mut bytes)
+        });
+        // There is no log before the first start.
+        read.map(|_| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The same, line by line.
+    pub fn lines_since(&self, length: u64) -> Vec<Line> {
+        self.log_since(length).lines().filter_map(Line::parse).collect()
     }
 
     pub(super) fn config_path(&self) -> PathBuf {
@@ -278,9 +296,11 @@ impl Server {
         }
     }
 
-    /// The last line of its log.
+    /// The last line of its log, for a person.
     pub fn last_line(&self) -> String {
-        self.log().lines().last().unwrap_or_default().to_owned()
+        let log = self.log();
+        let last = log.lines().last().unwrap_or_default();
+        Line::parse(last).map_or_else(|| last.to_owned(), |line| line.to_string())
     }
 
     /// Memory (RSS) in bytes, and open descriptors, of its process.

@@ -1,26 +1,25 @@
 //! All hosts of a run, and what is asked of the cluster as a whole.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
-use holdfast::client::{Client, ClientOptions};
-use holdfast_proto::v1;
 use rand::Rng as _;
 
-use super::command::{call, find};
+use super::command::find;
 use super::disk::Disk;
+use super::interrupt::Interrupt;
 use super::network::Switch;
-use super::pki::{ADMINISTRATOR, AUDITOR, HELP_DESK, Papers, READER};
+use super::pki::Papers;
+use super::proxy::{Proxy, Source};
 use super::registry::Registry;
 use super::server::{Addresses, Server};
+use crate::history::{Event, Finding, Micros};
+use crate::recorder::Recorder;
 
 /// Size of a host's disk. Its file takes only what was ever written.
 const DISK_MEBIBYTES: u64 = 768;
-/// How long a server may take to listen: it checks all its data first.
-const START: Duration = Duration::from_secs(60);
 
 /// What a world is made of.
 #[derive(Debug, Clone)]
@@ -33,26 +32,50 @@ pub struct Plan {
     pub nodes: u64,
     /// Whether each host gets a network and a disk of its own.
     pub isolated: bool,
+    /// Ends the making of hosts early.
+    pub interrupt: Interrupt,
 }
 
 /// The hosts of a run.
 #[derive(Debug)]
 pub struct World {
-    plan: Plan,
-    registry: Registry,
-    papers: Papers,
-    settings: toml::Table,
+    pub(super) plan: Plan,
+    pub(super) registry: Registry,
+    pub(super) papers: Papers,
+    pub(super) settings: toml::Table,
     servers: Vec<Server>,
-    next_id: AtomicU64,
+    spare: Server,
+    pub(super) proxy: Option<Arc<Proxy>>,
+    pub(super) next_id: AtomicU64,
+    recorder: OnceLock<Arc<Recorder>>,
     closed: std::sync::atomic::AtomicBool,
+}
+
+/// What is made before there is a world.
+struct Made {
+    papers: Papers,
+    servers: Vec<Server>,
+    spare: Server,
+    proxy: Option<Arc<Proxy>>,
+}
+
+/// The processes of all hosts, for the proxy: who makes a connection.
+#[derive(Debug)]
+struct Processes(Vec<(u64, Arc<AtomicU32>)>);
+
+impl Source for Processes {
+    fn host_of(&self, from: std::net::SocketAddr, to: std::net::SocketAddr) -> Option<u64> {
+        let processes = self.0.iter().map(|(host, pid)| (*host, pid.load(Ordering::SeqCst)));
+        super::proxy::process_of(from, to, processes.filter(|(_, pid)| *pid != 0))
+    }
 }
 
 /// Small files, so that a run of a minute sees segments end, snapshots taken and the log purged.
 fn settings() -> toml::Table {
     toml::toml! {
         [log]
-        level = "info,openraft=warn"
-        format = "text"
+        level = "info"
+        format = "json"
         [storage]
         wal_segment_bytes = 4194304
         wal_keep_entries = 500
@@ -82,13 +105,19 @@ impl World {
     pub fn make(plan: Plan) -> anyhow::Result<Arc<Self>> {
         std::fs::create_dir_all(&plan.out).with_context(|| plan.out.display().to_string())?;
         let registry = Registry::open(&plan.out)?;
-        match Self::fill(plan, &registry) {
-            Ok((plan, papers, servers)) => {
-                let next_id = AtomicU64::new(plan.nodes + 1);
-                let settings = settings();
-                let closed = false.into();
-                Ok(Arc::new(Self { plan, registry, papers, settings, servers, next_id, closed }))
-            }
+        match Self::fill(&plan, &registry) {
+            Ok(Made { papers, servers, spare, proxy }) => Ok(Arc::new(Self {
+                next_id: AtomicU64::new(plan.nodes + 1),
+                plan,
+                registry,
+                papers,
+                settings: settings(),
+                servers,
+                spare,
+                proxy,
+                recorder: OnceLock::new(),
+                closed: false.into(),
+            })),
             Err(error) => {
                 for problem in registry.close() {
                     tracing::warn!("{problem:#}");
@@ -98,53 +127,77 @@ impl World {
         }
     }
 
-    fn fill(plan: Plan, registry: &Registry) -> anyhow::Result<(Plan, Papers, Vec<Server>)> {
+    fn fill(plan: &Plan, registry: &Registry) -> anyhow::Result<Made> {
         let papers = Papers::make(&plan.program, plan.out.join("papers"))?;
         let switch = if plan.isolated { Some(Switch::make(registry)?) } else { None };
+        let proxy = (!plan.isolated).then(Arc::<Proxy>::default);
         let mut servers = Vec::new();
-        for host in 1..=plan.nodes {
-            let server = Self::host(&plan, registry, switch.as_ref(), host)?;
-            papers.equip(&server, &settings())?;
+        for host in 1..=plan.nodes + 1 {
+            plan.interrupt.check()?;
+            let server = match &switch {
+                Some(switch) => Self::host(plan, registry, switch, host)?,
+                None => Self::process(plan, proxy.as_deref(), host)?,
+            };
             servers.push(server);
         }
+        let spare = servers.pop().context("no host")?;
+        for server in &servers {
+            papers.equip(server, &settings())?;
+        }
+        plan.interrupt.check()?;
         if let Some(switch) = switch {
             switch.join()?;
         }
-        Ok((plan, papers, servers))
+        Ok(Made { papers, servers, spare, proxy })
     }
 
+    /// A host with a network and a disk of its own.
     fn host(
         plan: &Plan,
         registry: &Registry,
-        switch: Option<&Switch>,
+        switch: &Switch,
         host: u64,
     ) -> anyhow::Result<Server> {
         let dir = plan.out.join(format!("host-{host}"));
         std::fs::create_dir_all(dir.join("disk")).context("a host's directory")?;
-        let network =
-            switch.map(|switch| switch.host(registry, u8::try_from(host)?)).transpose()?;
-        let addresses = match &network {
-            Some(network) => Addresses {
-                client: format!("{}:7401", network.address),
-                peer: format!("{}:7402", network.address),
-                http: format!("{}:7403", network.address),
-            },
-            None => Addresses { client: free_port()?, peer: free_port()?, http: free_port()? },
-        };
+        let network = switch.host(registry, u8::try_from(host)?)?;
+        let [client, peer, http] =
+            [7401, 7402, 7403].map(|port| format!("{}:{port}", network.address));
+        let (client_listen, peer_listen) = (client.clone(), peer.clone());
+        let addresses = Addresses { client, peer, http, client_listen, peer_listen };
         let mut server = Server::new(host, addresses, dir.clone(), plan.program.clone());
-        server.network = network;
-        if plan.isolated {
-            let image = plan.out.join(format!("host-{host}.img"));
-            server.disk = Some(Disk::make(image, dir.join("disk"), DISK_MEBIBYTES)?);
-            for kind in ["cpu", "memory"] {
-                let group =
-                    Path::new("/sys/fs/cgroup").join(kind).join(registry.name(&format!("{host}")));
-                if std::fs::create_dir(&group).is_ok() {
-                    server.groups.push(group.join("cgroup.procs"));
-                }
+        server.network = Some(network);
+        let image = plan.out.join(format!("host-{host}.img"));
+        server.disk = Some(Disk::make(image, dir.join("disk"), DISK_MEBIBYTES)?);
+        for kind in ["cpu", "memory"] {
+            let group =
+                Path::new("/sys/fs/cgroup").join(kind).join(registry.name(&format!("{host}")));
+            if std::fs::create_dir(&group).is_ok() {
+                server.groups.push(group.join("cgroup.procs"));
             }
         }
         Ok(server)
+    }
+
+    /// A plain process on loopback, reached over the proxy.
+    fn process(plan: &Plan, proxy: Option<&Proxy>, host: u64) -> anyhow::Result<Server> {
+        let dir = plan.out.join(format!("host-{host}"));
+        std::fs::create_dir_all(dir.join("disk")).context("a host's directory")?;
+        let (client_listen, peer_listen, http) = (free_port()?, free_port()?, free_port()?);
+        let over = |listen: &String, servers: bool| {
+            proxy.map_or_else(|| Ok(listen.clone()), |proxy| proxy.port(host, listen, servers))
+        };
+        let (client, peer) = (over(&client_listen, false)?, over(&peer_listen, true)?);
+        let addresses = Addresses { client, peer, http, client_listen, peer_listen };
+        Ok(Server::new(host, addresses, dir, plan.program.clone()))
+    }
+
+    /// Begins to carry connections, if there is a proxy.
+    pub(super) fn start_proxy(&self) -> anyhow::Result<()> {
+        let Some(proxy) = &self.proxy else { return Ok(()) };
+        let hosts = self.all().map(|server| (server.host, Arc::clone(&server.pid)));
+        let source: Arc<dyn Source> = Arc::new(Processes(hosts.collect()));
+        proxy.start(&source)
     }
 
     /// The directory of everything.
@@ -162,9 +215,48 @@ impl World {
         &self.registry
     }
 
-    /// The hosts.
+    /// The hosts whose servers are the cluster, but while a change of members is under way.
     pub fn servers(&self) -> &[Server] {
         &self.servers
+    }
+
+    /// The host that is there for changes of members. Its server runs only during one.
+    pub const fn spare(&self) -> &Server {
+        &self.spare
+    }
+
+    /// All hosts.
+    pub fn all(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().chain([&self.spare])
+    }
+
+    /// The proxy over which all connections go, unless each host has a network of its own.
+    pub const fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.proxy.as_ref()
+    }
+
+    /// Where everything is written down from now on.
+    pub fn set_recorder(&self, recorder: Arc<Recorder>) {
+        // The first one stays.
+        drop(self.recorder.set(recorder));
+    }
+
+    /// Writes an event down that began at some time.
+    pub(crate) fn record(&self, event: impl FnOnce(&Recorder) -> Event) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.record(&event(recorder));
+        }
+    }
+
+    /// Writes down what was found outside of the calls.
+    pub(crate) fn finding(&self, checker: &str, bad: bool, what: String) {
+        if bad {
+            tracing::error!("{checker}: {what}");
+        }
+        self.record(|recorder| {
+            let at: Micros = recorder.now();
+            Event::Finding(Finding { at, checker: checker.to_owned(), bad, what })
+        });
     }
 
     /// The host on which the server with this id is.
@@ -181,177 +273,16 @@ impl World {
         self.servers.iter().map(Server::id).collect()
     }
 
-    fn client_at(&self, addresses: &str, who: &str, limit: Duration) -> anyhow::Result<Client> {
-        let (certificate, key) = self.papers.operator(who);
-        let mut options = ClientOptions::new(addresses, self.papers.client_ca())?
-            .with_identity(certificate, key)
-            .with_deadline(limit);
-        options.attempt = options.attempt.min(limit);
-        Ok(Client::open(options)?)
-    }
-
-    /// All client addresses.
-    pub fn endpoints(&self) -> String {
-        let all: Vec<_> = self.servers.iter().map(|s| s.addresses.client.clone()).collect();
-        all.join(",")
-    }
-
-    /// The administrator, at all servers.
-    ///
-    /// # Errors
-    /// If the certificates can't be read.
-    pub fn administrator(&self) -> anyhow::Result<Client> {
-        self.client_at(&self.endpoints(), ADMINISTRATOR, Duration::from_secs(15))
-    }
-
-    /// The administrator, at one server only.
-    ///
-    /// # Errors
-    /// If the certificates can't be read.
-    pub fn administrator_of(&self, server: &Server) -> anyhow::Result<Client> {
-        self.client_at(&server.addresses.client, ADMINISTRATOR, Duration::from_secs(1))
-    }
-
-    /// Runs the product's command line as the administrator.
-    ///
-    /// # Errors
-    /// If it ends with another code than 0.
-    pub async fn holdfast(&self, args: &[&str]) -> anyhow::Result<String> {
-        let (cert, key) = self.papers.operator(ADMINISTRATOR);
-        let texts = [&self.papers.client_ca(), &cert, &key].map(|path| path.display().to_string());
-        let [ca, cert, key] = texts;
-        let addresses = self.endpoints();
-        let common = ["--addr", &addresses, "--cacert", &ca, "--cert", &cert, "--key", &key];
-        call(&self.plan.program.display().to_string(), &[&common, args].concat()).await
-    }
-
-    /// A server as `cluster init` and `cluster replace` take it.
-    pub fn spec(server: &Server) -> String {
-        format!("{}={},{}", server.id(), server.addresses.client, server.addresses.peer)
-    }
-
-    /// Starts a server unless it runs, and waits until it listens.
-    ///
-    /// # Errors
-    /// If it does not start.
-    pub async fn start(&self, server: &Server) -> anyhow::Result<()> {
-        if server.pid().is_none() {
-            let pid = server.spawn().await?;
-            self.registry.note(pid);
-        }
-        server.start(START).await
-    }
-
-    /// Starts all servers and makes the cluster.
-    ///
-    /// # Errors
-    /// If a server does not start, or the cluster can't be made.
-    pub async fn begin(&self) -> anyhow::Result<()> {
-        for server in &self.servers {
-            self.start(server).await?;
-        }
-        let pki = self.papers.pki().display().to_string();
-        let specs: Vec<_> = self.servers.iter().map(Self::spec).collect();
-        let mut args = vec!["cluster", "init", "--pki", &pki, "--admin", ADMINISTRATOR];
-        for spec in &specs {
-            args.extend(["--node", spec]);
-        }
-        self.holdfast(&args).await?;
-        for (who, role) in
-            [(HELP_DESK, "help-desk"), (AUDITOR, "auditor"), (READER, "report-reader")]
-        {
-            self.holdfast(&["grant", "add", who, role]).await?;
-        }
-        self.healthy(START).await
-    }
-
-    /// What a server says of all members.
-    ///
-    /// # Errors
-    /// If none answers.
-    pub async fn status(&self) -> anyhow::Result<v1::GetStatusResponse> {
-        Ok(self.administrator()?.status(true).await?)
-    }
-
-    /// The server that leads: the one that says so itself, of the highest term.
-    ///
-    /// # Errors
-    /// If nobody does in time.
-    pub async fn leader(&self, limit: Duration) -> anyhow::Result<&Server> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let mut best: Option<(u64, &Server)> = None;
-            for server in self.servers.iter().filter(|server| server.pid().is_some()) {
-                let Ok(status) = self.administrator_of(server)?.status(false).await else {
-                    continue;
-                };
-                let own = own_word(&status);
-                if let Some(own) = own.filter(|own| own.role == LEADER)
-                    && best.is_none_or(|(term, _)| own.term > term)
-                {
-                    best = Some((own.term, server));
-                }
-            }
-            if let Some((_, server)) = best {
-                return Ok(server);
-            }
-            if Instant::now() >= deadline {
-                bail!("nobody leads after {limit:?}");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Waits until somebody leads, and all members answer, vote, and have the leader's log, or nearly.
-    ///
-    /// # Errors
-    /// If that takes longer than the limit; it says what is wrong.
-    pub async fn healthy(&self, limit: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
-        let client = self.administrator()?;
-        loop {
-            let why = match client.status(true).await {
-                Ok(status) => match unwell(&status, &self.ids()) {
-                    None => return Ok(()),
-                    Some(why) => why,
-                },
-                Err(error) => error.to_string(),
-            };
-            if Instant::now() >= deadline {
-                bail!("not healthy after {limit:?}: {why}");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Puts a new server, under an id that was never used and with an empty disk, in the place of one that is lost for good.
-    ///
-    /// # Errors
-    /// If a step fails.
-    pub async fn replace(&self, server: &Server) -> anyhow::Result<(u64, u64)> {
-        let (old, new) = (server.id(), self.next_id.fetch_add(1, Ordering::SeqCst));
-        server.kill().await?;
-        match &server.disk {
-            Some(disk) => disk.replace().await?,
-            None => std::fs::remove_dir_all(server.data_dir()).context("a lost disk")?,
-        }
-        server.id.store(new, Ordering::SeqCst);
-        self.papers.equip(server, &self.settings)?;
-        self.start(server).await?;
-        self.holdfast(&["cluster", "replace", &old.to_string(), &Self::spec(server)]).await?;
-        Ok((old, new))
-    }
-
     /// Ends all servers, and takes away whatever lies outside the run's directory.
     ///
     /// # Errors
     /// If something is left.
     pub async fn end(&self) -> anyhow::Result<()> {
-        for server in &self.servers {
+        for server in self.all() {
             server.signal(rustix::process::Signal::CONT);
         }
         let mut problems = Vec::new();
-        for server in &self.servers {
+        for server in self.all() {
             problems.extend(server.kill().await.err());
         }
         problems.extend(self.close());
@@ -372,40 +303,6 @@ impl Drop for World {
             tracing::warn!("{problem:#}");
         }
     }
-}
-
-/// The role of a leader in a status.
-pub(crate) const LEADER: i32 = v1::MemberRole::Leader as i32;
-
-/// What the answering server says of itself.
-pub(crate) fn own_word(status: &v1::GetStatusResponse) -> Option<&v1::MemberStatus> {
-    let own = |member: &&v1::MemberStatus| {
-        member.node.as_ref().is_some_and(|node| node.node_id == status.node_id)
-    };
-    status.members.iter().find(own)
-}
-
-/// How far behind the leader a member may be while writes go on.
-const NEARLY: u64 = 2000;
-
-fn unwell(status: &v1::GetStatusResponse, ids: &[u64]) -> Option<String> {
-    if status.leader_id == 0 {
-        return Some("nobody leads".to_owned());
-    }
-    let furthest = status.members.iter().map(|member| member.applied_index).max().unwrap_or(0);
-    for id in ids {
-        let named = |m: &&v1::MemberStatus| m.node.as_ref().is_some_and(|n| n.node_id == *id);
-        match status.members.iter().find(named) {
-            None => return Some(format!("node {id} is no member")),
-            Some(m) if !m.reachable => return Some(format!("node {id}: {}", m.error)),
-            Some(m) if !m.voter => return Some(format!("node {id} has no vote")),
-            Some(m) if m.applied_index + NEARLY < furthest => {
-                return Some(format!("node {id} is at {} of {furthest}", m.applied_index));
-            }
-            Some(_) => {}
-        }
-    }
-    None
 }
 
 /// The program `holdfast` that lies beside this one, or the one above it for a test.

@@ -1,45 +1,20 @@
-//! All kinds of faults, what each needs, and whether this machine has it.
-
-use std::sync::OnceLock;
+//! All kinds of faults.
 
 use super::damage::{Damage, Harm};
 use super::disk::{DiskFull, HungDisk};
 use super::inject::{Evil, Inject};
 use super::kill::{Kill, RollingRestart, Transfer};
-use super::late::LateLog;
 use super::link::{Bad, Link};
 use super::load::{Clients, Rude};
 use super::member::Replace;
+use super::needs::{Need, lack};
 use super::partition::{Cut, Partition};
 use super::pause::Pause;
 use super::power::PowerLoss;
 use super::resource::{Short, Starve};
 use super::time::ClockJump;
+use super::under::{Meanwhile, Under};
 use super::{Fault, Whom};
-use crate::env::command::{call_blocking, find};
-
-/// What a fault needs of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// Hosts with networks and disks of their own: root, namespaces, loop devices.
-    Hosts,
-    /// nft, for rules in a host's network.
-    Nft,
-    /// iptables-legacy, for queues of packets.
-    Queues,
-    /// tc, for little bandwidth.
-    Shaper,
-    /// perl, for the ioctl that cuts a disk's power.
-    Power,
-    /// strace that may attach.
-    Strace,
-    /// fsfreeze.
-    Freeze,
-    /// libfaketime.
-    FakeTime,
-    /// Control groups, version 1.
-    Groups,
-}
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy)]
@@ -54,87 +29,31 @@ pub struct Kind {
     pub needs: &'static [Need],
     /// How long it stays in place, in milliseconds: least and most.
     pub hold: (u64, u64),
+    /// Seconds for which escrow and disclosure may stand still through the servers that are well. None if several are faulty.
+    pub bound: Option<u64>,
     /// Makes one.
     pub make: fn() -> Box<dyn Fault>,
 }
 
-/// Why the machine can't give something; `None` if it can. Found out once, by trying.
-fn lack(need: Need) -> Option<String> {
-    static FOUND: [OnceLock<Option<String>>; 9] = [const { OnceLock::new() }; 9];
-    let place = FOUND.get(need as usize)?;
-    place.get_or_init(|| probe(need)).clone()
-}
-
-fn tool(name: &str, package: &str) -> Option<String> {
-    find(name).is_none().then(|| format!("no program {name} (Debian package {package})"))
-}
-
-fn tried(what: &str, program: &str, args: &[&str], input: &str) -> Option<String> {
-    let error = call_blocking(program, args, input).err()?;
-    let text = format!("{error:#}");
-    Some(format!("{what}: {}", text.lines().last().unwrap_or_default()))
-}
-
-/// Tries a program in a network namespace that is thrown away.
-fn in_namespace(what: &str, script: &str) -> Option<String> {
-    tried(what, "unshare", &["-n", "sh", "-ec", script], "")
-}
-
-fn probe(need: Need) -> Option<String> {
-    if !rustix::process::geteuid().is_root() && need != Need::Strace {
-        return Some("not root".to_owned());
-    }
-    match need {
-        Need::Hosts => tool("ip", "iproute2")
-            .or_else(|| tool("nsenter", "util-linux"))
-            .or_else(|| tool("mkfs.ext4", "e2fsprogs"))
-            .or_else(|| {
-                in_namespace(
-                    "veth",
-                    "ip link add name v0 type veth peer name v1; ip link add name br0 type bridge",
-                )
-            })
-            .or_else(|| tried("loop devices", "losetup", &["-f"], "")),
-        Need::Nft => tool("nft", "nftables").or_else(|| {
-            let rules = "table inet x {\nchain y {\ntype filter hook input priority 0;\n\
-                         meta l4proto tcp numgen random mod 100 < 20 counter drop\n\
-                         meta l4proto tcp counter reject with tcp reset\n}\n}\n";
-            in_namespace("nft", &format!("nft -f - <<'END'\n{rules}END\n"))
-        }),
-        Need::Queues => tool("iptables-legacy", "iptables").or_else(|| {
-            let rule = "iptables-legacy -A INPUT -p tcp -j NFQUEUE --queue-num 5 --queue-bypass";
-            in_namespace("NFQUEUE", rule)
-        }),
-        Need::Shaper => tool("tc", "iproute2").or_else(|| {
-            let add = "ip link add name e0 type veth peer name e1; \
-                       tc qdisc add dev e0 root tbf rate 256kbit burst 4kb latency 400ms";
-            in_namespace("tbf", add)
-        }),
-        Need::Power => tool("perl", "perl-base"),
-        Need::Strace => tool("strace", "strace").or_else(|| {
-            // It attaches to a child of its own parent, as it will to servers.
-            let script = "sleep 5 & p=$!; timeout -s INT 0.3 strace -qq -o /dev/null -p $p; r=$?; \
-                          kill $p; [ $r = 124 ] || [ $r = 130 ] || exit 1";
-            tried("strace -p", "sh", &["-c", script], "")
-        }),
-        Need::Freeze => tool("fsfreeze", "util-linux"),
-        Need::FakeTime => {
-            let script = "LD_PRELOAD='/usr/$LIB/faketime/libfaketimeMT.so.1' FAKETIME=+7200 \
-                          date +%s > /dev/null && ls /usr/lib/*/faketime/libfaketimeMT.so.1";
-            tried("no libfaketime (Debian package libfaketime)", "sh", &["-c", script], "")
-        }
-        Need::Groups => {
-            let missing = ["cpu/cpu.cfs_quota_us", "memory/memory.limit_in_bytes"]
-                .into_iter()
-                .find(|file| !std::path::Path::new("/sys/fs/cgroup").join(file).exists());
-            missing.map(|file| format!("no /sys/fs/cgroup/{file} (control groups, version 1)"))
-        }
-    }
-}
-
-/// Why this machine can't do a fault; `None` if it can.
+/// Why this machine can't do a fault to hosts with networks and disks of their own; `None` if it can.
 pub fn lacks(kind: &Kind) -> Option<String> {
     kind.needs.iter().find_map(|need| lack(*need))
+}
+
+/// Why hosts can't have networks and disks of their own here; `None` if they can.
+pub fn lacks_hosts() -> Option<String> {
+    lack(Need::Hosts)
+}
+
+/// Why a fault can't be done to plain processes behind a proxy; `None` if it can.
+pub fn lacks_plain(kind: &Kind) -> Option<String> {
+    if kind.needs.contains(&Need::Proxy) {
+        return None;
+    }
+    if kind.needs.contains(&Need::Hosts) {
+        return Some("the hosts have no network and disk of their own".to_owned());
+    }
+    lacks(kind)
 }
 
 /// A kind by its name.
@@ -158,15 +77,28 @@ pub fn chosen(names: &[String]) -> Result<Vec<&'static Kind>, String> {
 }
 
 const NET: &[Need] = &[Need::Hosts, Need::Nft];
+const CUT: &[Need] = &[Need::Proxy, Need::Hosts, Need::Nft];
+const THIN: &[Need] = &[Need::Proxy, Need::Hosts, Need::Nft, Need::Shaper];
+const DELAY: &[Need] = &[Need::Proxy, Need::Hosts, Need::Nft, Need::Queues];
 const DISK: &[Need] = &[Need::Hosts];
+const FREEZE: &[Need] = &[Need::Hosts, Need::Freeze];
 const POWER: &[Need] = &[Need::Hosts, Need::Power];
+const GROUPS: &[Need] = &[Need::Hosts, Need::Groups];
 const STRACE: &[Need] = &[Need::Strace];
+const CLOCK: &[Need] = &[Need::FakeTime];
+
+/// A silent server costs an election of at most some two seconds, and a client's own time limit.
+const BOUND: Option<u64> = Some(5);
+/// A leader whose disk hangs or crawls gives up after a watchdog's time, and only then a new one is elected.
+const SLOW: Option<u64> = Some(10);
+/// Several servers are faulty at once: nothing is promised while it lasts.
+const FREE: Option<u64> = None;
 
 macro_rules! kinds {
-    ($($group:literal { $($name:literal, $does:literal, $needs:expr, $hold:expr, $make:expr;)* })*) => {
+    ($($group:literal { $($name:literal, $does:literal, $needs:expr, $hold:expr, $bound:expr, $make:expr;)* })*) => {
         /// All kinds.
         pub const CATALOGUE: &[Kind] = &[$($(Kind {
-            name: $name, group: $group, does: $does, needs: $needs, hold: $hold,
+            name: $name, group: $group, does: $does, needs: $needs, hold: $hold, bound: $bound,
             make: || Box::new($make),
         },)*)*];
     };
@@ -174,111 +106,147 @@ macro_rules! kinds {
 
 kinds! {
     "kill" {
-        "kill-leader", "kill -9 of the leader", &[], (200, 5000), Kill(Whom::Leader);
-        "kill-follower", "kill -9 of a follower", &[], (200, 5000), Kill(Whom::Follower);
-        "kill-two", "kill -9 of the leader and a follower at once", &[], (200, 3000), Kill(Whom::Two);
-        "kill-all", "kill -9 of all servers at once", &[], (200, 2000), Kill(Whom::All);
-        "kill-at-fsync", "the leader is killed as it enters its n-th fsync", STRACE, (200, 2000),
+        "kill-leader", "kill -9 of the leader", &[], (200, 5000), BOUND, Kill(Whom::Leader);
+        "kill-follower", "kill -9 of a follower", &[], (200, 5000), BOUND, Kill(Whom::Follower);
+        "kill-two", "kill -9 of the leader and a follower at once", &[], (200, 3000), FREE, Kill(Whom::Two);
+        "kill-all", "kill -9 of all servers at once", &[], (200, 2000), FREE, Kill(Whom::All);
+        "kill-at-fsync", "the leader is killed as it enters its n-th fsync", STRACE, (200, 2000), BOUND,
             Inject::new(Evil::KillAtSync, Whom::Leader);
     }
     "pause" {
-        "pause-leader", "SIGSTOP of the leader", &[], (200, 12_000), Pause(Whom::Leader);
-        "pause-follower", "SIGSTOP of a follower", &[], (200, 30_000), Pause(Whom::Follower);
+        "pause-leader", "SIGSTOP of the leader", &[], (200, 12_000), BOUND, Pause(Whom::Leader);
+        "pause-follower", "SIGSTOP of a follower", &[], (200, 30_000), BOUND, Pause(Whom::Follower);
     }
     "restart" {
-        "rolling-restart", "each server is stopped in order and started again, one after the other", &[], (0, 100),
+        "rolling-restart", "each server is stopped in order and started again, one after the other", &[], (0, 100), FREE,
             RollingRestart;
     }
     "transfer" {
-        "transfer", "leadership is handed on", &[], (0, 500), Transfer;
+        "transfer", "leadership is handed on", &[], (0, 500), BOUND, Transfer;
     }
     "partition" {
-        "partition-leader", "the leader sees no other server, clients see it", NET, (2000, 10_000),
+        "partition-leader", "the leader sees no other server, clients see it", CUT, (2000, 10_000), BOUND,
             Partition::new(Cut::Leader);
-        "partition-follower", "a follower sees no other server, clients see it", NET, (2000, 10_000),
+        "partition-follower", "a follower sees no other server, clients see it", CUT, (2000, 10_000), BOUND,
             Partition::new(Cut::Follower);
-        "partition-host", "the leader's host is cut off from everybody", NET, (2000, 10_000), Partition::new(Cut::Host);
-        "partition-all", "no server sees another one", NET, (1000, 5000), Partition::new(Cut::Everybody);
-        "partition-bridge", "leader and a follower don't see each other, the third sees both", NET, (2000, 10_000),
+        "partition-host", "the leader's host is cut off from everybody", CUT, (2000, 10_000), BOUND, Partition::new(Cut::Host);
+        "partition-all", "no server sees another one", CUT, (1000, 5000), FREE, Partition::new(Cut::Everybody);
+        "partition-bridge", "leader and a follower don't see each other, the third sees both", CUT, (2000, 10_000), BOUND,
             Partition::new(Cut::Bridge);
-        "partition-one-way", "what the leader sends to a follower is lost, the other way is sound", NET, (2000, 10_000),
+        "partition-one-way", "what the leader sends to a follower is lost, the other way is sound", CUT, (2000, 10_000), BOUND,
             Partition::new(Cut::OneWay);
-        "partition-new-only", "the leader can make no new connection to the others", NET, (2000, 8000),
+        "partition-new-only", "the leader can make no new connection to the others", CUT, (2000, 8000), BOUND,
             Partition::new(Cut::NewOnly);
-        "partition-flapping", "the leader sees no other server, on and off every second or so", NET, (5000, 12_000),
+        "partition-flapping", "the leader sees no other server, on and off every second or so", CUT, (5000, 12_000), BOUND,
             Partition::new(Cut::Flapping);
-        "reset-storm", "each packet between the leader and the others is answered with a TCP reset", NET, (2000, 8000),
+        "reset-storm", "each packet between the leader and the others is answered with a TCP reset", CUT, (2000, 8000), BOUND,
             Partition::new(Cut::Resets);
     }
     "network" {
-        "loss", "a fifth of the packets to a host is lost", NET, (3000, 10_000), Link::new(Bad::Loss);
-        "duplication", "each packet of a host is sent twice", NET, (3000, 8000), Link::new(Bad::Duplicates);
-        "thin-pipe", "a host sends 256 kbit a second", &[Need::Hosts, Need::Nft, Need::Shaper], (3000, 10_000),
+        "loss", "a fifth of the packets to a host is lost", NET, (3000, 10_000), BOUND, Link::new(Bad::Loss);
+        "duplication", "each packet of a host is sent twice", NET, (3000, 8000), BOUND, Link::new(Bad::Duplicates);
+        "thin-pipe", "a host sends 256 kbit a second", THIN, (3000, 10_000), BOUND,
             Link::new(Bad::Thin);
-        "delay", "packets to a host come 50 ms late", &[Need::Hosts, Need::Nft, Need::Queues], (3000, 10_000),
+        "delay", "packets to a host come 50 ms late", DELAY, (3000, 10_000), BOUND,
             Link::new(Bad::Delay);
-        "jitter", "packets to a host come 5 to 105 ms late, in another order", &[Need::Hosts, Need::Nft, Need::Queues],
-            (3000, 10_000), Link::new(Bad::Jitter);
+        "jitter", "packets to a host come 5 to 105 ms late, in another order", DELAY,
+            (3000, 10_000), BOUND, Link::new(Bad::Jitter);
     }
     "power" {
-        "power-leader", "the leader's power goes: what was not synced is lost", POWER, (500, 5000),
+        "power-leader", "the leader's power goes: what was not synced is lost", POWER, (500, 5000), BOUND,
             PowerLoss(Whom::Leader);
-        "power-follower", "a follower's power goes", POWER, (500, 5000), PowerLoss(Whom::Follower);
-        "power-two", "the power of the leader and a follower goes at once", POWER, (200, 2000), PowerLoss(Whom::Two);
-        "power-all", "the power of all goes at once", POWER, (100, 1000), PowerLoss(Whom::All);
+        "power-follower", "a follower's power goes", POWER, (500, 5000), BOUND, PowerLoss(Whom::Follower);
+        "power-two", "the power of the leader and a follower goes at once", POWER, (200, 2000), FREE, PowerLoss(Whom::Two);
+        "power-all", "the power of all goes at once", POWER, (100, 1000), FREE, PowerLoss(Whom::All);
     }
     "disk" {
-        "disk-full-leader", "the leader's disk is full", DISK, (3000, 10_000), DiskFull(Whom::Leader);
-        "disk-full-follower", "a follower's disk is full", DISK, (3000, 10_000), DiskFull(Whom::Follower);
-        "fsync-eio", "an fsync of the leader's log fails with EIO", STRACE, (200, 3000),
+        "disk-full-leader", "the leader's disk is full", DISK, (3000, 10_000), SLOW, DiskFull(Whom::Leader);
+        "disk-full-follower", "a follower's disk is full", DISK, (3000, 10_000), SLOW, DiskFull(Whom::Follower);
+        "fsync-eio", "an fsync of the leader's log fails with EIO", STRACE, (200, 3000), SLOW,
             Inject::new(Evil::SyncEio, Whom::Leader);
-        "fsync-enospc", "an fsync of a follower's log fails with ENOSPC", STRACE, (200, 3000),
+        "fsync-enospc", "an fsync of a follower's log fails with ENOSPC", STRACE, (200, 3000), SLOW,
             Inject::new(Evil::SyncNoSpace, Whom::Follower);
-        "write-eio", "a write to a follower's log fails with EIO", STRACE, (200, 3000),
+        "write-eio", "a write to a follower's log fails with EIO", STRACE, (200, 3000), SLOW,
             Inject::new(Evil::WriteEio, Whom::Follower);
-        "write-enospc", "a write to the leader's log fails with ENOSPC", STRACE, (200, 3000),
+        "write-enospc", "a write to the leader's log fails with ENOSPC", STRACE, (200, 3000), SLOW,
             Inject::new(Evil::WriteNoSpace, Whom::Leader);
-        "slow-fsync", "each fsync of the leader takes 200 ms longer", STRACE, (3000, 10_000),
+        "slow-fsync", "each fsync of the leader takes 200 ms longer", STRACE, (3000, 10_000), SLOW,
             Inject::new(Evil::SlowSync, Whom::Leader);
-        "late-fsync-power", "each fsync of the leader's log begins 1.2 s late, and then its power goes",
-            &[Need::Hosts, Need::Power, Need::Strace], (2000, 6000), LateLog::new();
-        "hung-disk", "every write of the leader hangs", &[Need::Hosts, Need::Freeze], (2000, 12_000),
+        "hung-disk", "every write of the leader hangs", FREEZE, (2000, 12_000), SLOW,
             HungDisk::new(Whom::Leader);
     }
     "damage" {
-        "torn-tail", "a batch at the end of a killed server's log was written in part", &[], (0, 500),
+        "torn-tail", "a batch at the end of a killed server's log was written in part", &[], (0, 500), BOUND,
             Damage(Harm::TornTail);
-        "rot-wal", "a bit in the log of a stopped server flips; it refuses, and is replaced", &[], (0, 500),
+        "rot-wal", "a bit in the log of a stopped server flips; it refuses, and is replaced", &[], (0, 500), BOUND,
             Damage(Harm::Log);
-        "rot-vote", "a bit of a stopped server's vote flips; it refuses, and is replaced", &[], (0, 500),
+        "rot-vote", "a bit of a stopped server's vote flips; it refuses, and is replaced", &[], (0, 500), BOUND,
             Damage(Harm::Vote);
-        "rot-snapshot", "a bit of a stopped server's newest snapshot flips", &[], (0, 500), Damage(Harm::Snapshot);
-        "rot-view", "a bit of a stopped server's view flips", &[], (0, 500), Damage(Harm::View);
-        "view-deleted", "a stopped server's view is deleted", &[], (0, 500), Damage(Harm::NoView);
+        "rot-snapshot", "a bit of a stopped server's newest snapshot flips", &[], (0, 500), BOUND, Damage(Harm::Snapshot);
+        "rot-view", "a bit of a stopped server's view flips", &[], (0, 500), BOUND, Damage(Harm::View);
+        "view-deleted", "a stopped server's view is deleted", &[], (0, 500), BOUND, Damage(Harm::NoView);
     }
     "replace" {
-        "disk-lost", "a server and its whole disk are lost; a new one takes its place under a new id", &[], (0, 500),
+        "disk-lost", "a server and its whole disk are lost; a new one takes its place under a new id", &[], (0, 500), BOUND,
             Replace { lost: true, whom: Whom::Any };
-        "member-change", "a sound server is stopped and replaced by one under a new id", &[], (0, 500),
+        "member-change", "a sound server is stopped and replaced by one under a new id", &[], (0, 500), BOUND,
             Replace { lost: false, whom: Whom::Follower };
     }
+    "change" {
+        "change-under-kill", "a server joins, leadership is handed on and the server leaves while a follower is dead", &[],
+            (0, 100), BOUND, Under::new(Kill(Whom::Follower), Meanwhile::JoinAndLeave);
+        "change-under-pause", "the same while a follower stands still", &[], (0, 100), BOUND,
+            Under::new(Pause(Whom::Follower), Meanwhile::JoinAndLeave);
+        "change-under-partition", "the same while a follower sees no other server", CUT, (0, 100), BOUND,
+            Under::new(Partition::new(Cut::Follower), Meanwhile::JoinAndLeave);
+        "change-under-cut-off", "the same while the old leader sees no other server", CUT, (0, 100), BOUND,
+            Under::new(Partition::new(Cut::Leader), Meanwhile::JoinAndLeave);
+        "change-under-loss", "the same while a fifth of the packets to a host is lost", NET, (0, 100), BOUND,
+            Under::new(Link::new(Bad::Loss), Meanwhile::JoinAndLeave);
+        "change-under-delay", "the same while packets to a host come 50 ms late", DELAY, (0, 100), BOUND,
+            Under::new(Link::new(Bad::Delay), Meanwhile::JoinAndLeave);
+        "change-under-power-loss", "the same while a follower is without power", POWER, (0, 100), BOUND,
+            Under::new(PowerLoss(Whom::Follower), Meanwhile::JoinAndLeave);
+        "change-under-disk-full", "the same while a follower's disk is full", DISK, (0, 100), SLOW,
+            Under::new(DiskFull(Whom::Follower), Meanwhile::JoinAndLeave);
+        "change-under-slow-fsync", "the same while each fsync of the leader takes 200 ms longer", STRACE, (0, 100), SLOW,
+            Under::new(Inject::new(Evil::SlowSync, Whom::Leader), Meanwhile::JoinAndLeave);
+        "change-under-clock-ahead", "the same while a follower's clock is an hour ahead", CLOCK, (0, 100), BOUND,
+            Under::new(ClockJump { whom: Whom::Follower, offset: "+3600" }, Meanwhile::JoinAndLeave);
+        "change-under-clock-behind", "the same while a follower's clock is an hour back", CLOCK, (0, 100), BOUND,
+            Under::new(ClockJump { whom: Whom::Follower, offset: "-3600" }, Meanwhile::JoinAndLeave);
+        "change-without-majority", "a server is to join while the leader and a follower are dead: it can't", &[], (0, 100),
+            FREE, Under::new(Kill(Whom::Two), Meanwhile::Nothing);
+        "change-while-parted", "a server is to join while no server sees another one: it can't", CUT, (0, 100), FREE,
+            Under::new(Partition::new(Cut::Everybody), Meanwhile::Nothing);
+        "replace-under-kill", "a dead follower is replaced, and comes back under a new id", &[], (0, 100), BOUND,
+            Under::new(Kill(Whom::Follower), Meanwhile::Replace);
+        "replace-under-pause", "a follower that stands still is replaced, goes on, and comes back under a new id", &[],
+            (0, 100), BOUND, Under::new(Pause(Whom::Follower), Meanwhile::Replace);
+        "replace-under-partition", "a leader that sees no other server is replaced, and comes back under a new id", CUT,
+            (0, 100), BOUND, Under::new(Partition::new(Cut::Leader), Meanwhile::Replace);
+        "replace-under-disk-full", "a follower with a full disk is replaced, and comes back under a new id", DISK, (0, 100),
+            SLOW, Under::new(DiskFull(Whom::Follower), Meanwhile::Replace);
+        "replace-under-power-loss", "a follower without power is replaced, and comes back under a new id", POWER, (0, 100),
+            BOUND, Under::new(PowerLoss(Whom::Follower), Meanwhile::Replace);
+    }
     "clock" {
-        "clock-ahead", "a follower's clock jumps ahead by an hour", &[Need::FakeTime], (3000, 8000),
+        "clock-ahead", "a follower's clock jumps ahead by an hour", CLOCK, (3000, 8000), BOUND,
             ClockJump { whom: Whom::Follower, offset: "+3600" };
-        "clock-behind", "a follower's clock jumps back by an hour", &[Need::FakeTime], (3000, 8000),
+        "clock-behind", "a follower's clock jumps back by an hour", CLOCK, (3000, 8000), BOUND,
             ClockJump { whom: Whom::Follower, offset: "-3600" };
     }
     "starve" {
-        "cpu-starved", "a server gets a twentieth of a processor", &[Need::Hosts, Need::Groups], (3000, 10_000),
+        "cpu-starved", "a server gets a twentieth of a processor", GROUPS, (3000, 10_000), BOUND,
             Starve(Short::Cpu);
-        "memory-limit", "a server gets less memory than it uses", &[Need::Hosts, Need::Groups], (3000, 8000),
+        "memory-limit", "a server gets less memory than it uses", GROUPS, (3000, 8000), BOUND,
             Starve(Short::Memory);
     }
     "clients" {
-        "flood", "3000 connections to a server that say nothing", &[], (3000, 8000), Clients::new(Rude::Flood);
-        "slow-clients", "200 connections to a server that send a byte a second", &[], (3000, 10_000),
+        "flood", "3000 connections to a server that say nothing", &[], (3000, 8000), BOUND, Clients::new(Rude::Flood);
+        "slow-clients", "200 connections to a server that send a byte a second", &[], (3000, 10_000), BOUND,
             Clients::new(Rude::Slow);
-        "oversize", "messages of 4 MiB to a server", &[], (0, 500), Clients::new(Rude::Oversize);
+        "oversize", "messages of 4 MiB to a server", &[], (0, 500), BOUND, Clients::new(Rude::Oversize);
     }
 }
 
@@ -298,5 +266,32 @@ mod tests {
         assert_eq!(some.len(), 6);
         assert_eq!(chosen(&[]).unwrap().len(), count);
         assert!(chosen(&["kil".to_owned()]).unwrap_err().contains("kil"));
+    }
+
+    #[test]
+    fn without_root_links_can_be_cut_and_slowed_and_hosts_can_not_fail() {
+        for name in ["partition-host", "partition-flapping", "reset-storm", "delay", "thin-pipe"] {
+            assert_eq!(lacks_plain(find_kind(name).unwrap()), None, "{name}");
+        }
+        for name in ["power-all", "disk-full-leader", "loss", "cpu-starved", "change-under-loss"] {
+            assert!(lacks_plain(find_kind(name).unwrap()).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_bounds_are_those_that_docs_reliability_md_states() {
+        let docs = include_str!("../../../docs/reliability.md");
+        let (_, bounds) = docs.split_once("## Bounds").unwrap();
+        let row = |words: &str| bounds.lines().find(|line| line.contains(words)).unwrap();
+        let (usual, slow, none) = (row("| 5 s |"), row("| 10 s"), row("| none"));
+        for kind in CATALOGUE {
+            let (name, group) = (format!("`{}`", kind.name), format!("`{}`", kind.group));
+            match kind.bound {
+                Some(5) => assert!(usual.contains(&group), "{name}"),
+                Some(10) => assert!(slow.contains(&group) || slow.contains(&name), "{name}"),
+                None => assert!(none.contains(&name), "{name}"),
+                Some(other) => panic!("{name}: {other} s are stated nowhere"),
+            }
+        }
     }
 }

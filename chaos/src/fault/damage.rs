@@ -2,14 +2,14 @@
 //! can be made again is made again, loudly; what can't is refused, and the server is replaced under a new id.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::{Fault, Hit, Step, Whom, restore, risk, targets};
-use crate::env::{Server, World, files};
+use crate::env::{Line, Server, World, files};
 
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,36 +162,111 @@ impl Damage {
         if self.0 == Harm::TornTail { server.kill().await } else { server.stop().await }
     }
 
-    /// What the server does about it, against what the documentation says.
-    async fn answer(&self, world: &World, server: &Server) -> anyhow::Result<String> {
+    /// What the server does about it, against what the documentation says. Whatever it does, it is a member that is well
+    /// afterwards, if that can be had: what comes later must not be judged by this.
+    async fn answer(&self, world: &World, server: &Server) -> anyhow::Result<Answer> {
         let before = server.log_length();
-        let words: &[&str] = match self.0 {
-            Harm::Log | Harm::Vote => &["the log is damaged"],
-            Harm::Snapshot => &["snapshot is passed over", "snapshot is damaged"],
-            Harm::View => &["the view is thrown away", "the view"],
-            Harm::NoView => &["the view begins empty"],
-            Harm::TornTail => &["torn", "dropped", "tail"],
-        };
+        world.registry().note(server.spawn().await?);
         let refuses = matches!(self.0, Harm::Log | Harm::Vote);
-        let answer = if refuses {
-            world.registry().note(server.spawn().await?);
-            let ended = server.wait_ended(Duration::from_secs(60)).await?;
-            let code = ended.and_then(|status| status.code());
-            anyhow::ensure!(code == Some(1), "it should refuse, and ended with {ended:?}");
-            "it refused to start"
+        let ended = if refuses {
+            server.wait_ended(ANSWER).await.ok().flatten()
         } else {
-            world.start(server).await?;
-            "it started"
+            self.wait_said(server, before).await?
         };
-        let said = server.log_since(before);
-        let line = said.lines().find(|line| words.iter().any(|word| line.contains(word)));
-        anyhow::ensure!(!refuses || line.is_some(), "it refused with: {}", server.last_line());
-        let line = line.map_or("and did not speak of it", str::trim);
-        if refuses {
+        let lines = server.lines_since(before);
+        let code = ended.map(|status| status.code());
+        let answer = judge(self.0, code, &lines);
+        if refuses || code.is_some() {
             let (old, new) = world.replace(server).await?;
-            return Ok(format!("{answer}: {line}; node {new} took the place of node {old}"));
+            let replaced = format!("; node {new} took the place of node {old}");
+            return Ok(answer.map(|said| said + &replaced).map_err(|said| said + &replaced));
         }
-        Ok(format!("{answer}: {line}"))
+        if let Err(error) = world.healthy(ANSWER).await {
+            return Ok(Err(format!("it is not well again: {error:#}; it said: {}", told(&answer))));
+        }
+        // It is well, and must not have died of it meanwhile.
+        match server.ended().await? {
+            Some(status) => Ok(Err(format!("it ended ({status}): {}", server.last_line()))),
+            None => Ok(answer),
+        }
+    }
+
+    /// Waits until a server has said what it has to say, or has ended, or the time is over; how it ended.
+    async fn wait_said(
+        &self,
+        server: &Server,
+        before: u64,
+    ) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            if let Some(status) = server.ended().await? {
+                return Ok(Some(status));
+            }
+            let said = judge(self.0, None, &server.lines_since(before)).is_ok();
+            if said || Instant::now() >= deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn told(answer: &Answer) -> &str {
+    match answer {
+        Ok(said) | Err(said) => said,
+    }
+}
+
+/// What a server did about damage: as docs/operations.md says, or otherwise.
+type Answer = Result<String, String>;
+
+/// How long a server may take to answer damage: it checks all its data, and a snapshot in the background.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The last line of a server that refuses to start.
+const REFUSED: &str = "the server can't start";
+
+/// The lines of which one has to be said, word by word; for [`REFUSED`], what its error begins with.
+const fn due(harm: Harm) -> &'static [&'static str] {
+    match harm {
+        Harm::Log | Harm::Vote => &["the log is damaged"],
+        Harm::Snapshot => &["a snapshot is passed over", "a published snapshot is damaged"],
+        // Where the bit lies in no record, the check of all records is the answer.
+        Harm::View => &[
+            "the view is thrown away and rebuilt",
+            "the view was not closed in order: checking all its records",
+        ],
+        Harm::NoView => &[
+            "the view is thrown away and rebuilt",
+            "the view begins empty; the log is applied from its beginning",
+        ],
+        Harm::TornTail => &["a torn tail of the log is dropped"],
+    }
+}
+
+/// Holds what a server did against what it should have done. `code` is that of its end, if it ended; the code itself is missing
+/// if a signal ended it.
+fn judge(harm: Harm, code: Option<Option<i32>>, lines: &[Line]) -> Answer {
+    let last = lines.last().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    match (harm, code) {
+        (Harm::Log | Harm::Vote, Some(Some(1))) => {
+            let refusal = lines.last().filter(|line| line.message == REFUSED);
+            let error = refusal.map(|line| line.field("error")).unwrap_or_default();
+            let names_it = due(harm).iter().any(|due| error.starts_with(due));
+            if names_it {
+                Ok(format!("it refused to start: {error}"))
+            } else {
+                Err(format!("it refused with: {last}"))
+            }
+        }
+        (Harm::Log | Harm::Vote, None) => {
+            Err(format!("it should refuse to start, and runs; it said: {last}"))
+        }
+        (_, Some(code)) => Err(format!("it ended with {code:?}: {last}")),
+        (_, None) => {
+            let said = lines.iter().find(|line| due(harm).contains(&line.message.as_str()));
+            said.map(|line| format!("it started: {line}"))
+                .ok_or_else(|| format!("it started and did not speak of it; it said: {last}"))
+        }
     }
 }
 
@@ -207,8 +282,10 @@ impl Fault for Damage {
             };
             let event = Hit::seen(&hit, target, "");
             let answer = self.answer(world, server).await.with_context(|| done.clone())?;
-            let effect = crate::history::Effect::Installed { seen: format!("{done}; {answer}") };
-            Ok(Hit { effect, ..event })
+            let seen = format!("{done}; {}", told(&answer));
+            let what = format!("{:?} at {}: {seen}", self.0, event.target);
+            world.finding("damage", answer.is_err(), what);
+            Ok(Hit { effect: crate::history::Effect::Installed { seen }, ..event })
         })
     }
 
@@ -266,5 +343,35 @@ mod tests {
         let changed: Vec<_> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
         assert_eq!(changed, [HEADER + (BATCH + 40) + BATCH + 8], "the vote is in the second batch");
         assert_eq!(harm(Harm::Snapshot, dir.path(), &mut rng).unwrap(), None, "there is none");
+    }
+
+    fn said(message: &str, error: &str) -> Line {
+        let line = serde_json::json!({
+            "timestamp": "", "level": "ERROR", "message": message, "error": error,
+        });
+        Line::parse(&line.to_string()).unwrap()
+    }
+
+    #[test]
+    fn rot_of_the_log_has_to_be_refused_with_its_reason() {
+        let right =
+            [said("x", ""), said(REFUSED, "the log is damaged: batch 3 (file a, offset 9)")];
+        assert!(judge(Harm::Log, Some(Some(1)), &right).is_ok());
+        let wrong = [said(REFUSED, "IDENTITY is damaged")];
+        assert!(judge(Harm::Log, Some(Some(1)), &wrong).is_err());
+        assert!(judge(Harm::Vote, None, &right).unwrap_err().contains("should refuse"));
+        assert!(judge(Harm::Vote, Some(None), &right).is_err(), "a panic is no answer");
+        assert!(judge(Harm::Vote, Some(Some(70)), &right).is_err());
+    }
+
+    #[test]
+    fn what_can_be_made_again_has_to_be_made_again_and_told() {
+        for harm in [Harm::Snapshot, Harm::View, Harm::NoView, Harm::TornTail] {
+            for message in due(harm) {
+                assert!(judge(harm, None, &[said(message, ""), said("x", "")]).is_ok());
+            }
+            assert!(judge(harm, None, &[said("ready to serve", "")]).is_err(), "{harm:?}");
+            assert!(judge(harm, Some(Some(1)), &[said(REFUSED, "")]).is_err(), "{harm:?}");
+        }
     }
 }

@@ -94,7 +94,9 @@ impl Fault for HungDisk {
             let mut guard = Command::new("sh");
             guard.args(["-c", "sleep \"$0\"; exec fsfreeze -u \"$1\"", THAW, &point]);
             guard.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-            self.guard = Some(guard.spawn().context("a guard that thaws")?);
+            let guard = guard.spawn().context("a guard that thaws")?;
+            world.registry().note(guard.id().unwrap_or(0));
+            self.guard = Some(guard);
             call("fsfreeze", &["-f", &point]).await?;
             let seen = watch(SEEN, || async {
                 Some(hanging(server.pid()?)).filter(|threads| *threads > 0)

@@ -27,8 +27,6 @@ pub(crate) enum Evil {
     KillAtSync,
     /// Each fsync takes 200 ms longer.
     SlowSync,
-    /// Each fsync of the log begins 1.2 s late: later, and clients would not wait for the answer.
-    LateSync,
 }
 
 /// A server under strace.
@@ -54,12 +52,16 @@ impl Inject {
                 (sync, format!("signal=KILL:when={}", rng.random_range(1..=40_u32)))
             }
             Evil::SlowSync => (sync, "delay_exit=200ms".to_owned()),
-            Evil::LateSync => (sync, "delay_enter=1200ms".to_owned()),
         }
     }
 
     /// Attaches strace to a server's calls on its log.
-    async fn attach(&mut self, server: &Server, rng: &mut StdRng) -> anyhow::Result<PathBuf> {
+    async fn attach(
+        &mut self,
+        world: &World,
+        server: &Server,
+        rng: &mut StdRng,
+    ) -> anyhow::Result<PathBuf> {
         let pid = server.pid().context("it does not run")?;
         let (call, what) = self.expression(rng);
         let trace = server.log_path().with_file_name("strace.txt");
@@ -74,7 +76,9 @@ impl Inject {
         }
         command.args(["-p", &pid.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.strace = Some(command.kill_on_drop(true).spawn().context("starting strace")?);
+        let strace = command.kill_on_drop(true).spawn().context("starting strace")?;
+        world.registry().note(strace.id().unwrap_or(0));
+        self.strace = Some(strace);
         Ok(trace)
     }
 }
@@ -86,8 +90,8 @@ impl Fault for Inject {
             risk(&hit);
             let server = *hit.first().context("nobody")?;
             let before = server.log_length();
-            let trace = self.attach(server, rng).await?;
-            if matches!(self.evil, Evil::SlowSync | Evil::LateSync) {
+            let trace = self.attach(world, server, rng).await?;
+            if self.evil == Evil::SlowSync {
                 let delayed = watch(Duration::from_secs(10), || async {
                     let text = std::fs::read_to_string(&trace).unwrap_or_default();
                     Some(text.matches("DELAYED").count()).filter(|count| *count > 0)
@@ -98,8 +102,8 @@ impl Fault for Inject {
                 });
             }
             let ended = server.wait_ended(Duration::from_secs(15)).await;
-            let said = server.log_since(before);
-            let last = said.lines().last().unwrap_or_default();
+            let lines = server.lines_since(before);
+            let last = lines.last().map(ToString::to_string).unwrap_or_default();
             Ok(match ended {
                 Ok(Some(status)) if self.evil == Evil::KillAtSync => {
                     Hit::seen(&hit, target, format!("ended at an fsync: {status}"))

@@ -16,6 +16,7 @@ use super::partition::{load, network, watch_counters};
 use super::{Fault, Hit, SEEN, Step, Whom, restore, targets, watch};
 use crate::env::command::call;
 use crate::env::network::LINK;
+use crate::env::proxy::{CLIENTS, Proxy, Rule, Rules};
 use crate::env::{Server, World};
 
 /// What is bad.
@@ -69,14 +70,21 @@ async fn connect_time(server: &Server) -> anyhow::Result<Duration> {
 }
 
 impl Link {
-    async fn delay(&mut self, server: &Server, base: u64, jitter: u64) -> anyhow::Result<()> {
+    async fn delay(
+        &mut self,
+        world: &World,
+        server: &Server,
+        (base, jitter): (u64, u64),
+    ) -> anyhow::Result<()> {
         let [program, namespace] = network(server)?.enter();
         let own = own_program().context("the program holdfast-chaos")?;
         let numbers = [QUEUE.to_owned(), base.to_string(), jitter.to_string()];
         let mut command = Command::new(program);
         command.arg(namespace).arg(own).arg("delay-packets").args(numbers);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        self.delayer = Some(command.spawn().context("starting the delayer")?);
+        let delayer = command.process_group(0).spawn().context("starting the delayer")?;
+        world.registry().note(delayer.id().unwrap_or(0));
+        self.delayer = Some(delayer);
         let rule = ["-p", "tcp", "-j", "NFQUEUE", "--queue-num", QUEUE, "--queue-bypass"];
         inside(server, &[&["iptables-legacy", "-A", "INPUT", "-i", LINK][..], &rule].concat())
             .await
@@ -101,9 +109,43 @@ fn own_program() -> Option<std::path::PathBuf> {
     dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
+/// The rules of the proxy for a bad link of a host; none for what it can't do.
+fn rules(bad: Bad, host: u64, hosts: &[u64]) -> Option<Rules> {
+    let (to, from) = match bad {
+        Bad::Delay => (Rule { delay: (50, 0), ..Rule::default() }, Rule::default()),
+        Bad::Jitter => (Rule { delay: (5, 100), ..Rule::default() }, Rule::default()),
+        Bad::Thin => (Rule::default(), Rule { rate: Some(32_000), ..Rule::default() }),
+        Bad::Loss | Bad::Duplicates => return None,
+    };
+    let others = hosts.iter().copied().filter(|other| *other != host).chain([CLIENTS]);
+    Some(others.flat_map(|other| [((other, host), to), ((host, other), from)]).collect())
+}
+
+impl Link {
+    async fn by_proxy(
+        &self,
+        world: &World,
+        proxy: &Proxy,
+        rng: &mut StdRng,
+    ) -> anyhow::Result<Hit> {
+        let (hit, target) = targets(world, Whom::Any, rng).await?;
+        let host = hit.first().context("nobody")?.host;
+        let hosts: Vec<u64> = world.all().map(|server| server.host).collect();
+        proxy.set(rules(self.bad, host, &hosts).context("a proxy can't do that")?);
+        let touched = watch(SEEN, || async { Some(proxy.touched()).filter(|n| *n > 0) }).await;
+        Ok(match touched {
+            Some(touched) => Hit::seen(&hit, target, format!("{touched} pieces had to wait")),
+            None => Hit::unseen(&hit, target, "nothing had to wait"),
+        })
+    }
+}
+
 impl Fault for Link {
     fn install<'a>(&'a mut self, world: &'a World, rng: &'a mut StdRng) -> Step<'a, Hit> {
         Box::pin(async move {
+            if let Some(proxy) = world.proxy() {
+                return self.by_proxy(world, proxy, rng).await;
+            }
             let (hit, target) = targets(world, Whom::Any, rng).await?;
             let server = *hit.first().context("nobody")?;
             let counted = |count: Option<u64>| count.map(|n| format!("{n} packets counted"));
@@ -133,7 +175,7 @@ impl Fault for Link {
                 Bad::Delay | Bad::Jitter => {
                     let (base, jitter) = if self.bad == Bad::Delay { (50, 0) } else { (5, 100) };
                     let before = connect_time(server).await?;
-                    self.delay(server, base, jitter).await?;
+                    self.delay(world, server, (base, jitter)).await?;
                     Self::seen_delayed(server, before, base).await
                 }
             };
@@ -146,6 +188,9 @@ impl Fault for Link {
 
     fn heal<'a>(&'a mut self, world: &'a World) -> Step<'a, String> {
         Box::pin(async move {
+            if let Some(proxy) = world.proxy() {
+                proxy.set(Rules::new());
+            }
             for server in world.servers().iter().filter(|server| server.network.is_some()) {
                 load(server, CLEAR).await?;
                 match self.bad {

@@ -24,16 +24,8 @@ impl Fault for Replace {
                 server.stop().await?;
             }
             let (old, new) = world.replace(server).await?;
-            let status = world.status().await?;
-            let mut members: Vec<u64> =
-                status.members.iter().filter_map(|m| m.node.as_ref()).map(|n| n.node_id).collect();
-            members.sort_unstable();
-            let seen = format!("node {new} took the place of node {old}; members {members:?}");
-            event.effect = if members.contains(&new) && !members.contains(&old) {
-                crate::history::Effect::Installed { seen }
-            } else {
-                crate::history::Effect::Indeterminate { why: seen }
-            };
+            let seen = format!("node {new} took the place of node {old}");
+            event.effect = crate::history::Effect::Installed { seen };
             event.nodes.push(new);
             Ok(event)
         })

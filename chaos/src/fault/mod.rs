@@ -8,15 +8,16 @@ mod damage;
 mod disk;
 mod inject;
 mod kill;
-mod late;
 mod link;
 mod load;
 mod member;
+mod needs;
 mod partition;
 mod pause;
 mod power;
 mod resource;
 mod time;
+mod under;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,8 +26,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-pub use catalogue::{CATALOGUE, Kind, Need, chosen, find_kind, lacks};
+pub use catalogue::{CATALOGUE, Kind, chosen, find_kind, lacks, lacks_hosts, lacks_plain};
 pub use link::delay_packets;
+pub use needs::Need;
 
 use crate::env::{Server, World};
 use crate::history::Effect;

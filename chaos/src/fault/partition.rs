@@ -1,5 +1,6 @@
-//! Links that carry nothing, by nft in the hosts' own networks.
+//! Links that carry nothing: by nft in the hosts' own networks, or by the rules of the proxy.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::{Fault, Hit, SEEN, Step, Whom, restore, targets, watch};
 use crate::env::command::{call, call_with};
 use crate::env::network::Network;
+use crate::env::proxy::{CLIENTS, Proxy, Rule, Rules};
 use crate::env::{Server, World};
 
 /// Removes our rules, whether there are any or not.
@@ -48,6 +50,15 @@ pub(crate) struct Partition {
 impl Partition {
     pub(crate) const fn new(cut: Cut) -> Self {
         Self { cut, flapping: None }
+    }
+
+    const fn whom(&self) -> Whom {
+        match self.cut {
+            Cut::Follower => Whom::Follower,
+            Cut::Everybody => Whom::All,
+            Cut::Bridge | Cut::OneWay => Whom::Two,
+            Cut::Leader | Cut::Host | Cut::NewOnly | Cut::Flapping | Cut::Resets => Whom::Leader,
+        }
     }
 }
 
@@ -119,7 +130,7 @@ fn address(server: &Server) -> anyhow::Result<String> {
 }
 
 fn others(world: &World, server: &Server) -> anyhow::Result<Vec<String>> {
-    let others = world.servers().iter().filter(|other| other.host != server.host);
+    let others = world.all().filter(|other| other.host != server.host);
     others.map(address).collect()
 }
 
@@ -130,13 +141,7 @@ impl Partition {
         world: &'a World,
         rng: &mut StdRng,
     ) -> anyhow::Result<(Vec<(&'a Server, Vec<String>)>, String)> {
-        let whom = match self.cut {
-            Cut::Follower => Whom::Follower,
-            Cut::Everybody => Whom::All,
-            Cut::Bridge | Cut::OneWay => Whom::Two,
-            _ => Whom::Leader,
-        };
-        let (hit, name) = targets(world, whom, rng).await?;
+        let (hit, name) = targets(world, self.whom(), rng).await?;
         let mut plan = Vec::new();
         match (self.cut, hit.as_slice()) {
             (Cut::Bridge, [follower, leader]) => {
@@ -183,31 +188,120 @@ fn flap(namespace: [String; 2], rules: String, pauses: Vec<u64>) -> JoinHandle<(
     })
 }
 
+impl Partition {
+    /// Puts it in place in the hosts' own networks.
+    async fn by_nft(&mut self, world: &World, rng: &mut StdRng) -> anyhow::Result<Hit> {
+        let (plan, name) = self.plan(world, rng).await?;
+        let hosts: Vec<&Server> = plan.iter().map(|(server, _)| *server).collect();
+        for (server, rules) in &plan {
+            load(server, &table(rules)).await?;
+        }
+        if self.cut == Cut::NewOnly {
+            // Its standing connections end, and it has to make new ones.
+            let [program, namespace] = network(plan.first().context("nobody")?.0)?.enter();
+            let args = [&namespace, "ss", "-K", "dst", "10.77.0.0/25", "dport", "=", "7402"];
+            drop(call(&program, &args).await);
+        }
+        let seen = watch_counters(&hosts, "inet").await;
+        if self.cut == Cut::Flapping
+            && let Some((server, rules)) = plan.first()
+        {
+            self.flapping = Some(flap(network(server)?.enter(), table(rules), pauses(rng)));
+        }
+        Ok(match seen {
+            Some(packets) => Hit::seen(&hosts, name, format!("{packets} packets counted")),
+            None => Hit::unseen(&hosts, name, "no packet was counted"),
+        })
+    }
+
+    /// Puts it in place at the proxy.
+    async fn by_proxy(
+        &mut self,
+        world: &World,
+        proxy: &Arc<Proxy>,
+        rng: &mut StdRng,
+    ) -> anyhow::Result<Hit> {
+        let (mut hit, name) = targets(world, self.whom(), rng).await?;
+        let hosts: Vec<u64> = world.all().map(|server| server.host).collect();
+        let ends: Vec<u64> = hit.iter().map(|server| server.host).collect();
+        let rules = rules(self.cut, &ends, &hosts);
+        if self.cut == Cut::NewOnly {
+            // Its standing connections end, and it has to make new ones.
+            let reset = |rule: &Rule| Rule { reset: true, ..*rule };
+            proxy.set(rules.iter().map(|(ends, rule)| (*ends, reset(rule))).collect());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        proxy.set(rules.clone());
+        // Only what has rules of its own counts as faulty, as with nft.
+        match self.cut {
+            Cut::Bridge => drop(hit.remove(0)),
+            Cut::OneWay => hit.truncate(1),
+            _ => {}
+        }
+        let seen = watch(SEEN, || async { Some(proxy.touched()).filter(|n| *n > 0) }).await;
+        if self.cut == Cut::Flapping {
+            let (proxy, pauses) = (Arc::clone(proxy), pauses(rng));
+            self.flapping = Some(tokio::spawn(async move {
+                for (turn, pause) in pauses.into_iter().enumerate() {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    proxy.set(if turn % 2 == 0 { Rules::new() } else { rules.clone() });
+                }
+            }));
+        }
+        Ok(match seen {
+            Some(touched) => {
+                Hit::seen(&hit, name, format!("{touched} pieces or connections held or reset"))
+            }
+            None => Hit::unseen(&hit, name, "nothing was held"),
+        })
+    }
+}
+
+fn pauses(rng: &mut StdRng) -> Vec<u64> {
+    (0..200).map(|_| rng.random_range(200..1500)).collect()
+}
+
+/// The proxy's rules for a cut of the hosts `hit`, in the order of their choice: a follower before the leader.
+fn rules(cut: Cut, hit: &[u64], hosts: &[u64]) -> Rules {
+    let rule = match cut {
+        Cut::Resets => Rule { reset: true, ..Rule::default() },
+        Cut::NewOnly => Rule { no_new: true, ..Rule::default() },
+        _ => Rule { hold: true, ..Rule::default() },
+    };
+    let mut rules = Rules::new();
+    match (cut, hit) {
+        (Cut::Bridge, [follower, leader]) => {
+            rules.insert((*follower, *leader), rule);
+            rules.insert((*leader, *follower), rule);
+        }
+        (Cut::OneWay, [follower, leader]) => {
+            rules.insert((*leader, *follower), rule);
+        }
+        (_, hit) => {
+            for one in hit {
+                for other in hosts.iter().filter(|other| *other != one) {
+                    rules.insert((*one, *other), rule);
+                    if cut != Cut::NewOnly {
+                        rules.insert((*other, *one), rule);
+                    }
+                }
+                if cut == Cut::Host {
+                    rules.insert((*one, CLIENTS), rule);
+                    rules.insert((CLIENTS, *one), rule);
+                }
+            }
+        }
+    }
+    rules
+}
+
 impl Fault for Partition {
     fn install<'a>(&'a mut self, world: &'a World, rng: &'a mut StdRng) -> Step<'a, Hit> {
         Box::pin(async move {
-            let (plan, name) = self.plan(world, rng).await?;
-            let hosts: Vec<&Server> = plan.iter().map(|(server, _)| *server).collect();
-            for (server, rules) in &plan {
-                load(server, &table(rules)).await?;
+            match world.proxy() {
+                Some(proxy) => self.by_proxy(world, proxy, rng).await,
+                None => self.by_nft(world, rng).await,
             }
-            if self.cut == Cut::NewOnly {
-                // Its standing connections end, and it has to make new ones.
-                let [program, namespace] = network(plan.first().context("nobody")?.0)?.enter();
-                let args = [&namespace, "ss", "-K", "dst", "10.77.0.0/25", "dport", "=", "7402"];
-                drop(call(&program, &args).await);
-            }
-            let seen = watch_counters(&hosts, "inet").await;
-            if self.cut == Cut::Flapping
-                && let Some((server, rules)) = plan.first()
-            {
-                let pauses = (0..200).map(|_| rng.random_range(200..1500)).collect();
-                self.flapping = Some(flap(network(server)?.enter(), table(rules), pauses));
-            }
-            Ok(match seen {
-                Some(packets) => Hit::seen(&hosts, name, format!("{packets} packets counted")),
-                None => Hit::unseen(&hosts, name, "no packet was counted"),
-            })
         })
     }
 
@@ -217,6 +311,12 @@ impl Fault for Partition {
                 task.abort();
                 // It may be between two commands; none comes after it has ended.
                 drop(task.await);
+            }
+            if let Some(proxy) = world.proxy() {
+                let touched = proxy.touched();
+                proxy.set(Rules::new());
+                restore(world).await?;
+                return Ok(format!("{touched} pieces or connections held or reset in all"));
             }
             let sum = AtomicU64::new(0);
             for server in world.servers().iter().filter(|server| server.network.is_some()) {
@@ -248,5 +348,17 @@ mod tests {
         let (before, after) = text.split_once("chain out").unwrap();
         assert!(before.contains("saddr") && !before.contains("daddr"), "{text}");
         assert!(after.contains("daddr") && !after.contains("saddr"), "{text}");
+    }
+
+    #[test]
+    fn the_proxy_cuts_the_same_links_as_the_hosts_own_rules() {
+        let hosts = [1, 2, 3, 4];
+        let cut = |cut, hit: &[u64]| rules(cut, hit, &hosts).into_keys().collect::<Vec<_>>();
+        assert_eq!(cut(Cut::Bridge, &[2, 1]), [(1, 2), (2, 1)]);
+        assert_eq!(cut(Cut::OneWay, &[2, 1]), [(1, 2)], "from the leader to the follower");
+        assert_eq!(cut(Cut::Leader, &[1]), [(1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1)]);
+        assert_eq!(cut(Cut::NewOnly, &[1]), [(1, 2), (1, 3), (1, 4)]);
+        assert!(cut(Cut::Host, &[1]).contains(&(CLIENTS, 1)));
+        assert_eq!(cut(Cut::Everybody, &[1, 2, 3]).len(), 12);
     }
 }

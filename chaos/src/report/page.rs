@@ -2,7 +2,7 @@
 
 use super::chart::{COLOURS, timeline};
 use super::html::{around, element, escape, list, moment, table};
-use crate::check::{CheckResult, Judgement, KINDS, Status, Verdict};
+use crate::check::{CheckResult, Judgement, KINDS, Status, Verdict, bound};
 use crate::history::Micros;
 
 const STYLE: &str = include_str!("page.css");
@@ -189,6 +189,7 @@ fn faults(verdict: &Verdict) -> String {
                     count.indeterminate.to_string(),
                     longest(kind, "escrow"),
                     longest(kind, "disclose"),
+                    bound(kind).map_or_else(|| "several are faulty".to_owned(), time),
                 ],
             )
         })
@@ -200,6 +201,7 @@ fn faults(verdict: &Verdict) -> String {
         "Nobody knows",
         "Longest outage, escrow",
         "Longest outage, disclosure",
+        "At most",
     ];
     markup.push_str(&table(
         "Outages are measured where one server alone was faulty, through the others.",

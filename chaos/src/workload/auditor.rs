@@ -46,15 +46,20 @@ pub(super) async fn head(caller: &Caller, who: Who, client: &Client) -> Outcome 
     caller.call(who, Call::AuditHead, answer).await
 }
 
+/// Records that are written down together. A server's own pages may be of any size.
+const PAGE: usize = 500;
+
 /// Lists and verifies the whole chain.
 pub(super) async fn list(caller: &Caller, who: Who, client: &Client) -> Outcome {
-    caller.call(who, Call::AuditList, listed(client)).await
+    caller.call(who, Call::AuditList, listed(caller, client)).await
 }
 
-async fn listed(client: &Client) -> Result<Reply, ClientError> {
+/// Each page is written down when it is full, and none twice: a chain of a million records through each server must neither
+/// fill the memory nor the history.
+async fn listed(caller: &Caller, client: &Client) -> Result<Reply, ClientError> {
     let mut listing = client.audit_records(&AuditFilter::default());
     let mut verifier = ChainVerifier::new();
-    let mut records = Vec::new();
+    let (mut pages, mut records) = (Vec::new(), Vec::new());
     while let Some(page) = listing.next().await? {
         for record in page {
             verifier.take(&record)?;
@@ -68,9 +73,12 @@ async fn listed(client: &Client) -> Result<Reply, ClientError> {
                 count: record.count,
                 hash: hex::encode(&record.hash),
             });
+            if records.len() == PAGE {
+                pages.push(caller.page(std::mem::take(&mut records)));
+            }
         }
     }
     let head = listing.head().ok_or_else(|| missing("head"))?;
     verifier.finish(head)?;
-    Ok(Reply::AuditList { records, head: hex::encode(&head.hash) })
+    Ok(Reply::AuditList { pages, records, head: hex::encode(&head.hash) })
 }

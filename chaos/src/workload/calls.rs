@@ -1,13 +1,15 @@
 //! Makes a call and writes down what was asked, when, and what came of it.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use holdfast::client::{ClientError, with_causes};
 
-use crate::check::NOT_DONE;
-use crate::history::{Call, Event, Finding, Invoke, OpId, Outcome, Reply, Return};
+use super::door::locked;
+use crate::check::{NOT_DONE, page_name};
+use crate::history::{Audit, Call, Event, Finding, Invoke, OpId, Outcome, Reply, Return};
 use crate::recorder::Recorder;
 
 /// Refusals that are decided for good by what the log holds or the request says, so that neither this attempt nor an earlier
@@ -38,6 +40,8 @@ const BUG: &str = "BUG";
 pub(super) struct Caller {
     recorder: Arc<Recorder>,
     next: AtomicU64,
+    /// Pages of the audit chain that are written down.
+    pages: Mutex<BTreeSet<String>>,
 }
 
 /// Who calls, and whom.
@@ -49,11 +53,20 @@ pub(super) struct Who {
 
 impl Caller {
     pub(super) const fn new(recorder: Arc<Recorder>) -> Self {
-        Self { recorder, next: AtomicU64::new(1) }
+        Self { recorder, next: AtomicU64::new(1), pages: Mutex::new(BTreeSet::new()) }
     }
 
     pub(super) fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Writes a page of the audit chain down unless it is already, and gives its name.
+    pub(super) fn page(&self, records: Vec<Audit>) -> String {
+        let page = page_name(&records);
+        if locked(&self.pages).insert(page.clone()) {
+            self.recorder.record(&Event::AuditPage { page: page.clone(), records });
+        }
+        page
     }
 
     /// Makes a call; `answer` is not polled before the call is written down.

@@ -60,12 +60,12 @@ fn sync_piece(file: &impl FsFile, before: u64, after: u64) -> Result<(), Snapsho
     file.sync_data().map_err(SnapshotError::Io)
 }
 
-/// Writes all records of a frozen view to a new file and brings it to disk.
+/// Writes all records of a frozen view to a new file and brings it to disk. Gives the SHA-256 that its trailer names.
 pub(super) fn write_frozen<F: Fs>(
     fs: &F,
     path: &Path,
     frozen: Frozen,
-) -> Result<(), SnapshotError> {
+) -> Result<[u8; 32], SnapshotError> {
     let file = fs.open(path, OpenMode::CreateNew).map_err(SnapshotError::Io)?;
     let mut out = Out { file, offset: 0, buffer: Vec::new(), sha256: Sha256::new() };
     let heads = frozen.heads().cloned().unwrap_or_default();
@@ -98,9 +98,10 @@ pub(super) fn write_frozen<F: Fs>(
     check_heads(path, &heads, sum, records)?;
     let start = format::trailer_start(records, sum.to_bytes());
     out.sha256.update(&start);
-    let sha256 = std::mem::take(&mut out.sha256).finalize();
+    let sha256: [u8; 32] = std::mem::take(&mut out.sha256).finalize().into();
     out.put_unsummed(&format::trailer(start, &sha256))?;
-    out.finish()
+    out.finish()?;
+    Ok(sha256)
 }
 
 /// A view whose records don't match its heads gives no snapshot (I4).

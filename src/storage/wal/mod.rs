@@ -25,6 +25,7 @@
 
 mod format;
 mod index;
+mod queue;
 mod recover;
 mod segment;
 #[cfg(test)]
@@ -39,7 +40,7 @@ use tokio::sync::watch;
 
 pub use types::{Done, LogEntry, Payload, Space, Vote, WalError, WalOptions};
 
-use self::writer::{Job, Shared};
+use self::queue::{Job, Shared};
 use crate::fs::Fs;
 use crate::state::Position;
 
@@ -67,6 +68,9 @@ impl<F: Fs> Wal<F> {
         fs.create_dir_all(dir).map_err(io)?;
         fs.sync_dir(crate::fs::parent(dir)).map_err(io)?;
         let recovered = recover::recover(&fs, dir, options.cache_bytes)?;
+        if let Some((file, offset)) = &recovered.torn {
+            tracing::warn!(file = %file.display(), offset, "a torn tail of the log is dropped");
+        }
         let empty = recovered.index.vote.is_none() && recovered.index.last().is_none();
         if empty && options.must_exist {
             return Err(WalError::Gone { dir: dir.to_owned() });
@@ -74,7 +78,7 @@ impl<F: Fs> Wal<F> {
         let inline = options.inline;
         let shared = Shared::start(fs, dir, options, recovered)?;
         if !inline {
-            writer::spawn(&shared)?;
+            queue::spawn(&shared)?;
         }
         Ok(Self(shared))
     }

@@ -43,6 +43,8 @@ pub(super) struct Recovered<F: Fs> {
     pub(super) unused: Vec<PathBuf>,
     /// The last batch, and where it begins in the last segment.
     pub(super) last_batch: Option<(u64, Bytes)>,
+    /// Where something stands behind the last batch that is none: a torn tail, which is dropped.
+    pub(super) torn: Option<(PathBuf, u64)>,
 }
 
 /// One file's contents while they are read.
@@ -142,6 +144,7 @@ struct Replay<F: Fs> {
     last_batch: Option<(u64, Bytes)>,
     /// Only with [`Plant::RotCutOff`]: what follows is thrown away.
     cut_off: bool,
+    torn: Option<(PathBuf, u64)>,
 }
 
 impl<F: Fs> Replay<F> {
@@ -154,6 +157,7 @@ impl<F: Fs> Replay<F> {
             removed_highest: None,
             last_batch: None,
             cut_off: false,
+            torn: None,
         }
     }
 
@@ -199,6 +203,11 @@ impl<F: Fs> Replay<F> {
         if offset > SEGMENT_HEADER && (bytes.len() as u64) < segment.header.length {
             let (is, was) = (bytes.len(), segment.header.length);
             return Err(segment.damaged(is as u64, format!("it was cut off: {is} of {was} bytes")));
+        }
+        let more = bytes.get(offset..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+        // What an older tail left in a segment that has another one behind it was told at its time.
+        if more || offset > SEGMENT_HEADER {
+            self.torn = more.then(|| (segment.path.clone(), offset as u64));
         }
         if offset == SEGMENT_HEADER {
             self.empty.push(segment.path.clone());
@@ -310,6 +319,7 @@ impl<F: Fs> Replay<F> {
         Ok(Recovered {
             index: self.index,
             last_batch: self.last_batch,
+            torn: self.torn,
             segments: self.segments,
             next_batch: self.next_batch.unwrap_or(0),
             next_segment,

@@ -74,7 +74,8 @@ pub struct WalOptions {
     pub cache_bytes: usize,
     /// There must be something in it already; an empty one is [`WalError::Gone`].
     pub must_exist: bool,
-    /// No thread: everything is done, and `Done` called, before a method returns. For simulation.
+    /// No thread: everything is done, and `Done` called, before a method returns; or, in a simulation of slow disks, a little
+    /// later (`crate::turns`). For simulation.
     pub inline: bool,
 }
 

@@ -1,5 +1,8 @@
 //! Claims about the log after a disk that failed, a crash at a bad moment, and bytes that nobody wrote.
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
 use super::super::format::{BatchBuilder, SegmentHeader};
 use super::super::recover;
 use super::*;
@@ -157,7 +160,7 @@ fn what_comes_after_the_close_is_refused_and_not_forgotten() {
     wal.0.close();
     // As an append that was checked just before the log was closed.
     let vote = Vote { term: 1, voted_for: None, committed: false };
-    let late = wal.0.submit(|_| Ok(writer::Job::Vote { vote, done: ignore() }));
+    let late = wal.0.submit(|_| Ok(queue::Job::Vote { vote, done: ignore() }));
     assert!(matches!(late, Err(WalError::Closed)));
 }
 
