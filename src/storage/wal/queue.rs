@@ -131,7 +131,9 @@ impl<F: Fs> Shared<F> {
                 });
             }
             None if self.inline => self.run_pending(),
-            None => self.wake.notify_one(),
+            None => {
+                self.wake.notify_one();
+            }
         }
         Ok(())
     }
