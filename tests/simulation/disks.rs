@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use holdfast::fs::Fs as _;
-use holdfast::fs::sim::SimFs;
+use holdfast::fs::sim::{SimFs, Survivors};
 use holdfast::storage::wal::{Payload, Wal, WalOptions};
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -36,6 +36,19 @@ pub(crate) fn check_log(world: &World, id: u64, disk: &SimFs) {
         };
         let bytes = hash(hash(HASH_BEGIN, &[kind]), entry.payload.bytes());
         oracle.committed(at, id, entry.id.index, (entry.id.term, bytes));
+    }
+}
+
+/// What if the power of one of the running machines went now? `turn` chooses it. Nothing happens to it.
+pub(crate) fn if_power_went(world: &World, turn: u64) {
+    let disk = {
+        let machines = world.machines.lock();
+        let up: Vec<_> = machines.iter().filter(|(_, machine)| machine.node.is_some()).collect();
+        let at = usize::try_from(turn).unwrap() % up.len().max(1);
+        up.get(at).map(|(id, machine)| (**id, machine.disk.crash(Survivors::None)))
+    };
+    if let Some((id, disk)) = disk {
+        check_log(world, id, &disk);
     }
 }
 

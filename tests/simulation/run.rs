@@ -18,6 +18,8 @@ use super::world::World;
 
 /// How long things go wrong.
 const FAULTS: u64 = 8_000;
+/// How often it is looked at what would be on a disk if the power went, in milliseconds.
+const POWER: u64 = 67;
 /// How long callers go on after everything is mended.
 const CALM: u64 = 1_000;
 /// How long the nodes may take to be level after that.
@@ -121,6 +123,9 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
             return;
         }
         nemesis.step(sim, world);
+        if world.millis().is_multiple_of(POWER) {
+            disks::if_power_went(world, world.millis() / POWER);
+        }
     }
     nemesis.heal(sim, world);
     let healed = world.millis();
