@@ -18,11 +18,13 @@
 mod cluster;
 mod credentials;
 mod disks;
+mod members;
 mod nemesis;
 mod net;
 mod operator;
 mod oracle;
 mod run;
 mod seeds;
+mod sights;
 mod workload;
 mod world;

@@ -1,5 +1,6 @@
 //! Seeds, each in a process of its own.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -29,6 +30,13 @@ fn child(seed: u64) -> (String, bool) {
     (what, output.status.success())
 }
 
+/// The `name=times` of a line.
+fn counts(line: &str) -> Vec<(String, u64)> {
+    let words = line.split(';').next().unwrap_or_default().split_whitespace();
+    let pairs = words.filter_map(|word| word.split_once('='));
+    pairs.filter_map(|(name, times)| Some((name.to_owned(), times.parse().ok()?))).collect()
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -55,7 +63,7 @@ fn one_seed() {
         report.hash,
         report.simulated.as_secs_f64(),
         report.wall.as_secs_f64(),
-        report.summary,
+        report.sights,
         report.violations.first().map_or("all is well", String::as_str),
     );
     if !report.violations.is_empty() {
@@ -87,6 +95,7 @@ fn nothing_that_was_promised_breaks_under_many_seeds() {
     let seeds = variable(SEEDS).map_or(DAILY, |text| range(&text));
     let jobs = variable(JOBS).and_then(|text| text.parse().ok()).unwrap_or(1);
     let began = Instant::now();
+    let seen = Mutex::new(BTreeMap::<String, u64>::new());
     let todo = Mutex::new(seeds.clone());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -96,6 +105,9 @@ fn nothing_that_was_promised_breaks_under_many_seeds() {
                     let Some(seed) = todo.lock().unwrap().next() else { return };
                     let (line, well) = child(seed);
                     println!("{line}");
+                    for (name, times) in counts(&line) {
+                        *seen.lock().unwrap().entry(name).or_default() += times;
+                    }
                     if !well {
                         failed.lock().unwrap().push(seed);
                     }
@@ -112,4 +124,7 @@ fn nothing_that_was_promised_breaks_under_many_seeds() {
          seeds::one_seed --nocapture",
         failed[0]
     );
+    let never: Vec<_> =
+        seen.into_inner().unwrap().into_iter().filter(|(_, times)| *times == 0).collect();
+    assert!(seeds != DAILY || never.is_empty(), "no seed had any of this: {never:?}");
 }
