@@ -116,7 +116,7 @@ impl Nemesis {
         world.saw(Sight::Replaced);
     }
 
-    pub(super) fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
+    fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
         let at = world.millis() + self.rng.random_range(within);
         self.mends.push((at, mend));
     }
