@@ -57,12 +57,13 @@ fn range(text: &str) -> std::ops::Range<u64> {
 fn one_seed() {
     let seed = variable(SEED).unwrap_or_default().parse().unwrap_or(0);
     let report = run(seed, variable(ECHO).is_some());
-    let speed = report.simulated.as_secs_f64() / report.wall.as_secs_f64();
+    let speed = report.simulated.as_secs_f64() / report.processor.as_secs_f64();
     println!(
-        "\nSIMULATED seed={seed} hash={:016x} simulated={:.1}s wall={:.1}s speed={speed:.1} {}; {}",
+        "\nSIMULATED seed={seed} hash={:016x} simulated={:.1}s wall={:.2}s processor={:.2}s speed={speed:.1} {}; {}",
         report.hash,
         report.simulated.as_secs_f64(),
         report.wall.as_secs_f64(),
+        report.processor.as_secs_f64(),
         report.sights,
         report.violations.first().map_or("all is well", String::as_str),
     );
