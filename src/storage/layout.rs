@@ -149,7 +149,10 @@ impl<F: Fs> Joined<F> {
         if incarnation == Some(self.incarnation) {
             Ok(true)
         } else {
-            Err(LayoutError::Damaged { file, what: "it is of another incarnation" })
+            Err(LayoutError::Damaged {
+                file: self.file.clone(),
+                what: "it is of another incarnation",
+            })
         }
     }
 }
