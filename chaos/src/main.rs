@@ -11,6 +11,7 @@ use holdfast::planted::Plant;
 use holdfast_chaos::controls::{self, Outcome};
 use holdfast_chaos::fault::{CATALOGUE, chosen, delay_packets, lacks, lacks_hosts, lacks_plain};
 use holdfast_chaos::run::{Ended, Options, fresh_out, program, run};
+use holdfast_chaos::simulate::{SimulateArgs, simulate};
 use holdfast_chaos::{check, report};
 
 /// Fault injection against real Holdfast servers
@@ -34,6 +35,8 @@ enum Command {
     },
     /// Plant bugs in the product, one after another, and see that each is caught
     Controls(ControlsArgs),
+    /// Run many seeds of the deterministic simulation
+    Simulate(SimulateArgs),
     /// Let packets of a queue wait; a part of `run`
     #[command(hide = true)]
     DelayPackets {
@@ -232,6 +235,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::List => list().map(|()| ExitCode::SUCCESS),
         Command::Check { dir } => judge(&dir),
         Command::Controls(args) => run_controls(args),
+        Command::Simulate(args) => simulate(args),
         Command::DelayPackets { queue, base, jitter } => {
             delay_packets(queue, base, jitter).map(|()| ExitCode::SUCCESS)
         }

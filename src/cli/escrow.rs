@@ -242,7 +242,7 @@ mod tests {
     fn a_key_file_that_others_may_read_is_warned_of_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recovery-key");
-        std::fs::write(&path, "key").unwrap();
+        std::fs::File::create(&path).unwrap();
         let chmod = |mode| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         };

@@ -128,6 +128,16 @@ impl SimFs {
         self.0.lock().syncs
     }
 
+    /// Syncs that failed by [`Self::fail_sync`].
+    pub fn failed_syncs(&self) -> u64 {
+        self.0.lock().failed_syncs
+    }
+
+    /// Whether the power went within a write, by [`Self::tear_write`].
+    pub fn torn(&self) -> bool {
+        self.0.lock().torn
+    }
+
     /// Rot: flips one bit of a file, in the cache and on the disk.
     ///
     /// # Errors

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use holdfast_proto::peer::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError as OpenraftError};
-use openraft::{Raft, ReadPolicy};
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{OptionalSend, OptionalSync, Raft, ReadPolicy};
 use tokio::time::Instant;
 
 use super::api::{Member, RaftError, Refusal};
@@ -249,7 +250,9 @@ impl<F: Fs> LeaderLink<F> {
                 return Ok(Ending::TooLate { in_doubt });
             }
             // Either there is news of a leader, or it is time to try again: both go on.
-            drop(tokio::time::timeout(LEADER_NEWS, news.changed()).await);
+            if let Err(error) = news_or_time(&mut news, LEADER_NEWS).await {
+                return Ok(Ending::Failed { error, in_doubt });
+            }
         }
     }
 
@@ -270,6 +273,20 @@ impl<F: Fs> LeaderLink<F> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+/// Waits for news of the consensus, or until it is time to look again.
+///
+/// # Errors
+/// If openraft has stopped: no news will ever come, and who looked again would keep a processor busy with that.
+pub(crate) async fn news_or_time<T: OptionalSend + OptionalSync>(
+    news: &mut WatchReceiverOf<TypeConfig, T>,
+    within: Duration,
+) -> Result<(), RaftError> {
+    match tokio::time::timeout(within, news.changed()).await {
+        Ok(Err(ended)) => Err(RaftError::Stopped(ended.to_string())),
+        Ok(Ok(())) | Err(_) => Ok(()),
     }
 }
 
@@ -296,7 +313,24 @@ enum Ending<T> {
 
 #[cfg(test)]
 mod tests {
+    use openraft::async_runtime::WatchSender as _;
+    use openraft::type_config::TypeConfigExt as _;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_news_of_a_consensus_that_has_ended_is_told_so() {
+        let (sender, mut news) = TypeConfig::watch_channel(1);
+        let began = Instant::now();
+        assert_eq!(news_or_time(&mut news, LEADER_NEWS).await, Ok(()));
+        assert_eq!(began.elapsed(), LEADER_NEWS);
+        sender.send(2).unwrap();
+        assert_eq!(news_or_time(&mut news, LEADER_NEWS).await, Ok(()));
+        assert_eq!(began.elapsed(), LEADER_NEWS);
+        drop(sender);
+        let told = news_or_time(&mut news, LEADER_NEWS).await;
+        assert!(matches!(told, Err(RaftError::Stopped(_))), "{told:?}");
+    }
 
     #[test]
     fn a_refusal_after_a_try_that_may_have_been_proposed_is_an_unknown_outcome() {

@@ -222,12 +222,15 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
         snapshot: SnapshotFile<F>,
     ) -> Result<(), io::Error> {
         let (view, snapshots) = (self.applied.view.clone(), self.snapshots.clone());
+        let bytes = snapshot.bytes();
         crate::turns::blocking(move || snapshots.install(&snapshot, &view))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
         self.machine = Machine::open(self.applied.view.clone()).map_err(io::Error::other)?;
         self.applied.publish(self.machine.heads());
+        let index = self.applied.index().unwrap_or(0);
+        tracing::info!(index, bytes, "snapshot installed");
         Ok(())
     }
 

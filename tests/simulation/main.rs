@@ -18,6 +18,7 @@
 mod cluster;
 mod credentials;
 mod disks;
+mod members;
 mod nemesis;
 mod net;
 mod operator;
@@ -26,5 +27,6 @@ mod probes;
 mod run;
 mod scenarios;
 mod seeds;
+mod sights;
 mod workload;
 mod world;

@@ -1,9 +1,13 @@
 //! What was seen and promised during a run, and what can never be true together with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use holdfast::domain::{KeyVersion, NodeId, ProtectorId, Sealed};
 use holdfast::raft::{MemberReport, MemberRole};
+use parking_lot::Mutex;
+
+use super::sights::{Sight, Sights};
 
 /// What is checked; violations name it in brackets, and `holdfast-chaos controls` expects some of each planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +86,8 @@ pub(crate) struct Oracle {
     pub(crate) forged: Vec<(ProtectorId, &'static str)>,
     /// Greatest log index of an acknowledged write.
     pub(crate) newest: u64,
-    pub(crate) refused: u64,
-    pub(crate) unknown: u64,
+    pub(crate) sights: Arc<Mutex<Sights>>,
+    last_leader: Option<u64>,
 }
 
 /// FNV-1a, so that it is the same everywhere.
@@ -107,8 +111,8 @@ impl Oracle {
             disclosures: Vec::new(),
             forged: Vec::new(),
             newest: 0,
-            refused: 0,
-            unknown: 0,
+            sights: Arc::default(),
+            last_leader: None,
         }
     }
 
@@ -132,9 +136,14 @@ impl Oracle {
         self.hash
     }
 
-    /// How many terms had a leader that was seen.
-    pub(crate) fn terms(&self) -> usize {
-        self.leaders.len()
+    /// Who was last seen to be the leader of a term.
+    pub(crate) fn last_leader(&self) -> Option<u64> {
+        self.last_leader
+    }
+
+    /// Counts something.
+    pub(crate) fn saw(&self, sight: Sight) {
+        self.sights.lock().add(sight, 1);
     }
 
     /// What a node says of itself: one leader a term, and the same state at the same index.
@@ -145,6 +154,9 @@ impl Oracle {
             if known.is_none() {
                 self.note(at, &format!("term {} is led by n{leader}", report.term));
                 self.leaders.insert(report.term, leader);
+                if self.last_leader.replace(leader).is_some_and(|last| last != leader) {
+                    self.saw(Sight::LeaderChange);
+                }
             } else if known != Some(leader) {
                 let what = format!("term {} has two leaders: {known:?}, n{leader}", report.term);
                 self.violation(at, Check::Leader, &what);

@@ -9,10 +9,11 @@ use turmoil::{Builder, Sim};
 
 use super::credentials::{AGENTS, agent_host};
 use super::disks;
-use super::nemesis::{Faults, Nemesis, add_machine};
+use super::nemesis::{Faults, Nemesis};
 use super::operator;
 use super::oracle::Check;
 use super::probes;
+use super::sights::Listener;
 use super::workload;
 use super::world::World;
 
@@ -32,14 +33,17 @@ pub(crate) struct Report {
     pub(crate) hash: u64,
     pub(crate) violations: Vec<String>,
     pub(crate) events: Vec<String>,
-    pub(crate) summary: String,
+    /// How often what was seen, as `name=times`.
+    pub(crate) sights: String,
     pub(crate) simulated: Duration,
     pub(crate) wall: Duration,
+    /// Time that a processor worked on it: a busy machine does not count.
+    pub(crate) processor: Duration,
 }
 
 pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
     holdfast::planted::announce().unwrap();
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), processor_time());
     holdfast::turns::simulate(seed);
     if faults == Faults::Slow {
         holdfast::turns::slow_disks();
@@ -47,16 +51,19 @@ pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
     let world = World::new(seed, echo);
     // Where all messages take equally long, nothing but chance keeps two candidates apart.
     let latency = if faults == Faults::Elections { (5, 5) } else { LATENCY };
-    let mut sim = three_nodes(&world, latency);
+    let _listening = Listener(Arc::clone(&world.oracle.lock().sights)).listen();
+    let mut nemesis = Nemesis::new(seed, faults);
+    let mut sim = three_nodes(&world, &mut nemesis, latency);
     for number in 1..=AGENTS {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }
     sim.client("desk", workload::desk(Arc::clone(&world)));
     sim.client("ops", operator::operator(Arc::clone(&world)));
-    sim.client("reader", probes::reader(Arc::clone(&world)));
-    sim.client("forger", probes::forger(Arc::clone(&world)));
-    sim.client("stranger", probes::stranger(Arc::clone(&world)));
-    let mut nemesis = Nemesis::new(seed, faults);
+    if faults != Faults::All {
+        sim.client("reader", probes::reader(Arc::clone(&world)));
+        sim.client("forger", probes::forger(Arc::clone(&world)));
+        sim.client("stranger", probes::stranger(Arc::clone(&world)));
+    }
     drive(&mut sim, &world, &mut nemesis);
     let ids: Vec<u64> = world.machines.lock().keys().copied().collect();
     for id in ids {
@@ -65,22 +72,14 @@ pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
     }
     let millis = world.millis();
     let oracle = world.oracle.lock();
-    let summary = format!(
-        "{} escrows, {} disclosures, {} faults, {} terms, {} refused, {} unknown",
-        oracle.escrows.len(),
-        oracle.disclosures.len(),
-        nemesis.faults,
-        oracle.terms(),
-        oracle.refused,
-        oracle.unknown,
-    );
     Report {
         hash: oracle.hash(),
         violations: oracle.violations.clone(),
         events: oracle.events.clone(),
-        summary,
+        sights: oracle.sights.lock().to_string(),
         simulated: Duration::from_millis(millis),
         wall: began.elapsed(),
+        processor: processor_time().saturating_sub(worked),
     }
 }
 
@@ -88,7 +87,11 @@ pub(crate) fn run(seed: u64, faults: Faults, echo: bool) -> Report {
 pub(crate) const LATENCY: (u64, u64) = (1, 8);
 
 /// Three machines on a network, not yet a cluster.
-pub(crate) fn three_nodes(world: &Arc<World>, (least, most): (u64, u64)) -> Sim<'static> {
+pub(crate) fn three_nodes(
+    world: &Arc<World>,
+    nemesis: &mut Nemesis,
+    (least, most): (u64, u64),
+) -> Sim<'static> {
     let mut sim = Builder::new()
         .rng_seed(world.seed)
         .simulation_duration(Duration::from_secs(3600))
@@ -98,10 +101,16 @@ pub(crate) fn three_nodes(world: &Arc<World>, (least, most): (u64, u64)) -> Sim<
         .tcp_capacity(4096)
         .enable_random_order()
         .build();
-    for id in 1..=3 {
-        add_machine(&mut sim, world, id);
+    for _ in 0..3 {
+        nemesis.add_machine(&mut sim, world);
     }
     sim
+}
+
+/// How long this thread, which does everything, has had a processor.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 /// One step of the whole simulation. False once all callers are done or something is wrong.
@@ -165,7 +174,7 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
 
 /// Whether all members run and have applied the same.
 fn is_level(world: &World) -> bool {
-    if world.replace.lock().is_some() {
+    if world.change.lock().is_some() || !world.removed.lock().is_empty() {
         return false;
     }
     let machines = world.machines.lock();

@@ -9,6 +9,7 @@ use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use tokio::time::sleep;
 
 use super::credentials::{AGENTS, agent_host};
+use super::nemesis::{Faults, Nemesis};
 use super::operator::make_cluster;
 use super::oracle::Check;
 use super::run::{LATENCY, step, three_nodes};
@@ -25,7 +26,7 @@ where
 {
     holdfast::turns::simulate(seed);
     let world = World::new(seed, std::env::var_os("HOLDFAST_SIM_ECHO").is_some());
-    let mut sim = three_nodes(&world, LATENCY);
+    let mut sim = three_nodes(&world, &mut Nemesis::new(seed, Faults::All), LATENCY);
     for number in 1..=AGENTS {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }

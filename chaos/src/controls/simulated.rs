@@ -59,11 +59,9 @@ pub(super) fn run(
 fn read(text: &str) -> Option<Seen> {
     let line = text.lines().find_map(|line| line.split_once("SIMULATED ").map(|(_, rest)| rest))?;
     let (facts, what) = line.split_once("; ")?;
-    let words: Vec<&str> = facts.split([' ', ',']).collect();
-    let count = |name: &str| {
-        let pair = words.windows(2).find(|pair| pair.last() == Some(&name));
-        pair.and_then(|pair| pair.first()?.parse::<u64>().ok()).unwrap_or(0)
-    };
+    let counted = facts.split(' ').filter_map(|word| word.split_once('='));
+    let counts: std::collections::BTreeMap<&str, &str> = counted.collect();
+    let count = |name| counts.get(name).and_then(|times| times.parse::<u64>().ok()).unwrap_or(0);
     let checker = what.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let checkers = match checker {
         Some((checker, _)) => vec![checker.to_owned()],
@@ -85,7 +83,7 @@ mod tests {
     fn the_checker_and_the_operations_are_read_from_what_a_seed_says() {
         let line = |end: &str| {
             format!(
-                "x\ntest one ... SIMULATED seed=3 hash=0 wall=1s 9 escrows, 2 disclosures, 1 faults; {end}\n"
+                "x\ntest one ... SIMULATED seed=3 hash=0 wall=1s escrows=9 disclosures=2 kills=1; {end}\n"
             )
         };
         let seen = read(&line("[lost] n1 lost; all")).unwrap();

@@ -9,7 +9,7 @@ use holdfast::planted::Plant;
 pub enum Harness {
     /// `tests/simulation`.
     Simulation {
-        /// Which faults: `all`, `votes`, `rot`, `slow`, `elections`.
+        /// Which faults: `all`, `probes`, `votes`, `rot`, `slow`, `elections`.
         faults: &'static str,
         /// Seeds at most, from the first daily one on.
         seeds: u64,
@@ -95,10 +95,10 @@ pub const CONTROLS: &[Control] = &[
     simulated(Plant::RotCutOff, "rot", 20, &["durable", "log"]),
     simulated(Plant::SnapshotLacksTable, "all", 10, &["ended"]),
     simulated(Plant::DiscloseBeforeAudit, "elections", 20, &["audited", "order", "answers"]),
-    simulated(Plant::RepeatsForgotten, "all", 20, &["once"]),
+    simulated(Plant::RepeatsForgotten, "probes", 20, &["once"]),
     real(Plant::RepeatsForgotten, &["kill-follower"], 10, &["once"]),
-    simulated(Plant::VersionUnbound, "all", 10, &["bound"]),
-    simulated(Plant::RolesUnchecked, "all", 10, &["roles"]),
+    simulated(Plant::VersionUnbound, "probes", 10, &["bound"]),
+    simulated(Plant::RolesUnchecked, "probes", 10, &["roles"]),
     simulated(Plant::TimeoutDrawnOnce, "elections", 10, &["elected"]),
     simulated(Plant::PurgeBeforeSnapshot, "all", 30, &["ended"]),
     simulated(Plant::ApplyBeforeLog, "slow", 20, &["durable"]),

@@ -53,6 +53,8 @@ pub(super) struct Disk {
     pub(super) faults: Faults,
     pub(super) operations: u64,
     pub(super) syncs: u64,
+    pub(super) failed_syncs: u64,
+    pub(super) torn: bool,
     pub(super) dead: bool,
 }
 
@@ -65,6 +67,8 @@ impl Default for Disk {
             faults: Faults::default(),
             operations: 0,
             syncs: 0,
+            failed_syncs: 0,
+            torn: false,
             dead: false,
         }
     }
@@ -90,9 +94,12 @@ impl Disk {
     }
 
     pub(super) fn restart(&self) -> Self {
-        let mut disk =
-            Self { next_handle: 0, operations: 0, syncs: 0, dead: false, ..self.clone() };
-        disk.faults = Faults { capacity: self.faults.capacity, ..Faults::default() };
+        let mut disk = Self {
+            nodes: self.nodes.clone(),
+            next_node: self.next_node,
+            faults: Faults { capacity: self.faults.capacity, ..Faults::default() },
+            ..Self::default()
+        };
         for node in disk.nodes.values_mut() {
             if let Node::File(file) = node {
                 file.locked = None;
@@ -253,16 +260,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Counts a sync; true if it is to do its work.
-    fn sync(&mut self) -> io::Result<bool> {
+    /// Counts a sync; whether it is to do its work, and whether it fails.
+    fn sync(&mut self) -> io::Result<(bool, bool)> {
         self.mutate()?;
         self.syncs += 1;
-        Ok(!self.faults.lying_sync)
+        let fails = due(&mut self.faults.fail_sync);
+        self.failed_syncs += u64::from(fails);
+        Ok((!self.faults.lying_sync, fails))
     }
 
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let honest = self.sync()?;
-        let fails = due(&mut self.faults.fail_sync);
+        let (honest, fails) = self.sync()?;
         let dir = self.dir_mut(path)?;
         if fails {
             dir.pending.clear();
@@ -276,8 +284,7 @@ impl Disk {
     }
 
     pub(super) fn sync_file(&mut self, id: u64) -> io::Result<()> {
-        let honest = self.sync()?;
-        let fails = due(&mut self.faults.fail_sync);
+        let (honest, fails) = self.sync()?;
         let file = self.file_mut(id)?;
         if fails {
             file.forget();
@@ -338,6 +345,7 @@ impl Disk {
         if due(&mut tear) {
             let kept = self.faults.tear_write.take().map_or(0, |(_, bytes)| bytes);
             self.file_mut(id)?.write(buf.get(..kept).unwrap_or(buf), start);
+            self.torn = true;
             self.dead = true;
             return self.alive();
         }

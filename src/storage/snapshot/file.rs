@@ -17,7 +17,7 @@ use crate::state::{Digest, Heads, Table};
 use crate::storage::view::ViewRecord;
 
 /// The end of a file that its SHA-256 does not cover: the SHA-256 itself, and the trailer's checksum.
-const SUMS_BYTES: u64 = 32 + CHECKSUM_BYTES as u64;
+const SUMS_BYTES: usize = 32 + CHECKSUM_BYTES;
 /// Bytes read at once.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -135,7 +135,7 @@ impl<F: Fs> SnapshotFile<F> {
     pub(super) fn verify_bytes(&self, written: &[u8; 32]) -> Result<(), SnapshotError> {
         let damaged = |what| SnapshotError::damaged(&self.0.path, what);
         let mut sha256 = Sha256::new();
-        let end = self.bytes().saturating_sub(SUMS_BYTES);
+        let end = self.bytes().saturating_sub(SUMS_BYTES as u64);
         let mut offset = 0;
         while offset < end {
             let rest = usize::try_from(end - offset).unwrap_or(READ_BYTES);
@@ -143,7 +143,7 @@ impl<F: Fs> SnapshotFile<F> {
             sha256.update(&piece);
             offset += piece.len() as u64;
         }
-        let sums = read(&self.0.file, end, SUMS_BYTES as usize)?;
+        let sums = read(&self.0.file, end, SUMS_BYTES)?;
         if sha256.finalize()[..] != written[..] || !sums.starts_with(written) {
             return Err(damaged("what was read back is not what was written"));
         }

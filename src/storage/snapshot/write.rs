@@ -1,6 +1,7 @@
 //! Writes snapshot files: from a frozen view, or from another node's chunks.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
@@ -14,7 +15,9 @@ use crate::storage::view::Frozen;
 /// Bytes gathered before a write to the file.
 const BUFFER: usize = 1024 * 1024;
 /// Bytes written before they are brought to disk. All at once at the end, they would stand between the log and the disk.
-const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+const SYNC_BYTES: u64 = 1024 * 1024;
+/// Longest pause after bytes were brought to disk.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A file that is written front to back.
 struct Out<T> {
@@ -40,7 +43,10 @@ impl<T: FsFile> Out<T> {
         let before = self.offset;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
-        sync_piece(&self.file, before, self.offset)
+        let started = Instant::now();
+        sync_piece(&self.file, before, self.offset)?;
+        pause(started.elapsed().min(LONGEST_PAUSE));
+        Ok(())
     }
 
     fn finish(mut self) -> Result<(), SnapshotError> {
@@ -49,6 +55,14 @@ impl<T: FsFile> Out<T> {
             return Ok(());
         }
         self.file.sync_all().map_err(SnapshotError::Io)
+    }
+}
+
+/// The disk is left to the log for as long as it was taken from it.
+#[allow(clippy::disallowed_methods, reason = "it waits for nothing; it only goes slower")]
+fn pause(time: Duration) {
+    if !crate::turns::simulated() {
+        std::thread::sleep(time);
     }
 }
 

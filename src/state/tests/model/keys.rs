@@ -6,6 +6,19 @@ use super::{Model, ModelDevice, ModelKey, Seen};
 use crate::domain::*;
 use crate::state::*;
 
+impl ModelDevice {
+    /// What an escrow says of the device besides.
+    fn told(&mut self, e: &Escrow, now: u64) {
+        if !e.host_name.as_str().is_empty() {
+            self.host_name = e.host_name.to_string();
+        }
+        if !e.users.is_empty() {
+            self.users = e.users.clone();
+        }
+        self.last_contact = now;
+    }
+}
+
 impl Model {
     fn own(command: &Command, device: DeviceId, action: AuditAction) -> Result<(), Rejection> {
         match command.actor {
@@ -82,13 +95,7 @@ impl Model {
             }
         }
         device.volumes.entry(e.volume).or_insert((e.volume_kind, None)).0 = e.volume_kind;
-        if !e.host_name.as_str().is_empty() {
-            device.host_name = e.host_name.to_string();
-        }
-        if !e.users.is_empty() {
-            device.users = e.users.clone();
-        }
-        device.last_contact = now;
+        device.told(e, now);
         self.devices.insert(e.device, device);
         self.log(position, command, "escrow", "ok", Some((e.protector, current + 1)), None);
         let key = ModelKey {
