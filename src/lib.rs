@@ -31,6 +31,7 @@ pub mod clock;
 pub mod crypto;
 pub mod domain;
 pub mod fs;
+pub mod hardening;
 pub mod telemetry;
 pub mod tls;
 pub mod turns;

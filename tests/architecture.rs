@@ -12,13 +12,14 @@
 use std::path::Path;
 
 /// Layers that all may know.
-const LEAVES: [&str; 5] = ["fs", "clock", "tls", "telemetry", "turns"];
+const LEAVES: [&str; 6] = ["fs", "clock", "hardening", "tls", "telemetry", "turns"];
 
 /// For each layer, the layers of this crate that it may name besides the leaves.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("fs", &[]),
     ("clock", &["domain"]),
+    ("hardening", &[]),
     ("telemetry", &[]),
     ("turns", &[]),
     ("state", &["domain"]),

@@ -36,7 +36,7 @@ pub(super) struct ListArgs {
     /// First number
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Last number; 0 for the newest
+    /// Last number, itself included; 0 for the newest
     #[arg(long, default_value_t = 0)]
     to: u64,
     /// Only this actor, such as operator/alice
@@ -54,7 +54,7 @@ pub(super) struct ListArgs {
     /// Only at or after this time (RFC 3339, such as 2026-11-22T08:00:00Z)
     #[arg(long)]
     since: Option<jiff::Timestamp>,
-    /// Only before this time (RFC 3339)
+    /// Only before this time, itself excluded (RFC 3339)
     #[arg(long)]
     until: Option<jiff::Timestamp>,
     /// Take what the called node has, without asking the cluster
@@ -91,14 +91,14 @@ async fn list(client: &Client, args: ListArgs) -> Result<Vec<RecordView>, CliErr
         time.map_or(0, |time| u64::try_from(time.as_millisecond()).unwrap_or(0))
     };
     let filter = AuditFilter {
-        from: args.from,
-        to: args.to,
+        first: args.from,
+        last: args.to,
         actor: args.actor,
         action: args.action.unwrap_or_default(),
         device: args.device.map(|id| id.to_string()).unwrap_or_default(),
         protector: args.protector.map(|id| id.to_string()).unwrap_or_default(),
-        not_before_ms: millis(args.since),
-        before_ms: millis(args.until),
+        since_ms: millis(args.since),
+        until_ms: millis(args.until),
         stale: args.stale,
     };
     let mut listing = client.audit_records(&filter);

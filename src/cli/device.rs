@@ -1,6 +1,7 @@
 //! `holdfast device`: devices, their volumes, and reporting as one of them.
 
 use super::exit::{CliError, Exit};
+use super::values::guid;
 use super::views::{DeviceAnswerView, DeviceView, DevicesView};
 use super::{Context, Done, report};
 use crate::domain::DeviceId;
@@ -14,6 +15,7 @@ pub(super) enum DeviceCommand {
     /// Show a device and its volumes, without secrets
     Show {
         /// The device
+        #[arg(value_parser = guid::<DeviceId>)]
         device: DeviceId,
         /// Take what the called node has, without asking the cluster
         #[arg(long)]

@@ -1,28 +1,19 @@
-//! `holdfast key`: finding, disclosing and escrowing recovery keys.
+//! `holdfast key`: finding and disclosing recovery keys.
 
-use std::io::{IsTerminal as _, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
+use super::escrow::{self, EscrowArgs};
 use super::exit::{CliError, Exit};
-use super::output::{Sheet, Show, dash, time};
+use super::output::{Sheet, Show, dash};
 use super::secret_file::SecretFile;
 use super::values::{bare, guid};
 use super::views::{FoundView, KeyView};
 use super::{Context, Done};
-use crate::client::{
-    Client, ClientError, Disclosure, DisclosureRequest, KeyQuery, NewEscrow, Receipt, wire,
-};
-use crate::domain::{
-    DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, ProtectorKind, Reason, RecoveryKey, Text,
-    VolumeId, VolumeKind,
-};
-
-/// Longest key file that is read, in bytes; a recovery key has 71 characters at most.
-const KEY_FILE_BYTES: u64 = 4096;
+use crate::client::{Client, Disclosure, DisclosureRequest, KeyQuery, wire};
+use crate::domain::{DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, VolumeId};
 
 /// What to do with recovery keys.
 #[derive(Debug, clap::Subcommand)]
@@ -77,88 +68,12 @@ pub(super) struct DiscloseArgs {
     package_out: Option<PathBuf>,
 }
 
-/// What to escrow. The key itself is read from a file or from standard input.
-#[derive(Debug, clap::Args)]
-pub(super) struct EscrowArgs {
-    /// The device; the certificate must be its own
-    #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
-    device: DeviceId,
-    /// The volume
-    #[arg(long, value_name = "UUID", value_parser = guid::<VolumeId>)]
-    volume: VolumeId,
-    /// The key's id: BitLocker's key protector GUID
-    #[arg(long, value_name = "UUID", value_parser = guid::<ProtectorId>)]
-    protector: ProtectorId,
-    /// Format of the key
-    #[arg(long, value_enum, default_value_t)]
-    kind: KeyKind,
-    /// What the volume is used for
-    #[arg(long, value_enum, default_value_t)]
-    volume_kind: VolumeUse,
-    /// The volume's key version that this one follows; 0 for the first
-    #[arg(long, default_value_t = 0)]
-    expected_version: u32,
-    /// File that holds the recovery key and nothing else; standard input if left out
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// File with the BitLocker key package
-    #[arg(long, value_name = "FILE")]
-    package_file: Option<PathBuf>,
-    /// Name of the device
-    #[arg(long, default_value = "")]
-    host_name: String,
-    /// User of the device: name, domain\name or name@domain; several times for several
-    #[arg(long = "user")]
-    users: Vec<String>,
-}
-
-/// Formats of recovery keys.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum KeyKind {
-    /// A BitLocker numerical password
-    #[default]
-    Bitlocker,
-    /// A LUKS2 recovery key of systemd-cryptenroll
-    Luks2,
-}
-
-impl From<KeyKind> for ProtectorKind {
-    fn from(kind: KeyKind) -> Self {
-        match kind {
-            KeyKind::Bitlocker => Self::BitLockerRecoveryPassword,
-            KeyKind::Luks2 => Self::Luks2RecoveryKey,
-        }
-    }
-}
-
-/// Uses of volumes.
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum VolumeUse {
-    /// The operating system starts from it
-    #[default]
-    OperatingSystem,
-    /// A fixed data drive
-    FixedData,
-    /// A removable data drive
-    RemovableData,
-}
-
-impl From<VolumeUse> for VolumeKind {
-    fn from(kind: VolumeUse) -> Self {
-        match kind {
-            VolumeUse::OperatingSystem => Self::OperatingSystem,
-            VolumeUse::FixedData => Self::FixedData,
-            VolumeUse::RemovableData => Self::RemovableData,
-        }
-    }
-}
-
 pub(super) async fn run(context: &Context, command: KeyCommand) -> Done {
     let client = context.connection.client()?;
     match command {
         KeyCommand::Find(args) => find(context, &client, &args).await,
         KeyCommand::Disclose(args) => disclose(context, &client, args).await,
-        KeyCommand::Escrow(args) => escrow(context, &client, args).await,
+        KeyCommand::Escrow(args) => escrow::run(context, &client, args).await,
         KeyCommand::Reasons => {
             let reasons = client.reasons().await?.into_iter().map(|reason| ReasonView {
                 code: reason.code,
@@ -233,79 +148,6 @@ async fn disclose(context: &Context, client: &Client, args: DiscloseArgs) -> Don
     Ok(Exit::Ok)
 }
 
-async fn escrow(context: &Context, client: &Client, args: EscrowArgs) -> Done {
-    let text = read_key(args.key_file.as_deref())?;
-    let key = RecoveryKey::parse_lenient(args.kind.into(), &text)
-        .map_err(|error| CliError::usage(format!("{error}; nothing was sent")))?;
-    let package = args.package_file.as_deref().map(read_secret_file).transpose()?;
-    let users = args.users.iter().map(|user| wire::parse_user(user));
-    let escrow = NewEscrow {
-        device: args.device,
-        volume: args.volume,
-        volume_kind: args.volume_kind.into(),
-        protector: args.protector,
-        expected_version: KeyVersion::new(args.expected_version),
-        host_name: Text::name("host_name", args.host_name)?,
-        users: users.collect::<Result<_, _>>()?,
-    };
-    let sent = client.escrow(&escrow, &key, package.as_deref().map(Vec::as_slice)).await;
-    let receipt = sent.map_err(|error| not_escrowed(error, &escrow))?;
-    context.printer.print(&ReceiptView::from(&receipt))?;
-    Ok(Exit::Ok)
-}
-
-/// A repeat seals anew, and other sealed bytes are another request: so the state has to be looked at first.
-fn not_escrowed(error: ClientError, escrow: &NewEscrow) -> CliError {
-    let unknown = matches!(error, ClientError::Unreachable { outcome_unknown: true, .. });
-    let stale = error.reason() == "STALE_VERSION";
-    let mut error = CliError::from(error);
-    let (id, next) = (escrow.protector, escrow.expected_version.get().saturating_add(1));
-    if unknown {
-        error.add(format!(
-            "there is no receipt, so don't rely on this key: `holdfast key find {id}` (help desk) shows whether version {next} \
-             was stored; if it was, escrow again with a new --protector and --expected-version {next}, if not, repeat this"
-        ));
-    } else if stale {
-        error.add("give the volume's newest version as --expected-version".to_owned());
-    }
-    error
-}
-
-/// Reads a recovery key from a file or from standard input.
-fn read_key(path: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
-    // Room for all of it from the start: growing would leave copies behind.
-    let room = usize::try_from(KEY_FILE_BYTES).unwrap_or(4096);
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    let (name, read) = match path {
-        Some(path) => {
-            let file = std::fs::File::open(path);
-            let read = file.and_then(|file| file.take(KEY_FILE_BYTES).read_to_string(&mut text));
-            (path.display().to_string(), read)
-        }
-        None => {
-            let stdin = std::io::stdin();
-            if stdin.is_terminal() {
-                // What is typed is echoed and stays in the terminal's history; and nobody would know what to type.
-                return Err(CliError::usage(
-                    "give --key-file, or the recovery key on standard input",
-                ));
-            }
-            let stdin = stdin.lock();
-            ("standard input".to_owned(), stdin.take(KEY_FILE_BYTES).read_to_string(&mut text))
-        }
-    };
-    read.map_err(|error| CliError::usage(format!("{name}: {error}")))?;
-    if text.trim().is_empty() {
-        return Err(CliError::usage(format!("{name} holds no recovery key; nothing was sent")));
-    }
-    Ok(text)
-}
-
-fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
-    let bytes = std::fs::read(path);
-    bytes.map(Zeroizing::new).map_err(|e| CliError::usage(format!("{}: {e}", path.display())))
-}
-
 /// A disclosed key. It is made to be printed, once, to whoever asked for it.
 #[derive(Serialize)]
 struct DisclosureView<'a> {
@@ -336,56 +178,6 @@ impl Show for DisclosureView<'_> {
             ("state", self.key.state.to_owned()),
             ("host", dash(&self.key.host_name)),
             ("audit record", self.audit_sequence.to_string()),
-        ])
-    }
-}
-
-#[derive(Serialize)]
-struct ReceiptView {
-    cluster_id: String,
-    device_id: String,
-    volume_id: String,
-    protector_id: String,
-    version: u32,
-    sealed_digest: String,
-    index: u64,
-    term: u64,
-    audit_sequence: u64,
-    escrowed_at_ms: u64,
-    signed_by_node: u64,
-    verified: bool,
-}
-
-impl From<&Receipt> for ReceiptView {
-    fn from(receipt: &Receipt) -> Self {
-        let facts = &receipt.facts;
-        Self {
-            cluster_id: receipt.cluster.to_string(),
-            device_id: facts.device.to_string(),
-            volume_id: facts.volume.to_string(),
-            protector_id: facts.protector.to_string(),
-            version: facts.version.get(),
-            sealed_digest: hex::encode(facts.sealed_digest),
-            index: facts.index,
-            term: facts.term,
-            audit_sequence: facts.audit_sequence,
-            escrowed_at_ms: facts.escrowed_at.as_millis(),
-            signed_by_node: receipt.node.get(),
-            // There is no other kind of receipt: the client refuses what doesn't verify.
-            verified: true,
-        }
-    }
-}
-
-impl Show for ReceiptView {
-    fn sheet(&self) -> Sheet {
-        Sheet::new().facts([
-            ("key id", self.protector_id.clone()),
-            ("version", self.version.to_string()),
-            ("escrowed", time(self.escrowed_at_ms)),
-            ("log index", self.index.to_string()),
-            ("audit record", self.audit_sequence.to_string()),
-            ("receipt", format!("verified, signed by node {}", self.signed_by_node)),
         ])
     }
 }

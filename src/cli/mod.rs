@@ -12,6 +12,7 @@ mod connection;
 mod demo;
 mod dev;
 mod device;
+mod escrow;
 mod exit;
 mod grant;
 mod key;
@@ -116,6 +117,11 @@ pub fn run() -> ExitCode {
         }
     };
     let context = Context { connection: cli.connection, printer: Printer::new(cli.output) };
+    // Keys pass through clients as well as servers.
+    if let Err(error) = crate::hardening::keep_memory_private() {
+        let what = format!("this process's memory can't be kept private: {error}");
+        return finish(Err(CliError::failed(what)), context.printer);
+    }
     match cli.command {
         Command::Server(args) => crate::server::run(*args),
         command => {

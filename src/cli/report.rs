@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show};
+use super::values::guid;
 use super::{Context, Done};
 use crate::client::wire;
 use crate::domain::{DeviceId, VolumeId};
@@ -15,7 +16,7 @@ use crate::domain::{DeviceId, VolumeId};
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArgs {
     /// The device; the certificate must be its own
-    #[arg(long, value_name = "UUID", required_unless_present = "file")]
+    #[arg(long, value_name = "UUID", required_unless_present = "file", value_parser = guid::<DeviceId>)]
     device: Option<DeviceId>,
     /// Whole report as JSON instead of the flags
     #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "volumes"])]
@@ -30,7 +31,7 @@ pub(super) struct ReportArgs {
     #[arg(long = "user")]
     users: Vec<String>,
     /// A volume; several times for several
-    #[arg(long = "volume", value_name = "UUID")]
+    #[arg(long = "volume", value_name = "UUID", value_parser = guid::<VolumeId>)]
     volumes: Vec<VolumeId>,
     /// Status of all volumes named by --volume
     #[arg(long, value_enum, default_value_t)]

@@ -18,9 +18,9 @@ const BARREN_REOPENS: u32 = 5;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditFilter {
     /// First number; 0 for the first record.
-    pub from: u64,
-    /// Last number; 0 for the newest at the time of the call.
-    pub to: u64,
+    pub first: u64,
+    /// Last number, itself included; 0 for the newest at the time of the call.
+    pub last: u64,
     /// Only this actor, such as `operator/alice`.
     pub actor: String,
     /// Only this action, such as `disclose`.
@@ -30,9 +30,9 @@ pub struct AuditFilter {
     /// Only this key id.
     pub protector: String,
     /// Only records at or after this time, in milliseconds since the Unix epoch; 0 for no bound.
-    pub not_before_ms: u64,
+    pub since_ms: u64,
     /// Only records before this time, in milliseconds since the Unix epoch; 0 for no bound.
-    pub before_ms: u64,
+    pub until_ms: u64,
     /// Serve what the called node has, without asking the cluster.
     pub stale: bool,
 }
@@ -49,7 +49,7 @@ pub struct AuditListing {
 impl std::fmt::Debug for AuditListing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AuditListing")
-            .field("next", &self.request.from_sequence)
+            .field("next", &self.request.first_sequence)
             .finish_non_exhaustive()
     }
 }
@@ -58,14 +58,14 @@ impl Client {
     /// Lists records in the order of their numbers. Nothing is asked before the first [`AuditListing::next`].
     pub fn audit_records(&self, filter: &AuditFilter) -> AuditListing {
         let request = v1::ListRecordsRequest {
-            from_sequence: filter.from.max(1),
-            to_sequence: filter.to,
+            first_sequence: filter.first.max(1),
+            last_sequence: filter.last,
             actor: filter.actor.clone(),
             action: filter.action.clone(),
             device_id: filter.device.clone(),
             protector_id: filter.protector.clone(),
-            not_before_ms: filter.not_before_ms,
-            before_ms: filter.before_ms,
+            since_ms: filter.since_ms,
+            until_ms: filter.until_ms,
             stale: filter.stale,
         };
         AuditListing { client: self.clone(), request, stream: None, head: None, barren: 0 }
@@ -116,14 +116,14 @@ impl AuditListing {
     /// Remembers where to go on, and up to where: a listing that is opened again must not grow.
     fn took(&mut self, page: &v1::ListRecordsResponse) {
         if let Some(last) = page.records.last() {
-            self.request.from_sequence = last.sequence.saturating_add(1);
+            self.request.first_sequence = last.sequence.saturating_add(1);
             self.barren = 0;
         }
         if self.head.is_none()
             && let Some(head) = page.head.clone()
         {
-            if self.request.to_sequence == 0 {
-                self.request.to_sequence = head.sequence;
+            if self.request.last_sequence == 0 {
+                self.request.last_sequence = head.sequence;
             }
             self.head = Some(head);
         }

@@ -14,6 +14,7 @@
 //! Deterministic: the same calls and seeds give the same disk. It never touches the machine's file system.
 
 mod disk;
+mod nodes;
 #[cfg(test)]
 mod tests;
 
@@ -125,6 +126,16 @@ impl SimFs {
     /// Syncs done so far, successful or not.
     pub fn syncs(&self) -> u64 {
         self.0.lock().syncs
+    }
+
+    /// Syncs that failed by [`Self::fail_sync`].
+    pub fn failed_syncs(&self) -> u64 {
+        self.0.lock().failed_syncs
+    }
+
+    /// Whether the power went within a write, by [`Self::tear_write`].
+    pub fn torn(&self) -> bool {
+        self.0.lock().torn
     }
 
     /// Rot: flips one bit of a file, in the cache and on the disk.

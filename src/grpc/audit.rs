@@ -97,22 +97,22 @@ impl<C: Consensus> Api for AuditApi<C> {
 }
 
 pub(super) fn decode_filter(request: v1::ListRecordsRequest) -> Result<Filter, FieldError> {
-    if request.to_sequence != 0 && request.to_sequence < request.from_sequence {
-        return Err(FieldError::new("to_sequence", "is less than from_sequence"));
+    if request.last_sequence != 0 && request.last_sequence < request.first_sequence {
+        return Err(FieldError::new("last_sequence", "is less than first_sequence"));
     }
-    if request.before_ms != 0 && request.before_ms <= request.not_before_ms {
-        return Err(FieldError::new("before_ms", "is not after not_before_ms"));
+    if request.until_ms != 0 && request.until_ms <= request.since_ms {
+        return Err(FieldError::new("until_ms", "is not after since_ms"));
     }
     let time = |ms: u64| (ms != 0).then_some(Timestamp::from_millis(ms));
     Ok(Filter {
-        from: request.from_sequence,
-        to: request.to_sequence,
+        first: request.first_sequence,
+        last: request.last_sequence,
         actor: decode::optional_id::<Actor>("actor", &request.actor)?,
         action: decode::optional_id::<AuditAction>("action", &request.action)?,
         device: decode::optional_id("device_id", &request.device_id)?,
         protector: decode::optional_id("protector_id", &request.protector_id)?,
-        not_before: time(request.not_before_ms),
-        before: time(request.before_ms),
+        since: time(request.since_ms),
+        until: time(request.until_ms),
     })
 }
 

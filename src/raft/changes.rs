@@ -13,7 +13,6 @@ impl<F: Fs> Node<F> {
     /// # Errors
     /// If the node has been in a cluster before.
     pub async fn initialize(&self, members: Vec<Member>) -> Result<(), RaftError> {
-        self.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))?;
         let members: std::collections::BTreeMap<u64, Member> =
             members.into_iter().map(|member| (member.id.get(), member)).collect();
         self.0

@@ -56,7 +56,11 @@ fn first_difference(own: &[StateAt], theirs: &[StateAt]) -> Option<u64> {
 }
 
 /// What this node answers.
-pub(crate) fn write(states: Vec<StateAt>, now: Timestamp) -> pb::CompareResponse {
+pub(crate) fn write(
+    states: Vec<StateAt>,
+    now: Timestamp,
+    turn: pb::SnapshotTurn,
+) -> pb::CompareResponse {
     let states = states
         .into_iter()
         .map(|(index, digest)| pb::StateDigest { index, digest: Bytes::copy_from_slice(&digest) });
@@ -64,6 +68,7 @@ pub(crate) fn write(states: Vec<StateAt>, now: Timestamp) -> pb::CompareResponse
         now_ms: now.as_millis(),
         states: states.collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        snapshot_turn: turn.into(),
     }
 }
 
@@ -83,24 +88,31 @@ async fn ask(peers: &Peers, member: &Member) -> Option<pb::CompareResponse> {
     Some(tokio::time::timeout(DEADLINE, call).await.ok()?.ok()?.into_inner())
 }
 
+/// What the other members answer, and how many members there are in all.
+pub(crate) async fn ask_others<F: Fs>(
+    node: &Node<F>,
+) -> (Vec<(NodeId, pb::CompareResponse)>, usize) {
+    let members: Vec<Member> = {
+        let metrics = node.0.link.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(_, member)| member.clone()).collect()
+    };
+    let own = node.0.identity.id;
+    let others = members.iter().filter(|member| member.id != own);
+    let asked = others.map(|member| async {
+        ask(&node.0.link.peers, member).await.map(|answer| (member.id, answer))
+    });
+    let answers = futures::future::join_all(asked).await;
+    (answers.into_iter().flatten().collect(), members.len())
+}
+
 /// Compares this node with all others, again and again; ends with the node.
 pub(crate) async fn watch<F: Fs>(node: Node<F>) {
     let mut tick = tokio::time::interval(ASK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !node.ending() {
         tick.tick().await;
-        let members: Vec<Member> = {
-            let metrics = node.0.link.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.membership_config.nodes().map(|(_, member)| member.clone()).collect()
-        };
-        let own = node.0.identity.id;
-        let others = members.iter().filter(|member| member.id != own);
-        let asked = others.map(|member| async {
-            ask(&node.0.link.peers, member).await.map(|answer| (member.id, answer))
-        });
-        let answers = futures::future::join_all(asked).await;
-        let answers: Vec<_> = answers.into_iter().flatten().collect();
+        let (answers, members) = ask_others(&node).await;
         let states = node.0.applied.states();
         for (id, answer) in &answers {
             if let Some(index) = first_difference(&states, &read(answer)) {
@@ -109,7 +121,7 @@ pub(crate) async fn watch<F: Fs>(node: Node<F>) {
         }
         let clocks: Vec<_> =
             answers.iter().map(|(_, answer)| Timestamp::from_millis(answer.now_ms)).collect();
-        node.0.link.time.compare(&clocks, members.len());
+        node.0.link.time.compare(&clocks, members);
     }
 }
 
@@ -145,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_node_of_another_version_is_not_compared() {
-        let mut answer = write(vec![at(7, 1)], Timestamp::from_millis(5));
+        let mut answer =
+            write(vec![at(7, 1)], Timestamp::from_millis(5), pb::SnapshotTurn::Unspecified);
         assert_eq!(read(&answer), [at(7, 1)]);
         answer.version = "0.0.0-other".into();
         assert_eq!(read(&answer), []);

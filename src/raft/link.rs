@@ -8,7 +8,8 @@ use bytes::Bytes;
 use holdfast_proto::peer::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError as OpenraftError};
-use openraft::{Raft, ReadPolicy};
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{OptionalSend, OptionalSync, Raft, ReadPolicy};
 use tokio::time::Instant;
 
 use super::api::{Member, RaftError, Refusal};
@@ -16,6 +17,7 @@ use super::forward::{ForwardFailure, Forwarder, refusal_to_wire};
 use super::machine::{AppliedState, StateMachine};
 use super::peers::{Lane, Peers};
 use super::time::TimeGuard;
+use super::turn::Turn;
 use super::types::{CommandBytes, TypeConfig, position};
 use super::wire::log_id_from_wire;
 use crate::domain::NodeId;
@@ -52,6 +54,8 @@ pub(crate) struct LeaderLink<F: Fs> {
     /// Held while members are added or removed.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) time: TimeGuard,
+    /// What this node tells the others of its next snapshot.
+    pub(crate) turn: Turn,
     forwarder: Forwarder,
 }
 
@@ -65,7 +69,7 @@ impl<F: Fs> LeaderLink<F> {
     ) -> Self {
         let forwarder = Forwarder::new(peers.clone());
         let changing = tokio::sync::Mutex::default();
-        Self { raft, peers, wal, applied, changing, time, forwarder }
+        Self { raft, peers, wal, applied, changing, time, turn: Turn::default(), forwarder }
     }
 
     /// This node's own id.
@@ -242,7 +246,9 @@ impl<F: Fs> LeaderLink<F> {
                 return Ok(Ending::TooLate { in_doubt });
             }
             // Either there is news of a leader, or it is time to try again: both go on.
-            drop(tokio::time::timeout(LEADER_NEWS, news.changed()).await);
+            if let Err(error) = news_or_time(&mut news, LEADER_NEWS).await {
+                return Ok(Ending::Failed { error, in_doubt });
+            }
         }
     }
 
@@ -263,6 +269,20 @@ impl<F: Fs> LeaderLink<F> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+/// Waits for news of the consensus, or until it is time to look again.
+///
+/// # Errors
+/// If openraft has stopped: no news will ever come, and who looked again would keep a processor busy with that.
+pub(crate) async fn news_or_time<T: OptionalSend + OptionalSync>(
+    news: &mut WatchReceiverOf<TypeConfig, T>,
+    within: Duration,
+) -> Result<(), RaftError> {
+    match tokio::time::timeout(within, news.changed()).await {
+        Ok(Err(ended)) => Err(RaftError::Stopped(ended.to_string())),
+        Ok(Ok(())) | Err(_) => Ok(()),
     }
 }
 
@@ -289,7 +309,24 @@ enum Ending<T> {
 
 #[cfg(test)]
 mod tests {
+    use openraft::async_runtime::WatchSender as _;
+    use openraft::type_config::TypeConfigExt as _;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_news_of_a_consensus_that_has_ended_is_told_so() {
+        let (sender, mut news) = TypeConfig::watch_channel(1);
+        let began = Instant::now();
+        assert_eq!(news_or_time(&mut news, LEADER_NEWS).await, Ok(()));
+        assert_eq!(began.elapsed(), LEADER_NEWS);
+        sender.send(2).unwrap();
+        assert_eq!(news_or_time(&mut news, LEADER_NEWS).await, Ok(()));
+        assert_eq!(began.elapsed(), LEADER_NEWS);
+        drop(sender);
+        let told = news_or_time(&mut news, LEADER_NEWS).await;
+        assert!(matches!(told, Err(RaftError::Stopped(_))), "{told:?}");
+    }
 
     #[test]
     fn a_refusal_after_a_try_that_may_have_been_proposed_is_an_unknown_outcome() {

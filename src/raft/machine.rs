@@ -210,18 +210,24 @@ impl<F: Fs> RaftStateMachine<TypeConfig> for StateMachine<F> {
         SnapshotBuilder::Build(self.applied.view.clone(), self.snapshots.clone())
     }
 
+    /// The file was read back and checked in full when it had come (`peer.rs`): one that is damaged on the way is refused there,
+    /// and the sender looks at its own and sends another. What fails here is this node's disk or view, and openraft does
+    /// the right thing with that: the node stops. The old view stays until the new one is whole.
     async fn install_snapshot(
         &mut self,
         _meta: &SnapshotMeta,
         snapshot: SnapshotFile<F>,
     ) -> Result<(), io::Error> {
         let (view, snapshots) = (self.applied.view.clone(), self.snapshots.clone());
+        let bytes = snapshot.bytes();
         crate::turns::blocking(move || snapshots.install(&snapshot, &view))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
         self.machine = Machine::open(self.applied.view.clone()).map_err(io::Error::other)?;
         self.applied.publish(self.machine.heads());
+        let index = self.applied.index().unwrap_or(0);
+        tracing::info!(index, bytes, "snapshot installed");
         Ok(())
     }
 

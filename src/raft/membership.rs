@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::api::{Member, RaftError};
 use super::contact::last_answers;
-use super::link::LeaderLink;
+use super::link::{LeaderLink, news_or_time};
 use super::peers::Lane;
 use super::types::{LogId, position};
 use super::wire::{log_id_from_wire, log_id_to_wire, member_from_wire, member_to_wire};
@@ -233,8 +233,7 @@ impl<F: Fs> LeaderLink<F> {
             if checked.is_ok() || Instant::now() >= deadline {
                 return checked;
             }
-            // Either something changes, or it is time to look again: both go on.
-            drop(tokio::time::timeout(ANSWERS_WITHIN, news.changed()).await);
+            news_or_time(&mut news, ANSWERS_WITHIN).await?;
         }
     }
 
@@ -329,9 +328,7 @@ impl<F: Fs> LeaderLink<F> {
                 if leader == Some(own) {
                     self.transfer_target(to)?;
                 }
-                if let Ok(changed) = tokio::time::timeout(LOOK, news.changed()).await {
-                    changed.map_err(|error| RaftError::Stopped(error.to_string()))?;
-                }
+                news_or_time(&mut news, LOOK).await?;
             }
         };
         let leader = tokio::time::timeout(TRANSFER_DEADLINE, taken)

@@ -28,6 +28,7 @@ mod status;
 mod stop;
 mod tell;
 mod time;
+mod turn;
 mod types;
 mod undelivered;
 mod watch;

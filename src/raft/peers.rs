@@ -22,8 +22,6 @@ use tonic::{Request, Status};
 use super::api::{Hello, Member, RaftError};
 use super::dial::Dial;
 use super::shut_out::ShutOut;
-use super::types::log_id;
-use super::wire::log_id_to_wire;
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::state::Position;
 
@@ -243,8 +241,7 @@ impl Peers {
         let seen =
             self.acknowledged.lock().get(&member.id).filter(|(t, _)| *t == term).map(|(_, p)| *p);
         let client = self.client(member, Lane::Control).map_err(|error| error.to_string())?;
-        let hello =
-            self.greet_with(client, member.id, seen).await.map_err(|error| error.to_string())?;
+        let hello = self.greet_with(client, member.id).await.map_err(|error| error.to_string())?;
         let lost = seen.filter(|seen| hello.last_log.is_none_or(|last| last.index < seen.index));
         match lost {
             None => Ok(()),
@@ -265,7 +262,7 @@ impl Peers {
         let client = self.client_at(to, address, None, Lane::Control)?;
         let deadline = Instant::now() + GREETING;
         loop {
-            match self.greet_with(client.clone(), to, None).await {
+            match self.greet_with(client.clone(), to).await {
                 Ok(hello) => return Ok(hello),
                 // A busy machine may take longer than a connection between members does.
                 Err(status) if is_silence(&status) && Instant::now() < deadline => {
@@ -279,20 +276,8 @@ impl Peers {
         }
     }
 
-    async fn greet_with(
-        &self,
-        mut client: PeerClient,
-        to: NodeId,
-        seen: Option<Position>,
-    ) -> Result<Hello, Status> {
-        let request = pb::HelloRequest {
-            cluster_id: bytes::Bytes::copy_from_slice(self.identity.cluster.as_bytes()),
-            node_id: self.identity.id.get(),
-            incarnation: bytes::Bytes::copy_from_slice(self.identity.incarnation.as_bytes()),
-            to_node_id: to.get(),
-            acknowledged: seen.map(|seen| log_id_to_wire(&log_id(seen))),
-        };
-        let mut request = Request::new(request);
+    async fn greet_with(&self, mut client: PeerClient, to: NodeId) -> Result<Hello, Status> {
+        let mut request = Request::new(pb::HelloRequest {});
         request.set_timeout(CONNECT_TIMEOUT);
         let hello = client.hello(request).await?.into_inner();
         if hello.node_id != to.get() {

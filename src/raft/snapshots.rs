@@ -8,9 +8,11 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use holdfast_proto::peer::v1::SnapshotTurn;
 use tokio::time::Instant;
 
 use super::node::Node;
+use super::turn;
 use crate::fs::Fs;
 use crate::state::{Position, StoreError};
 use crate::storage::snapshot::{SnapshotError, SnapshotFile};
@@ -21,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often the published snapshot is read and checked, besides at the start: rot would else show only when the snapshot is
 /// needed, and then this node may have nothing else to begin from.
 const SCRUB: Duration = Duration::from_secs(3600);
+/// How many times what makes a snapshot due the log may grow while others take theirs. Then it is taken all the same.
+const PATIENCE: u64 = 2;
 /// How long to wait after a failure before the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
@@ -51,10 +55,18 @@ pub(crate) async fn watch<F: Fs>(node: Node<F>) {
         let snapshot = node.0.snapshots.current().map(|file| (file.meta().last, file.bytes()));
         let last_bytes = snapshot.map_or(0, |(_, bytes)| bytes);
         let grown = growth.since(snapshot.and_then(|(at, _)| at), node.0.link.wal.disk_bytes());
-        let due = grown > last_bytes.max(node.0.options.sizes.snapshot_floor_bytes);
+        let least = last_bytes.max(node.0.options.sizes.snapshot_floor_bytes);
+        if grown <= least || Instant::now() < not_before {
+            node.0.link.turn.set(SnapshotTurn::Unspecified);
+            continue;
+        }
         // The state has grown by no more than the log has; the file is made beside the one that it replaces.
-        let needed = last_bytes.saturating_add(grown);
-        if due && Instant::now() >= not_before && !(has_room(&node, needed) && take(&node).await) {
+        let room = has_room(&node, last_bytes.saturating_add(grown));
+        let overdue = grown / PATIENCE > least;
+        if room && !overdue && !turn::has_come(&node).await {
+            continue;
+        }
+        if !(room && take(&node).await) {
             not_before = Instant::now() + AFTER_FAILURE;
         }
     }
@@ -71,14 +83,23 @@ fn has_room<F: Fs>(node: &Node<F>, needed: u64) -> bool {
     false
 }
 
-/// Takes a snapshot and tells openraft of it. False if there is none.
+/// Takes a snapshot, which the others are told meanwhile, and tells openraft of it. False if there is none.
 async fn take<F: Fs>(node: &Node<F>) -> bool {
+    node.0.link.turn.set(SnapshotTurn::Taking);
+    let taken = build(node).await;
+    node.0.link.turn.set(SnapshotTurn::Unspecified);
+    taken
+}
+
+async fn build<F: Fs>(node: &Node<F>) -> bool {
+    let started = Instant::now();
     let (view, snapshots) = (node.0.applied.view.clone(), node.0.snapshots.clone());
     let built = crate::turns::blocking(move || snapshots.build(&view)).await;
     match built {
         Ok(Ok(file)) => {
             let index = file.meta().last.map(|last| last.index);
-            tracing::info!(index, bytes = file.bytes(), "snapshot taken");
+            let seconds = started.elapsed().as_secs_f32();
+            tracing::info!(index, bytes = file.bytes(), seconds, "snapshot taken");
         }
         Ok(Err(error)) => {
             if is_fault(&error) {
@@ -159,16 +180,19 @@ fn chain(error: &SnapshotError) -> String {
 /// How far the log has grown since the last snapshot.
 #[derive(Default)]
 struct Growth {
-    snapshot: Option<Position>,
+    /// The snapshot that growth is counted from; `None` before the first look.
+    since: Option<Option<Position>>,
     smallest: u64,
 }
 
 impl Growth {
     /// The log's growth, given the newest snapshot's position and the log's present size. The log is at its smallest
-    /// some time after a snapshot, when it has been purged.
+    /// some time after a snapshot, when it has been purged. How small it was before the node started nobody knows: what
+    /// it had grown to by then counts, or a node that is often started again would never take a snapshot.
     fn since(&mut self, snapshot: Option<Position>, bytes: u64) -> u64 {
-        if self.snapshot != snapshot {
-            *self = Self { snapshot, smallest: bytes };
+        if self.since != Some(snapshot) {
+            let smallest = if self.since.is_none() { 0 } else { bytes };
+            *self = Self { since: Some(snapshot), smallest };
         }
         self.smallest = self.smallest.min(bytes);
         bytes - self.smallest
@@ -188,6 +212,12 @@ mod tests {
         assert_eq!(growth.since(at(5), 40), 0);
         assert_eq!(growth.since(at(5), 90), 50);
         assert_eq!(growth.since(at(9), 90), 0);
+    }
+
+    #[test]
+    fn what_the_log_had_grown_to_before_a_start_counts() {
+        let at = Some(Position { term: 1, index: 5 });
+        assert_eq!(Growth::default().since(at, 100), 100);
     }
 
     #[test]

@@ -111,7 +111,7 @@ async fn end_of_stdin() {
 }
 
 /// A panic ends the process: a server with a dead task in it must not look alive. But for those of the view's engine on damaged
-/// files, which are caught where they come up.
+/// files, which are caught where they come up, and for one that says nothing of this server ([`of_a_lost_lead`]).
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -120,11 +120,24 @@ fn abort_on_panic() {
             tracing::error!(place, said, "the view's engine can't read its files");
             return;
         }
+        if of_a_lost_lead(&place, said) {
+            tracing::info!("a stream to a follower ended: this node leads no more");
+            return;
+        }
         telemetry::last_word(|| {
             tracing::error!(place, said, "panic; the process ends at once");
         });
         std::process::abort();
     }));
+}
+
+/// Openraft asserts that what it is about to send to a follower is no reversed range. A node that has just lost the lead may have cut
+/// its log back to the new leader's before its streams are told to end: one of them then asks for entries that are no more, and
+/// fails that assertion. It has sent nothing, and is of no use any more; the next lead begins new streams.
+fn of_a_lost_lead(place: &str, said: &str) -> bool {
+    place.contains("/openraft-")
+        && place.contains("/src/replication/stream_state.rs:")
+        && said.contains("read_log_entries received reversed range")
 }
 
 fn complain(error: &dyn Error, code: u8) -> ExitCode {
@@ -145,4 +158,19 @@ fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_assertion_of_the_consensus_is_passed_over_and_no_other_panic() {
+        let openraft = "/registry/openraft-0.10.0-alpha.37/src/replication/stream_state.rs:228:13";
+        let reversed = "assertion `left == right` failed: read_log_entries received reversed range: start(9) > \
+                        end(7), log_id_range: (T1-N1.8, T1-N1.6]";
+        assert!(of_a_lost_lead(openraft, reversed));
+        assert!(!of_a_lost_lead(openraft, "assertion failed: self.is_leader()"));
+        assert!(!of_a_lost_lead("src/raft/network.rs:1:1", reversed));
+    }
 }

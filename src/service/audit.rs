@@ -17,9 +17,9 @@ use super::{Consensus, Context, ServiceError};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     /// First number; 0 for the first record.
-    pub from: u64,
-    /// Last number; 0 for the newest when the listing begins.
-    pub to: u64,
+    pub first: u64,
+    /// Last number, itself included; 0 for the newest when the listing begins.
+    pub last: u64,
     /// Only this actor.
     pub actor: Option<Actor>,
     /// Only this action.
@@ -29,9 +29,9 @@ pub struct Filter {
     /// Only this key id.
     pub protector: Option<ProtectorId>,
     /// Only at or after this time.
-    pub not_before: Option<Timestamp>,
-    /// Only before this time.
-    pub before: Option<Timestamp>,
+    pub since: Option<Timestamp>,
+    /// Only before this time; a record of this very time is not listed.
+    pub until: Option<Timestamp>,
 }
 
 impl Filter {
@@ -42,8 +42,8 @@ impl Filter {
             && wanted(self.action.is_some(), Some(record.action) == self.action)
             && wanted(self.device.is_some(), record.device == self.device)
             && wanted(self.protector.is_some(), record.protector == self.protector)
-            && self.not_before.is_none_or(|bound| record.time >= bound)
-            && self.before.is_none_or(|bound| record.time < bound)
+            && self.since.is_none_or(|bound| record.time >= bound)
+            && self.until.is_none_or(|bound| record.time < bound)
     }
 
     /// What was asked for, in words, as the record of the listing has it.
@@ -52,14 +52,14 @@ impl Filter {
         let mut add = |name: &str, value: Option<String>| {
             parts.extend(value.map(|value| format!("{name} {value}")));
         };
-        add("from", (self.from > 0).then(|| self.from.to_string()));
-        add("to", (self.to > 0).then(|| self.to.to_string()));
+        add("from", (self.first > 0).then(|| self.first.to_string()));
+        add("to", (self.last > 0).then(|| self.last.to_string()));
         add("actor", self.actor.as_ref().map(ToString::to_string));
         add("action", self.action.map(|action| action.to_string()));
         add("device", self.device.map(|device| device.to_string()));
         add("key", self.protector.map(|protector| protector.to_string()));
-        add("not before", self.not_before.map(|time| time.to_string()));
-        add("before", self.before.map(|time| time.to_string()));
+        add("since", self.since.map(|time| time.to_string()));
+        add("until", self.until.map(|time| time.to_string()));
         let text = if parts.is_empty() { "all".to_owned() } else { parts.join(", ") };
         // Every part is bounded: all of them together stay far below the limit.
         Text::free("detail", text).unwrap_or_default()
@@ -127,8 +127,8 @@ impl<C: Consensus> AuditService<C> {
             };
         }
         let newest = head.audit.sequence;
-        let last = if filter.to == 0 { newest } else { filter.to.min(newest) };
-        let next = filter.from.max(1);
+        let last = if filter.last == 0 { newest } else { filter.last.min(newest) };
+        let next = filter.first.max(1);
         Ok(Listing { context: Arc::clone(&self.context), filter, next, last, head })
     }
 }

@@ -135,9 +135,9 @@ pub struct Escrow {
     pub key: Sealed,
     /// The key package.
     pub package: Option<Sealed>,
-    /// Name of the device.
+    /// Name of the device; empty if it stays.
     pub host_name: Text,
-    /// Users of the device.
+    /// Users of the device; none if they stay.
     pub users: Vec<User>,
 }
 

@@ -44,9 +44,20 @@ impl Connector {
             TlsConnector::from(self.config.clone()).connect(name, stream).await
         };
         match tokio::time::timeout(self.timeout, dial).await {
-            Ok(done) => done.map_err(|error| address(error.kind(), error.to_string())),
+            Ok(done) => done.map_err(|error| address(error.kind(), in_words(&error))),
             Err(_) => Err(address(io::ErrorKind::TimedOut, "no connection in time".to_owned())),
         }
+    }
+}
+
+/// Why there is no connection. rustls puts a verifier's own reason into its text as a program would print it.
+fn in_words(error: &io::Error) -> String {
+    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match rustls {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why))) => {
+            format!("the certificate there is refused: {}", why.0)
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -168,6 +168,7 @@ async fn a_dialler_takes_exactly_the_node_that_it_expects() {
     };
     let error = dial(CLUSTER, 3, &cas.node).await.unwrap_err().to_string();
     assert!(error.contains("node/2") && error.contains("node/3"), "{error}");
+    assert!(!error.contains("Refused(") && !error.contains("Other("), "no debug text: {error}");
     let other = crate::domain::ClusterId::from_bytes([0xee; 16]);
     assert!(dial(other, 2, &cas.node).await.is_err(), "another cluster");
     assert!(dial(CLUSTER, 2, &TestCa::new("node")).await.is_err(), "another CA");

@@ -96,6 +96,7 @@ async fn dev_prints_commands_that_work_and_a_second_start_brings_the_data_back()
     assert_eq!(code, Some(0), "{commands}\n{out}\n{err}");
     assert!(out.contains("471207-278498-422125-177177-561902-537405-468006-693451"), "{out}");
     assert!(out.contains("the chain holds"), "{out}");
+    assert_eq!(grants(&out), 3, "{out}");
 
     signal(&dev, Signal::INT);
     let (code, _, err) = ended(dev).await;
@@ -117,6 +118,7 @@ async fn dev_prints_commands_that_work_and_a_second_start_brings_the_data_back()
     let (code, out, err) = paste(&find).await;
     assert_eq!(code, Some(0), "{find}\n{out}\n{err}");
     assert!(out.contains("471207-278498"), "{out}");
+    assert_eq!(grants(&out), 3, "a second start grants what is granted already: {out}");
 
     kill_process(pid(server_pids(&second)[1]), Signal::KILL).unwrap();
     let mut said = BufReader::new(dev.stderr.take().unwrap()).lines();
@@ -131,6 +133,11 @@ async fn dev_prints_commands_that_work_and_a_second_start_brings_the_data_back()
     tokio::time::timeout(LIMIT, reported).await.unwrap();
     signal(&dev, Signal::TERM);
     assert_eq!(ended(dev).await.0, Some(0));
+}
+
+/// Records of grants in a listing of the audit trail.
+fn grants(listing: &str) -> usize {
+    listing.lines().filter(|line| line.split_whitespace().any(|word| word == "grant")).count()
 }
 
 /// The commands that `dev` printed.

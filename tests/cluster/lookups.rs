@@ -170,13 +170,13 @@ async fn check_records(harness: &mut Harness) {
     let filter = AuditFilter { protector: refusal.protector_id.clone(), ..filter };
     let filter = AuditFilter { device: harness.device.to_string(), ..filter };
     assert_eq!(records(&arthur, &filter).await.len(), 2);
-    let filter = AuditFilter { not_before_ms: refusal.time_ms, ..filter };
+    let filter = AuditFilter { since_ms: refusal.time_ms, ..filter };
     assert_eq!(records(&arthur, &filter).await, std::slice::from_ref(&refusal));
-    let filter = AuditFilter { before_ms: refusal.time_ms + 1, ..filter };
+    let filter = AuditFilter { until_ms: refusal.time_ms + 1, ..filter };
     assert_eq!(records(&arthur, &filter).await, std::slice::from_ref(&refusal));
-    let one = AuditFilter { from: refusal.sequence, to: refusal.sequence, ..filter };
+    let one = AuditFilter { first: refusal.sequence, last: refusal.sequence, ..filter };
     assert_eq!(records(&arthur, &one).await, std::slice::from_ref(&refusal));
-    let none = AuditFilter { from: refusal.sequence + 1, to: 0, ..one };
+    let none = AuditFilter { first: refusal.sequence + 1, last: 0, ..one };
     assert!(records(&arthur, &none).await.is_empty());
 }
 

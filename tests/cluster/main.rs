@@ -25,6 +25,7 @@ mod load;
 mod local;
 mod lookups;
 mod membership;
+mod memory;
 mod passwords;
 mod peers;
 mod planted;

@@ -199,6 +199,7 @@ impl PeerService for Diverged {
                 .map(|index| pb::StateDigest { index, digest: Bytes::from_static(&[7; 32]) })
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            snapshot_turn: pb::SnapshotTurn::Unspecified.into(),
         }))
     }
 

@@ -27,7 +27,7 @@ const PLANTED: [(ProtectorKind, &str); 3] = [
 ];
 
 /// A form that a key could stand somewhere in, with its name.
-type Needle = (String, Vec<u8>);
+pub(crate) type Needle = (String, Vec<u8>);
 
 /// The part of a base64 text that does not depend on what stands before and after, for each way it can be aligned.
 fn base64_forms(name: &str, bytes: &[u8]) -> Vec<Needle> {
@@ -40,7 +40,7 @@ fn base64_forms(name: &str, bytes: &[u8]) -> Vec<Needle> {
     aligned.collect()
 }
 
-fn forms(key: &RecoveryKey) -> Vec<Needle> {
+pub(crate) fn forms(key: &RecoveryKey) -> Vec<Needle> {
     let dashed = key.expose_secret().to_owned();
     let plain = dashed.replace('-', "");
     let mut needles = Vec::new();
@@ -64,14 +64,14 @@ fn forms(key: &RecoveryKey) -> Vec<Needle> {
 }
 
 /// Finds any of several byte strings in one pass.
-struct Search {
+pub(crate) struct Search {
     needles: Vec<Needle>,
     /// Whether any needle begins with these two bytes.
     begins: Vec<bool>,
 }
 
 impl Search {
-    fn new(needles: Vec<Needle>) -> Self {
+    pub(crate) fn new(needles: Vec<Needle>) -> Self {
         let mut begins = vec![false; 65_536];
         for (_, needle) in &needles {
             begins[usize::from(needle[0]) << 8 | usize::from(needle[1])] = true;
@@ -79,7 +79,7 @@ impl Search {
         Self { needles, begins }
     }
 
-    fn in_bytes(&self, place: &str, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn in_bytes(&self, place: &str, bytes: &[u8]) -> Vec<String> {
         let mut found = Vec::new();
         for (at, pair) in bytes.windows(2).enumerate() {
             if self.begins[usize::from(pair[0]) << 8 | usize::from(pair[1])] {

@@ -15,7 +15,7 @@ pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 /// Everybody's certificate is valid for ten years from here on.
 const ISSUED: u64 = 1_600_000_000_000;
 /// Most nodes that a run may have, one after another.
-pub(crate) const MOST_NODES: u64 = 6;
+pub(crate) const MOST_NODES: u64 = 9;
 /// The agents.
 pub(crate) const AGENTS: u64 = 3;
 const DAYS: u32 = 3650;

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 
 use super::cluster::{DATA, wal_dir};
 use super::oracle::{HASH_BEGIN, hash};
+use super::sights::Sight;
 use super::world::World;
 
 /// Compares the committed entries on a disk with all that were seen before. Works on a copy.
@@ -21,6 +22,9 @@ pub(crate) fn check_log(world: &World, id: u64, disk: &SimFs) {
     let options = WalOptions { inline: true, segment_bytes: 16 * 1024, ..WalOptions::default() };
     // What can't be opened is for the node to refuse.
     let Ok(wal) = Wal::open(copy, &wal_dir(), options) else { return };
+    if wal.purged().is_some() {
+        world.saw(Sight::Purged);
+    }
     let Some(committed) = wal.committed() else { return };
     let from = wal.purged().map_or(0, |purged| purged.index + 1);
     let Ok(entries) = wal.read(from, committed.index + 1, usize::MAX) else { return };

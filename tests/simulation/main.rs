@@ -18,6 +18,7 @@
 mod cluster;
 mod credentials;
 mod disks;
+mod members;
 mod nemesis;
 mod net;
 mod operator;
@@ -25,5 +26,6 @@ mod oracle;
 mod run;
 mod scenarios;
 mod seeds;
+mod sights;
 mod workload;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast::fs::sim::Survivors;
+use holdfast::fs::sim::{SimFs, Survivors};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use turmoil::Sim;
@@ -10,7 +10,8 @@ use turmoil::Sim;
 use super::cluster::process;
 use super::credentials::host;
 use super::disks;
-use super::world::World;
+use super::sights::Sight;
+use super::world::{Change, World};
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;
@@ -22,25 +23,47 @@ enum Mend {
     Held(u64, u64),
     Latency,
     Clock(u64),
+    SwitchOff(u64),
 }
 
 /// Breaks things.
 pub(crate) struct Nemesis {
-    rng: StdRng,
+    pub(super) rng: StdRng,
     next: u64,
     mends: Vec<(u64, Mend)>,
     rotted: bool,
-    pub(crate) faults: usize,
+    pub(super) last_machine: u64,
 }
 
 impl Nemesis {
     pub(crate) fn new(seed: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(7919).wrapping_add(17));
-        Self { rng, next: 1500, mends: Vec::new(), rotted: false, faults: 0 }
+        Self { rng, next: 1500, mends: Vec::new(), rotted: false, last_machine: 0 }
+    }
+
+    /// A new machine, whose process is started. Numbers are never used twice.
+    pub(crate) fn add_machine(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) -> u64 {
+        self.last_machine += 1;
+        let id = self.last_machine;
+        world.add_machine(id);
+        let shared = Arc::clone(world);
+        sim.host(host(id), move || process(Arc::clone(&shared), id));
+        id
     }
 
     fn nodes(world: &World) -> Vec<u64> {
         world.machines.lock().keys().copied().collect()
+    }
+
+    /// Machines that are no members any more are switched off after a while.
+    fn switch_off(&mut self, world: &World) {
+        let removed: Vec<u64> = world.removed.lock().iter().copied().collect();
+        for id in removed {
+            let waits = |mend: &Mend| matches!(mend, Mend::SwitchOff(other) if *other == id);
+            if !self.mends.iter().any(|(_, mend)| waits(mend)) {
+                self.later(world, 0..1500, Mend::SwitchOff(id));
+            }
+        }
     }
 
     fn up(world: &World) -> Vec<u64> {
@@ -51,16 +74,12 @@ impl Nemesis {
     /// Mends what is due, and breaks something now and then.
     pub(crate) fn step(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
         let now = world.millis();
-        self.bury(sim, world);
-        let due: Vec<usize> =
-            (0..self.mends.len()).rev().filter(|at| self.mends[*at].0 <= now).collect();
-        for at in due {
-            let (_, mend) = self.mends.remove(at);
-            Self::mend(sim, world, mend);
-        }
+        self.keep_up(sim, world);
         if now >= self.next && World::is(&world.ready) {
             self.next = now + self.rng.random_range(150..1800);
-            self.faults += 1;
+            if world.change.lock().is_some() {
+                world.saw(Sight::FaultDuringChange);
+            }
             self.attack(sim, world);
         }
     }
@@ -90,11 +109,11 @@ impl Nemesis {
 
     /// A node whose disk is lost is replaced by a new one under a new id.
     fn replace(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, old: u64) {
-        let new = world.machines.lock().keys().last().map_or(1, |last| last + 1);
-        world.note(format!("n{old} is to be replaced by n{new}"));
         world.machines.lock().remove(&old);
-        *world.replace.lock() = Some((old, new));
-        add_machine(sim, world, new);
+        let new = self.add_machine(sim, world);
+        world.note(format!("n{old} is to be replaced by n{new}"));
+        *world.change.lock() = Some(Change::Replace { old, new });
+        world.saw(Sight::Replaced);
     }
 
     fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
@@ -122,6 +141,14 @@ impl Nemesis {
                     machine.clock.set_wrong_by(0);
                 }
             }
+            Mend::SwitchOff(id) => {
+                if world.machines.lock().contains_key(&id) {
+                    world.note(format!("n{id} switched off"));
+                    stop(sim, world, id, None);
+                    world.machines.lock().remove(&id);
+                }
+                world.removed.lock().remove(&id);
+            }
         }
     }
 
@@ -133,9 +160,10 @@ impl Nemesis {
         world.note("healed");
     }
 
-    /// Starts again what ends after the healing: a fault may lie in wait in a disk.
+    /// Mends what is due, and starts again what has ended: a fault may lie in wait in a disk for long.
     pub(crate) fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
         self.bury(sim, world);
+        self.switch_off(world);
         let now = world.millis();
         let (due, rest) =
             std::mem::take(&mut self.mends).into_iter().partition(|(at, _)| *at <= now);
@@ -150,9 +178,10 @@ impl Nemesis {
         let all = Self::nodes(world);
         let up = Self::up(world);
         let Some(&victim) = up.get(self.rng.random_range(0..up.len().max(1))) else { return };
-        match self.rng.random_range(0..15) {
+        match self.rng.random_range(0..18) {
             0 | 1 => {
                 world.note(format!("n{victim} killed"));
+                world.saw(Sight::Kill);
                 stop(sim, world, victim, None);
                 self.later(world, 20..1500, Mend::Start(victim));
             }
@@ -162,12 +191,14 @@ impl Nemesis {
                 let other = all[self.rng.random_range(0..all.len())];
                 if other != victim {
                     world.note(format!("n{victim} and n{other}: messages held"));
+                    world.saw(Sight::Held);
                     sim.hold(host(victim), host(other));
                     self.later(world, 100..2500, Mend::Held(victim, other));
                 }
             }
             8 => {
                 world.note("slow network");
+                world.saw(Sight::Slow);
                 let most = self.rng.random_range(20..150);
                 sim.set_max_message_latency(std::time::Duration::from_millis(most));
                 self.later(world, 300..2500, Mend::Latency);
@@ -189,7 +220,8 @@ impl Nemesis {
                 machine.may_end = true;
                 machine.disk.tear_write(nth, bytes);
             }
-            _ => self.rot(sim, world, victim),
+            13 | 14 => self.rot(sim, world, victim),
+            _ => self.change_members(sim, world),
         }
     }
 
@@ -203,6 +235,10 @@ impl Nemesis {
             _ => Survivors::Random(self.rng.random()),
         };
         world.note(format!("power cut of {dead:?}"));
+        world.saw(Sight::PowerCut);
+        if dead == up && up.len() > 2 && survivors != Survivors::All {
+            world.saw(Sight::PowerCutOfAll);
+        }
         for id in dead {
             stop(sim, world, id, Some(survivors));
             self.later(world, 50..1500, Mend::Start(id));
@@ -213,6 +249,7 @@ impl Nemesis {
         let one_way = self.rng.random_ratio(1, 3);
         let some = self.rng.random_ratio(1, 3);
         world.note(format!("n{victim} cut off (one way: {one_way}, partly: {some})"));
+        world.saw(if one_way { Sight::OneWay } else { Sight::Partition });
         let others = all.iter().copied().filter(|other| *other != victim);
         let links: Vec<(u64, u64)> =
             others.take(if some { 1 } else { all.len() }).map(|other| (victim, other)).collect();
@@ -227,23 +264,27 @@ impl Nemesis {
     }
 
     fn clock(&mut self, world: &Arc<World>, victim: u64) {
-        let by = match self.rng.random_range(0..5) {
-            0 => 10 * YEAR,
-            1 => -10 * YEAR,
-            2 => self.rng.random_range(-4 * YEAR..4 * YEAR),
-            3 => self.rng.random_range(-HOUR..HOUR),
+        // Most often so far ahead that certificates have expired: that is asked at each call. That they are not valid yet is asked
+        // when a connection is made.
+        let by = match self.rng.random_range(0..7) {
+            0..=2 => 10 * YEAR,
+            3 => -10 * YEAR,
+            4 => self.rng.random_range(-4 * YEAR..4 * YEAR),
+            5 => self.rng.random_range(-HOUR..HOUR),
             _ => self.rng.random_range(-3000..3000),
         };
         world.note(format!("clock of n{victim} wrong by {by} ms"));
+        world.saw(if by.abs() > YEAR { Sight::ClockYears } else { Sight::Clock });
         world.machines.lock()[&victim].clock.set_wrong_by(by);
         self.later(world, 500..6000, Mend::Clock(victim));
     }
 
-    /// One disk a run rots at most: what two of three nodes lose may be lost for good.
+    /// One disk a run rots at most: what two of three nodes lose may be lost for good. Nor does one rot while members change: a new
+    /// one that never starts would be waited for.
     fn rot(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, victim: u64) {
         stop(sim, world, victim, None);
         let log = self.rng.random_ratio(1, 2);
-        if !self.rotted {
+        if !self.rotted && world.change.lock().is_none() {
             let mut machines = world.machines.lock();
             let machine = machines.get_mut(&victim).unwrap();
             self.rotted = if log {
@@ -252,17 +293,23 @@ impl Nemesis {
                 disks::rot_snapshot(&machine.disk, &mut self.rng)
             };
             machine.rotten = self.rotted;
+            if self.rotted {
+                world.saw(if log { Sight::RotOfLog } else { Sight::RotOfSnapshot });
+            }
         }
         world.note(format!("n{victim} stopped (rot: {}, in the log: {log})", self.rotted));
         self.later(world, 20..600, Mend::Start(victim));
     }
 }
 
-/// Makes a machine and starts its process.
-pub(crate) fn add_machine(sim: &mut Sim<'_>, world: &Arc<World>, id: u64) {
-    world.add_machine(id);
-    let shared = Arc::clone(world);
-    sim.host(host(id), move || process(Arc::clone(&shared), id));
+/// Counts the faults that lay in wait in a disk and have struck.
+fn struck(world: &World, disk: &SimFs) {
+    for _ in 0..disk.failed_syncs() {
+        world.saw(Sight::FailedSync);
+    }
+    if disk.torn() {
+        world.saw(Sight::TornWrite);
+    }
 }
 
 /// Ends a process. With `power`, the machine loses what was not synced.
@@ -270,6 +317,7 @@ pub(crate) fn stop(sim: &mut Sim<'_>, world: &Arc<World>, id: u64, power: Option
     let (node, disk) = {
         let mut machines = world.machines.lock();
         let machine = machines.get_mut(&id).unwrap();
+        struck(world, &machine.disk);
         let after = match power {
             Some(survivors) => machine.disk.crash(survivors),
             None => machine.disk.restart(),

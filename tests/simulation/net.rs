@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -79,15 +79,24 @@ pub(crate) async fn incoming(
     })
 }
 
-/// A channel that connects when it is used.
-pub(crate) fn channel(endpoint: &Endpoint, within: Duration) -> Channel {
+/// How many connections a channel has made.
+pub(crate) type Connections = Arc<AtomicU64>;
+
+/// A channel that connects when it is used, and counts its connections.
+pub(crate) fn counted_channel(endpoint: &Endpoint, within: Duration) -> (Channel, Connections) {
     guarded_channel(endpoint, within, Arc::default())
 }
 
 /// The same, unless whoever connects can't.
-fn guarded_channel(endpoint: &Endpoint, within: Duration, closed: Arc<AtomicBool>) -> Channel {
-    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
-        let closed = closed.load(Ordering::Relaxed);
+fn guarded_channel(
+    endpoint: &Endpoint,
+    within: Duration,
+    closed: Arc<AtomicBool>,
+) -> (Channel, Connections) {
+    let made = Connections::default();
+    let count = Arc::clone(&made);
+    let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let (count, closed) = (Arc::clone(&count), closed.load(Ordering::Relaxed));
         async move {
             if closed {
                 return Err(io::ErrorKind::PermissionDenied.into());
@@ -95,9 +104,11 @@ fn guarded_channel(endpoint: &Endpoint, within: Duration, closed: Arc<AtomicBool
             let host = uri.host().unwrap_or_default().to_owned();
             let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or_default()));
             let stream = tokio::time::timeout(within, connecting).await;
+            count.fetch_add(1, Ordering::Relaxed);
             Ok::<_, io::Error>(TokioIo::new(stream.map_err(io::Error::other)??))
         }
-    }))
+    }));
+    (channel, made)
 }
 
 /// How simulated nodes reach each other.
@@ -113,7 +124,7 @@ impl Dial for SimDial {
         _to: NodeId,
         within: Duration,
     ) -> Result<Channel, RaftError> {
-        Ok(guarded_channel(endpoint, within, Arc::clone(&self.closed)))
+        Ok(guarded_channel(endpoint, within, Arc::clone(&self.closed)).0)
     }
 
     fn knock<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<()>> {

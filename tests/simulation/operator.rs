@@ -1,4 +1,4 @@
-//! Whoever runs the cluster: makes it, hands leadership on, and replaces a node whose disk is lost.
+//! Whoever runs the cluster: makes it, hands leadership on, and changes its members.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use tonic::{Response, Status};
 
 use super::cluster::{CLIENT_PORT, PEER_PORT};
 use super::credentials::host;
+use super::sights::Sight;
 use super::workload::{Caller, PATIENCE};
-use super::world::World;
+use super::world::{Change, World};
 
 /// How long a change of members may take.
 const CHANGE: Duration = Duration::from_secs(35);
@@ -30,9 +31,9 @@ pub(crate) async fn operator(world: Arc<World>) -> turmoil::Result {
     while !World::is(&world.level) {
         let pause = ops.rng.random_range(300..2500);
         sleep(Duration::from_millis(pause)).await;
-        let replace = *world.replace.lock();
-        if let Some((old, new)) = replace {
-            replace_node(&mut ops, old, new).await;
+        let change = *world.change.lock();
+        if let Some(change) = change {
+            make_change(&mut ops, change).await;
         } else if !World::is(&world.stopping) {
             transfer(&mut ops).await;
         }
@@ -48,31 +49,56 @@ fn spec(id: u64) -> v1::NodeSpec {
     }
 }
 
-async fn replace_node(ops: &mut Caller, old: u64, new: u64) {
+async fn make_change(ops: &mut Caller, change: Change) {
+    match change {
+        Change::Replace { old, new } => {
+            add(ops, new).await;
+            remove(ops, old).await;
+        }
+        Change::Grow(new) => add(ops, new).await,
+        Change::Shrink(old) => remove(ops, old).await,
+    }
+    ops.world.note(format!("done: {change:?}"));
+    *ops.world.change.lock() = None;
+}
+
+/// Adds a member; it has no vote for a while.
+async fn add(ops: &mut Caller, new: u64) {
     let request = v1::AddLearnerRequest { request_id: ops.request_id(), node: Some(spec(new)) };
-    change(ops, "add", |channel| {
+    until_changed(ops, "add", |channel| {
         let request = request.clone();
         async move { ClusterServiceClient::new(channel).add_learner(request).await }
     })
     .await;
+    ops.world.saw(Sight::Added);
+    let pause = ops.rng.random_range(0..800);
+    sleep(Duration::from_millis(pause)).await;
     let request = v1::PromoteNodeRequest { request_id: ops.request_id(), node_id: new };
-    change(ops, "promote", |channel| {
+    until_changed(ops, "promote", |channel| {
         let request = request.clone();
         async move { ClusterServiceClient::new(channel).promote_node(request).await }
     })
     .await;
+    ops.world.saw(Sight::Promoted);
+}
+
+/// Removes a member, maybe the one that leads. It runs on for a while.
+async fn remove(ops: &mut Caller, old: u64) {
+    let led = ops.world.oracle.lock().last_leader() == Some(old);
     let request = v1::RemoveNodeRequest { request_id: ops.request_id(), node_id: old };
-    change(ops, "remove", |channel| {
+    until_changed(ops, "remove", |channel| {
         let request = request.clone();
         async move { ClusterServiceClient::new(channel).remove_node(request).await }
     })
     .await;
-    ops.world.note(format!("n{new} is in the place of n{old}"));
-    *ops.world.replace.lock() = None;
+    ops.world.saw(if led { Sight::RemovedLeader } else { Sight::Removed });
+    if ops.world.machines.lock().contains_key(&old) {
+        ops.world.removed.lock().insert(old);
+    }
 }
 
 /// Asks for a change of members until it is made.
-async fn change<T, F>(ops: &mut Caller, what: &str, call: impl Fn(Channel) -> F)
+async fn until_changed<T, F>(ops: &mut Caller, what: &str, call: impl Fn(Channel) -> F)
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
@@ -141,5 +167,8 @@ async fn transfer(desk: &mut Caller) {
     let mut client = ClusterServiceClient::new(desk.channel(node));
     let answer = timeout(PATIENCE, client.transfer_leadership(request)).await;
     let done = matches!(answer, Ok(Ok(_)));
+    if done {
+        desk.world.saw(Sight::Transfer);
+    }
     desk.world.note(format!("transfer by n{node}: {done}"));
 }

@@ -1,9 +1,13 @@
 //! What was seen and promised during a run, and what can never be true together with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use holdfast::domain::{KeyVersion, NodeId, ProtectorId, Sealed};
 use holdfast::raft::{MemberReport, MemberRole};
+use parking_lot::Mutex;
+
+use super::sights::{Sight, Sights};
 
 /// An escrow that was acknowledged.
 #[derive(Clone)]
@@ -39,8 +43,8 @@ pub(crate) struct Oracle {
     pub(crate) disclosures: Vec<Disclosed>,
     /// Greatest log index of an acknowledged write.
     pub(crate) newest: u64,
-    pub(crate) refused: u64,
-    pub(crate) unknown: u64,
+    pub(crate) sights: Arc<Mutex<Sights>>,
+    last_leader: Option<u64>,
 }
 
 /// FNV-1a, so that it is the same everywhere.
@@ -63,8 +67,8 @@ impl Oracle {
             escrows: Vec::new(),
             disclosures: Vec::new(),
             newest: 0,
-            refused: 0,
-            unknown: 0,
+            sights: Arc::default(),
+            last_leader: None,
         }
     }
 
@@ -87,9 +91,14 @@ impl Oracle {
         self.hash
     }
 
-    /// How many terms had a leader that was seen.
-    pub(crate) fn terms(&self) -> usize {
-        self.leaders.len()
+    /// Who was last seen to be the leader of a term.
+    pub(crate) fn last_leader(&self) -> Option<u64> {
+        self.last_leader
+    }
+
+    /// Counts something.
+    pub(crate) fn saw(&self, sight: Sight) {
+        self.sights.lock().add(sight, 1);
     }
 
     /// What a node says of itself: one leader a term, and the same state at the same index.
@@ -100,6 +109,9 @@ impl Oracle {
             if known.is_none() {
                 self.note(at, &format!("term {} is led by n{leader}", report.term));
                 self.leaders.insert(report.term, leader);
+                if self.last_leader.replace(leader).is_some_and(|last| last != leader) {
+                    self.saw(Sight::LeaderChange);
+                }
             } else if known != Some(leader) {
                 let what = format!("term {} has two leaders: {known:?}, n{leader}", report.term);
                 self.violation(at, &what);

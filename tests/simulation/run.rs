@@ -9,8 +9,9 @@ use turmoil::{Builder, Sim};
 
 use super::credentials::{AGENTS, agent_host};
 use super::disks;
-use super::nemesis::{Nemesis, add_machine};
+use super::nemesis::Nemesis;
 use super::operator;
+use super::sights::Listener;
 use super::workload;
 use super::world::World;
 
@@ -28,22 +29,26 @@ pub(crate) struct Report {
     pub(crate) hash: u64,
     pub(crate) violations: Vec<String>,
     pub(crate) events: Vec<String>,
-    pub(crate) summary: String,
+    /// How often what was seen, as `name=times`.
+    pub(crate) sights: String,
     pub(crate) simulated: Duration,
     pub(crate) wall: Duration,
+    /// Time that a processor worked on it: a busy machine does not count.
+    pub(crate) processor: Duration,
 }
 
 pub(crate) fn run(seed: u64, echo: bool) -> Report {
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), processor_time());
     holdfast::turns::simulate(seed);
     let world = World::new(seed, echo);
-    let mut sim = three_nodes(&world);
+    let _listening = Listener(Arc::clone(&world.oracle.lock().sights)).listen();
+    let mut nemesis = Nemesis::new(seed);
+    let mut sim = three_nodes(&world, &mut nemesis);
     for number in 1..=AGENTS {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }
     sim.client("desk", workload::desk(Arc::clone(&world)));
     sim.client("ops", operator::operator(Arc::clone(&world)));
-    let mut nemesis = Nemesis::new(seed);
     drive(&mut sim, &world, &mut nemesis);
     let ids: Vec<u64> = world.machines.lock().keys().copied().collect();
     for id in ids {
@@ -52,27 +57,19 @@ pub(crate) fn run(seed: u64, echo: bool) -> Report {
     }
     let millis = world.millis();
     let oracle = world.oracle.lock();
-    let summary = format!(
-        "{} escrows, {} disclosures, {} faults, {} terms, {} refused, {} unknown",
-        oracle.escrows.len(),
-        oracle.disclosures.len(),
-        nemesis.faults,
-        oracle.terms(),
-        oracle.refused,
-        oracle.unknown,
-    );
     Report {
         hash: oracle.hash(),
         violations: oracle.violations.clone(),
         events: oracle.events.clone(),
-        summary,
+        sights: oracle.sights.lock().to_string(),
         simulated: Duration::from_millis(millis),
         wall: began.elapsed(),
+        processor: processor_time().saturating_sub(worked),
     }
 }
 
 /// Three machines on a network, not yet a cluster.
-pub(crate) fn three_nodes(world: &Arc<World>) -> Sim<'static> {
+pub(crate) fn three_nodes(world: &Arc<World>, nemesis: &mut Nemesis) -> Sim<'static> {
     let mut sim = Builder::new()
         .rng_seed(world.seed)
         .simulation_duration(Duration::from_secs(3600))
@@ -82,10 +79,16 @@ pub(crate) fn three_nodes(world: &Arc<World>) -> Sim<'static> {
         .tcp_capacity(4096)
         .enable_random_order()
         .build();
-    for id in 1..=3 {
-        add_machine(&mut sim, world, id);
+    for _ in 0..3 {
+        nemesis.add_machine(&mut sim, world);
     }
     sim
+}
+
+/// How long this thread, which does everything, has had a processor.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 /// One step of the whole simulation. False once all callers are done or something is wrong.
@@ -146,7 +149,7 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
 
 /// Whether all members run and have applied the same.
 fn is_level(world: &World) -> bool {
-    if world.replace.lock().is_some() {
+    if world.change.lock().is_some() || !world.removed.lock().is_empty() {
         return false;
     }
     let machines = world.machines.lock();

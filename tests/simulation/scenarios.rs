@@ -9,6 +9,7 @@ use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use tokio::time::sleep;
 
 use super::credentials::{AGENTS, agent_host};
+use super::nemesis::Nemesis;
 use super::operator::make_cluster;
 use super::run::{step, three_nodes};
 use super::workload::{self, Caller};
@@ -24,7 +25,7 @@ where
 {
     holdfast::turns::simulate(seed);
     let world = World::new(seed, std::env::var_os("HOLDFAST_SIM_ECHO").is_some());
-    let mut sim = three_nodes(&world);
+    let mut sim = three_nodes(&world, &mut Nemesis::new(seed));
     for number in 1..=AGENTS {
         sim.client(agent_host(number), workload::agent(Arc::clone(&world), number));
     }

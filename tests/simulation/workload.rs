@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,8 +24,9 @@ use tonic::{Code, Response, Status};
 
 use super::cluster::CLIENT_PORT;
 use super::credentials::{CLUSTER, device, host};
-use super::net::channel;
+use super::net::{Connections, counted_channel};
 use super::oracle::{Disclosed, Escrowed};
+use super::sights::Sight;
 use super::world::World;
 
 /// How long a call may take before its outcome counts as unknown.
@@ -39,7 +41,9 @@ pub(crate) struct Caller {
     pub(crate) world: Arc<World>,
     name: String,
     pub(crate) rng: StdRng,
-    channels: BTreeMap<u64, Channel>,
+    channels: BTreeMap<u64, (Channel, Connections)>,
+    /// For each node, on which connection it last answered.
+    answered: BTreeMap<u64, u64>,
 }
 
 fn id16(rng: &mut StdRng) -> [u8; 16] {
@@ -50,7 +54,13 @@ impl Caller {
     pub(crate) fn new(world: &Arc<World>, name: &str, number: u64) -> Self {
         let seed = world.seed.wrapping_mul(1009).wrapping_add(number);
         let rng = StdRng::seed_from_u64(seed);
-        Self { world: Arc::clone(world), name: name.to_owned(), rng, channels: BTreeMap::new() }
+        Self {
+            world: Arc::clone(world),
+            name: name.to_owned(),
+            rng,
+            channels: BTreeMap::new(),
+            answered: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn channel(&mut self, node: u64) -> Channel {
@@ -60,9 +70,14 @@ impl Caller {
                 .connect_timeout(Duration::from_millis(500))
                 .http2_keep_alive_interval(Duration::from_secs(1))
                 .keep_alive_timeout(Duration::from_secs(1));
-            channel(&endpoint, Duration::from_millis(500))
+            counted_channel(&endpoint, Duration::from_millis(500))
         };
-        self.channels.entry(node).or_insert_with(made).clone()
+        self.channels.entry(node).or_insert_with(made).0.clone()
+    }
+
+    /// Number of the newest connection to a node.
+    fn connection(&self, node: u64) -> u64 {
+        self.channels.get(&node).map_or(0, |(_, made)| made.load(Ordering::Relaxed))
     }
 
     pub(crate) fn any_node(&mut self) -> u64 {
@@ -84,28 +99,40 @@ impl Caller {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let mut unknown = false;
         loop {
             let node = self.any_node();
             let channel = self.channel(node);
             let answer = timeout(PATIENCE, call(channel)).await;
             let status = match answer {
-                Ok(Ok(answer)) => return Some((node, answer.into_inner())),
+                Ok(Ok(answer)) => {
+                    if unknown {
+                        self.world.saw(Sight::AfterUnknown);
+                    }
+                    self.answered.insert(node, self.connection(node));
+                    return Some((node, answer.into_inner()));
+                }
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer"),
             };
             match status.code() {
                 Code::DeadlineExceeded | Code::Unknown | Code::Cancelled => {
-                    self.world.oracle.lock().unknown += 1;
+                    self.world.saw(Sight::Unknown);
+                    unknown = true;
                 }
                 // Who has another time, or is no member any more, believes no certificate.
                 Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => {
-                    self.world.oracle.lock().refused += 1;
+                    self.world.saw(Sight::Refused);
+                    let same = self.answered.get(&node) == Some(&self.connection(node));
+                    if status.code() == Code::Unauthenticated && same {
+                        self.world.saw(Sight::RefusedForTime);
+                    }
                 }
                 // A machine that is not in the cluster yet.
                 Code::FailedPrecondition if status.message().contains("not initialised") => {}
                 // Replicated time moved on while a clock was wrong: the first try may have been recorded, and is not answered any more.
                 Code::FailedPrecondition if status.message().contains("again too late") => {
-                    self.world.oracle.lock().refused += 1;
+                    self.world.saw(Sight::Refused);
                     return None;
                 }
                 code => {
@@ -211,6 +238,7 @@ async fn escrow(
     }
     let mut oracle = agent.world.oracle.lock();
     oracle.newest = oracle.newest.max(index);
+    oracle.saw(Sight::Escrow);
     oracle.escrows.push(Escrowed {
         protector: binding.protector,
         version,
@@ -288,6 +316,7 @@ async fn disclose(desk: &mut Caller) -> bool {
     }
     let mut oracle = desk.world.oracle.lock();
     oracle.newest = oracle.newest.max(index);
+    oracle.saw(Sight::Disclosure);
     oracle.disclosures.push(Disclosed {
         protector: escrowed.protector,
         request_id: request.request_id,

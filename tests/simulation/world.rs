@@ -1,6 +1,6 @@
 //! What all parts of one simulation share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::credentials::{BEGIN, Credentials};
 use super::oracle::Oracle;
+use super::sights::Sight;
 
 /// A machine.
 pub(crate) struct Machine {
@@ -50,6 +51,17 @@ impl Clock for SimClock {
     }
 }
 
+/// A change of the members that the operator is to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A new member gets the place of another one.
+    Replace { old: u64, new: u64 },
+    /// A new member is added and gets a vote.
+    Grow(u64),
+    /// A member is removed.
+    Shrink(u64),
+}
+
 /// One simulation.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -65,8 +77,10 @@ pub(crate) struct World {
     pub(crate) stopping: AtomicBool,
     /// Everything is level: the last checks may begin.
     pub(crate) level: AtomicBool,
-    /// A member to be replaced, and the one that takes its place.
-    pub(crate) replace: Mutex<Option<(u64, u64)>>,
+    /// What the operator is to change; one at a time.
+    pub(crate) change: Mutex<Option<Change>>,
+    /// Machines that are no members any more, and run on until somebody switches them off.
+    pub(crate) removed: Mutex<BTreeSet<u64>>,
 }
 
 impl World {
@@ -81,7 +95,8 @@ impl World {
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             level: AtomicBool::new(false),
-            replace: Mutex::default(),
+            change: Mutex::default(),
+            removed: Mutex::default(),
         })
     }
 
@@ -120,6 +135,11 @@ impl World {
     pub(crate) fn violation(&self, what: impl AsRef<str>) {
         let at = self.millis();
         self.oracle.lock().violation(at, what.as_ref());
+    }
+
+    /// Counts something.
+    pub(crate) fn saw(&self, sight: Sight) {
+        self.oracle.lock().saw(sight);
     }
 
     pub(crate) fn is(flag: &AtomicBool) -> bool {

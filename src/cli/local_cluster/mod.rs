@@ -24,7 +24,7 @@ pub(super) use files::write_json;
 pub use node::{LocalNode, wait_keeping_stdin};
 
 use super::pki::{CaKind, IssuedPaths, Pki, Subject, write_root_key};
-use crate::client::{Client, ClientOptions};
+use crate::client::{Client, ClientOptions, wire};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::{ClusterId, DeviceId, NodeId, OperatorName, Role};
 use files::{Description, check_own, io, lock};
@@ -282,13 +282,18 @@ impl LocalCluster {
         self.client(&self.operator(&administrator()?)?)
     }
 
-    /// Grants roles as the first administrator.
+    /// Grants roles as the first administrator; those that are there already leave no second record.
     ///
     /// # Errors
     /// If the cluster refuses or does not answer.
     pub async fn grant(&self, operator: &OperatorName, roles: &[Role]) -> Result<(), LocalError> {
         let client = self.administrator()?;
-        for role in roles {
+        let known = client.grants().await?;
+        let has = |role: Role| {
+            let same = |grant: &v1::Grant| grant.operator == operator.as_str();
+            known.iter().any(|grant| same(grant) && grant.role() == wire::role(role))
+        };
+        for role in roles.iter().filter(|role| !has(**role)) {
             client.grant(operator, *role).await?;
         }
         Ok(())

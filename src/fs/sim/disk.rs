@@ -1,14 +1,15 @@
-//! The simulated disk itself: inodes, names, and what of both is durable.
+//! The simulated disk itself: what is asked of it, and the faults that it answers with.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use rustix::io::Errno;
 
-use super::{SECTOR, Survivors};
+use super::Survivors;
+use super::nodes::{DirNode, FileNode, Node};
 use crate::fs::OpenMode;
 
 const ROOT: u64 = 0;
@@ -43,38 +44,6 @@ fn due(countdown: &mut Option<u64>) -> bool {
     }
 }
 
-type Sector = [u8; SECTOR];
-
-#[derive(Debug, Clone, Default)]
-struct FileNode {
-    /// As a reader sees it.
-    live: Vec<u8>,
-    /// As it is on the disk for sure.
-    durable: Vec<u8>,
-    /// Every content that a sector had since the last sync.
-    dirty: BTreeMap<usize, Vec<Sector>>,
-    /// Every length since the last sync.
-    lengths: Vec<usize>,
-    /// The handle that holds the lock.
-    locked: Option<u64>,
-}
-
-/// One un-synced change of names. The name of each change, and the inode that it then stands for.
-type Change = Vec<(String, Option<u64>)>;
-
-#[derive(Debug, Clone, Default)]
-struct DirNode {
-    live: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
-    pending: Vec<Change>,
-}
-
-#[derive(Debug, Clone)]
-enum Node {
-    File(FileNode),
-    Dir(DirNode),
-}
-
 /// See [`super::SimFs`].
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
@@ -84,6 +53,8 @@ pub(super) struct Disk {
     pub(super) faults: Faults,
     pub(super) operations: u64,
     pub(super) syncs: u64,
+    pub(super) failed_syncs: u64,
+    pub(super) torn: bool,
     pub(super) dead: bool,
 }
 
@@ -96,116 +67,10 @@ impl Default for Disk {
             faults: Faults::default(),
             operations: 0,
             syncs: 0,
+            failed_syncs: 0,
+            torn: false,
             dead: false,
         }
-    }
-}
-
-impl FileNode {
-    fn sector(bytes: &[u8], sector: usize) -> Sector {
-        let mut content = [0; SECTOR];
-        let start = (sector * SECTOR).min(bytes.len());
-        let end = (start + SECTOR).min(bytes.len());
-        for (to, from) in content.iter_mut().zip(bytes.get(start..end).unwrap_or_default()) {
-            *to = *from;
-        }
-        content
-    }
-
-    fn write(&mut self, buf: &[u8], offset: usize) {
-        let end = offset + buf.len();
-        if end > self.live.len() {
-            self.resize(end);
-        }
-        if let Some(range) = self.live.get_mut(offset..end) {
-            range.copy_from_slice(buf);
-        }
-        for sector in offset / SECTOR..end.div_ceil(SECTOR) {
-            let content = Self::sector(&self.live, sector);
-            self.dirty.entry(sector).or_default().push(content);
-        }
-    }
-
-    fn resize(&mut self, len: usize) {
-        self.live.resize(len, 0);
-        self.lengths.push(len);
-    }
-
-    /// Only what is dirty reaches the disk: what a failed sync lost stays lost.
-    fn synced(&mut self) {
-        let newest = |versions: &Vec<Sector>| versions.last().copied();
-        self.durable = Self::outcome(&self.durable, self.lengths.last(), &self.dirty, newest);
-        self.forget();
-    }
-
-    fn forget(&mut self) {
-        self.dirty.clear();
-        self.lengths.clear();
-    }
-
-    fn after_crash(&self, survivors: Survivors, dice: &mut StdRng) -> Self {
-        let mut choose = |versions: usize| match survivors {
-            Survivors::None => None,
-            Survivors::All => versions.checked_sub(1),
-            Survivors::Random(_) => dice.random_range(0..=versions).checked_sub(1),
-        };
-        let length = choose(self.lengths.len()).and_then(|n| self.lengths.get(n));
-        let content = Self::outcome(&self.durable, length, &self.dirty, |versions| {
-            choose(versions.len()).and_then(|n| versions.get(n)).copied()
-        });
-        Self { live: content.clone(), durable: content, ..Self::default() }
-    }
-
-    /// The durable content, with another length and a version of each dirty sector, where one is chosen.
-    fn outcome(
-        durable: &[u8],
-        length: Option<&usize>,
-        dirty: &BTreeMap<usize, Vec<Sector>>,
-        mut choose: impl FnMut(&Vec<Sector>) -> Option<Sector>,
-    ) -> Vec<u8> {
-        let mut content = durable.to_vec();
-        if let Some(len) = length {
-            content.resize(*len, 0);
-        }
-        for (sector, versions) in dirty {
-            let Some(version) = choose(versions) else { continue };
-            let places = content.iter_mut().skip(sector * SECTOR).take(SECTOR);
-            for (to, from) in places.zip(version) {
-                *to = from;
-            }
-        }
-        content
-    }
-}
-
-impl DirNode {
-    fn change(&mut self, change: Change) {
-        Self::apply(&mut self.live, &change);
-        self.pending.push(change);
-    }
-
-    fn apply(names: &mut BTreeMap<String, u64>, change: &Change) {
-        for (name, node) in change {
-            match node {
-                Some(node) => names.insert(name.clone(), *node),
-                None => names.remove(name),
-            };
-        }
-    }
-
-    fn after_crash(&self, survivors: Survivors, dice: &mut StdRng) -> Self {
-        let mut names = self.durable.clone();
-        for change in &self.pending {
-            let survives = match survivors {
-                Survivors::None => false,
-                Survivors::All => true,
-                Survivors::Random(_) => dice.random_bool(0.5),
-            };
-            if survives {
-                Self::apply(&mut names, change);
-            }
-        }
-        Self { live: names.clone(), durable: names, pending: Vec::new() }
     }
 }
 
@@ -229,9 +94,12 @@ impl Disk {
     }
 
     pub(super) fn restart(&self) -> Self {
-        let mut disk =
-            Self { next_handle: 0, operations: 0, syncs: 0, dead: false, ..self.clone() };
-        disk.faults = Faults { capacity: self.faults.capacity, ..Faults::default() };
+        let mut disk = Self {
+            nodes: self.nodes.clone(),
+            next_node: self.next_node,
+            faults: Faults { capacity: self.faults.capacity, ..Faults::default() },
+            ..Self::default()
+        };
         for node in disk.nodes.values_mut() {
             if let Node::File(file) = node {
                 file.locked = None;
@@ -392,16 +260,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Counts a sync; true if it is to do its work.
-    fn sync(&mut self) -> io::Result<bool> {
+    /// Counts a sync; whether it is to do its work, and whether it fails.
+    fn sync(&mut self) -> io::Result<(bool, bool)> {
         self.mutate()?;
         self.syncs += 1;
-        Ok(!self.faults.lying_sync)
+        let fails = due(&mut self.faults.fail_sync);
+        self.failed_syncs += u64::from(fails);
+        Ok((!self.faults.lying_sync, fails))
     }
 
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let honest = self.sync()?;
-        let fails = due(&mut self.faults.fail_sync);
+        let (honest, fails) = self.sync()?;
         let dir = self.dir_mut(path)?;
         if fails {
             dir.pending.clear();
@@ -415,8 +284,7 @@ impl Disk {
     }
 
     pub(super) fn sync_file(&mut self, id: u64) -> io::Result<()> {
-        let honest = self.sync()?;
-        let fails = due(&mut self.faults.fail_sync);
+        let (honest, fails) = self.sync()?;
         let file = self.file_mut(id)?;
         if fails {
             file.forget();
@@ -477,6 +345,7 @@ impl Disk {
         if due(&mut tear) {
             let kept = self.faults.tear_write.take().map_or(0, |(_, bytes)| bytes);
             self.file_mut(id)?.write(buf.get(..kept).unwrap_or(buf), start);
+            self.torn = true;
             self.dead = true;
             return self.alive();
         }

@@ -282,8 +282,8 @@ fn an_audit_filter_that_can_match_nothing_is_refused() {
         field(decode_filter(request))
     };
     assert!(decode_filter(v1::ListRecordsRequest::default()).is_ok());
-    assert_eq!(fault(|r| (r.from_sequence, r.to_sequence) = (5, 4)), "to_sequence");
-    assert_eq!(fault(|r| (r.not_before_ms, r.before_ms) = (5, 5)), "before_ms");
+    assert_eq!(fault(|r| (r.first_sequence, r.last_sequence) = (5, 4)), "last_sequence");
+    assert_eq!(fault(|r| (r.since_ms, r.until_ms) = (5, 5)), "until_ms");
     assert_eq!(fault(|r| r.actor = "alice".into()), "actor");
     assert_eq!(fault(|r| r.action = "steal".into()), "action");
     assert_eq!(fault(|r| r.protector_id = "x".into()), "protector_id");

@@ -68,14 +68,14 @@ fn a_search_or_a_disclosure_of_any_bytes_is_taken_or_refused() {
 #[test]
 fn an_audit_filter_of_any_bytes_is_taken_or_refused() {
     let message = v1::ListRecordsRequest {
-        from_sequence: 3,
-        to_sequence: 9,
+        first_sequence: 3,
+        last_sequence: 9,
         actor: "operator/alice".into(),
         action: "disclose".into(),
         device_id: valid::ID.into(),
         protector_id: valid::ID.into(),
-        not_before_ms: 5,
-        before_ms: 6,
+        since_ms: 5,
+        until_ms: 6,
         stale: true,
     };
     survives(vec![message.encode_to_vec()], |bytes| taken(bytes, decode_filter));

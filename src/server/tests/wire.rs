@@ -175,7 +175,7 @@ async fn an_audit_listing_streams_messages_of_at_most_a_thousand_records() {
         bench.fake.propose(command).await.unwrap();
     }
     let mut audit = AuditServiceClient::new(running.alice().await);
-    let request = v1::ListRecordsRequest { to_sequence: wanted, ..Default::default() };
+    let request = v1::ListRecordsRequest { last_sequence: wanted, ..Default::default() };
     let mut stream = audit.list_records(request).await.unwrap().into_inner();
     let mut sizes = Vec::new();
     let mut next = 1;

@@ -183,14 +183,14 @@ fn every_filter_of_a_listing_has_to_match() {
         previous_hash: [0; 32],
     };
     let all = Filter {
-        from: 0,
-        to: 0,
+        first: 0,
+        last: 0,
         actor: record.actor.clone(),
         action: Some(AuditAction::Disclose),
         device: Some(DEVICE),
         protector: Some(PROTECTOR),
-        not_before: Some(crate::domain::Timestamp::from_millis(50)),
-        before: Some(crate::domain::Timestamp::from_millis(51)),
+        since: Some(crate::domain::Timestamp::from_millis(50)),
+        until: Some(crate::domain::Timestamp::from_millis(51)),
     };
     assert!(all.matches(&record));
     for wrong in [
@@ -198,8 +198,8 @@ fn every_filter_of_a_listing_has_to_match() {
         Filter { action: Some(AuditAction::Find), ..all.clone() },
         Filter { device: Some(other_device()), ..all.clone() },
         Filter { protector: Some(crate::domain::ProtectorId::from_bytes([4; 16])), ..all.clone() },
-        Filter { not_before: all.before, ..all.clone() },
-        Filter { before: all.not_before, ..all.clone() },
+        Filter { since: all.until, ..all.clone() },
+        Filter { until: all.since, ..all.clone() },
     ] {
         assert!(!wrong.matches(&record), "{wrong:?}");
     }

@@ -112,8 +112,13 @@ impl<S: Store> Batch<'_, S> {
         volume.kind = escrow.volume_kind;
         volume.key = Some(at);
         volume.rotation_due = false;
-        device.host_name = escrow.host_name.clone();
-        device.users.clone_from(&escrow.users);
+        // An escrow is about a key: what it doesn't say about the device stays as it was.
+        if !escrow.host_name.as_str().is_empty() {
+            device.host_name = escrow.host_name.clone();
+        }
+        if !escrow.users.is_empty() {
+            device.users.clone_from(&escrow.users);
+        }
         device.last_contact = self.heads.time;
         self.put_device(device);
         // The version is the volume's next, and the id is this volume's alone: there is no such record yet.

@@ -136,6 +136,22 @@ fn a_device_may_have_32_users_and_not_one_more() {
 }
 
 #[test]
+fn an_escrow_that_names_no_host_and_no_users_keeps_those_that_are_known() {
+    let mut rig = Rig::ready();
+    rig.escrow(escrow_of(1, 1, 1, 0, 1));
+    let mut bare = escrow_of(1, 1, 2, 1, 2);
+    (bare.host_name, bare.users) = (Text::default(), Vec::new());
+    rig.escrow(bare);
+    let stored = query::device(rig.store(), device(1)).unwrap().unwrap();
+    assert_eq!((stored.host_name.as_str(), stored.users), ("pc-1", vec![user("eve")]));
+    let mut moved = escrow_of(1, 1, 3, 2, 3);
+    (moved.host_name, moved.users) = (name("pc-9"), users(2));
+    rig.escrow(moved);
+    let stored = query::device(rig.store(), device(1)).unwrap().unwrap();
+    assert_eq!((stored.host_name.as_str(), stored.users), ("pc-9", users(2)));
+}
+
+#[test]
 fn nothing_is_taken_before_the_bootstrap() {
     let mut rig = Rig::empty();
     assert_eq!(rig.refuse_escrow(escrow_of(1, 1, 1, 0, 1)), Rejection::NotBootstrapped);

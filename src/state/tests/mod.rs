@@ -22,3 +22,4 @@ mod model;
 mod property;
 mod report;
 mod requests;
+mod steps;

@@ -16,6 +16,11 @@ use crate::fs::{Fs, FsFile, OpenMode};
 use crate::state::{Digest, Heads, Table};
 use crate::storage::view::ViewRecord;
 
+/// The end of a file that its SHA-256 does not cover: the SHA-256 itself, and the trailer's checksum.
+const SUMS_BYTES: usize = 32 + CHECKSUM_BYTES;
+/// Bytes read at once.
+const READ_BYTES: usize = 256 * 1024;
+
 /// A published snapshot. Cheap to clone; stays readable after a newer one replaced it.
 pub struct SnapshotFile<F: Fs>(Arc<Inner<F>>);
 
@@ -122,7 +127,30 @@ impl<F: Fs> SnapshotFile<F> {
         self.records()?.try_for_each(|record| record.map(|_| ()))
     }
 
-    /// The same at a low priority, while requests are served.
+    /// Reads all of it, and checks that it is, byte for byte, what was written with this SHA-256. Its records need no second
+    /// look then.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Damaged`] if it is not.
+    pub(super) fn verify_bytes(&self, written: &[u8; 32]) -> Result<(), SnapshotError> {
+        let damaged = |what| SnapshotError::damaged(&self.0.path, what);
+        let mut sha256 = Sha256::new();
+        let end = self.bytes().saturating_sub(SUMS_BYTES as u64);
+        let mut offset = 0;
+        while offset < end {
+            let rest = usize::try_from(end - offset).unwrap_or(READ_BYTES);
+            let piece = read(&self.0.file, offset, rest.min(READ_BYTES))?;
+            sha256.update(&piece);
+            offset += piece.len() as u64;
+        }
+        let sums = read(&self.0.file, end, SUMS_BYTES)?;
+        if sha256.finalize()[..] != written[..] || !sums.starts_with(written) {
+            return Err(damaged("what was read back is not what was written"));
+        }
+        Ok(())
+    }
+
+    /// [`Self::verify`] at a low priority, while requests are served.
     ///
     /// # Errors
     /// As [`Self::verify`], or if there is no thread for it.

@@ -175,7 +175,10 @@ impl<F: Fs> Snapshots<F> {
         let path = self.temporary_path("build");
         let frozen = view.freeze()?;
         let built = background::run(|| {
-            write::write_frozen(&self.fs, &path, frozen).and_then(|()| self.verified(&path))
+            let sha256 = write::write_frozen(&self.fs, &path, frozen)?;
+            let file = SnapshotFile::open(&self.fs, &path)?;
+            file.verify_bytes(&sha256)?;
+            Ok(file)
         });
         let file = self.kept_or_removed(&path, built)?;
         let reached = view.flush().map_err(SnapshotError::from).and_then(|()| {

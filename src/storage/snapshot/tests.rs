@@ -213,6 +213,21 @@ fn a_published_snapshot_that_rots_is_replaced_by_a_new_one_and_dropped() {
     newer.verify().unwrap();
 }
 
+#[test]
+fn i5_a_file_that_reads_back_otherwise_than_it_was_written_is_refused() {
+    let node = Node::new();
+    let view = node.open(None, 9).unwrap();
+    (0..10).for_each(|index| commit(&view, &node.model, index));
+    let file = node.snapshots.build(&view).unwrap();
+    let bytes = std::fs::read(file.path()).unwrap();
+    let written: [u8; 32] = *bytes[..bytes.len() - 4].last_chunk().unwrap();
+    file.verify_bytes(&written).unwrap();
+    // Another file, whole in itself.
+    assert!(matches!(file.verify_bytes(&[7; 32]), Err(SnapshotError::Damaged { .. })));
+    rot(file.path());
+    assert!(matches!(file.verify_bytes(&written), Err(SnapshotError::Damaged { .. })));
+}
+
 /// Flips a bit in the middle of a file, in place.
 fn rot(path: &Path) {
     use std::os::unix::fs::FileExt as _;

@@ -1,6 +1,7 @@
 //! Writes snapshot files: from a frozen view, or from another node's chunks.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
@@ -13,7 +14,9 @@ use crate::storage::view::Frozen;
 /// Bytes gathered before a write to the file.
 const BUFFER: usize = 1024 * 1024;
 /// Bytes written before they are brought to disk. All at once at the end, they would stand between the log and the disk.
-const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+const SYNC_BYTES: u64 = 1024 * 1024;
+/// Longest pause after bytes were brought to disk.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A file that is written front to back.
 struct Out<T> {
@@ -39,12 +42,23 @@ impl<T: FsFile> Out<T> {
         let before = self.offset;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
-        sync_piece(&self.file, before, self.offset)
+        let started = Instant::now();
+        sync_piece(&self.file, before, self.offset)?;
+        pause(started.elapsed().min(LONGEST_PAUSE));
+        Ok(())
     }
 
     fn finish(mut self) -> Result<(), SnapshotError> {
         self.write()?;
         self.file.sync_all().map_err(SnapshotError::Io)
+    }
+}
+
+/// The disk is left to the log for as long as it was taken from it.
+#[allow(clippy::disallowed_methods, reason = "it waits for nothing; it only goes slower")]
+fn pause(time: Duration) {
+    if !crate::turns::simulated() {
+        std::thread::sleep(time);
     }
 }
 
@@ -56,12 +70,12 @@ fn sync_piece(file: &impl FsFile, before: u64, after: u64) -> Result<(), Snapsho
     file.sync_data().map_err(SnapshotError::Io)
 }
 
-/// Writes all records of a frozen view to a new file and brings it to disk.
+/// Writes all records of a frozen view to a new file and brings it to disk. Gives the SHA-256 that its trailer names.
 pub(super) fn write_frozen<F: Fs>(
     fs: &F,
     path: &Path,
     frozen: Frozen,
-) -> Result<(), SnapshotError> {
+) -> Result<[u8; 32], SnapshotError> {
     let file = fs.open(path, OpenMode::CreateNew).map_err(SnapshotError::Io)?;
     let mut out = Out { file, offset: 0, buffer: Vec::new(), sha256: Sha256::new() };
     let heads = frozen.heads().cloned().unwrap_or_default();
@@ -91,9 +105,10 @@ pub(super) fn write_frozen<F: Fs>(
     check_heads(path, &heads, sum, records)?;
     let start = format::trailer_start(records, sum.to_bytes());
     out.sha256.update(&start);
-    let sha256 = std::mem::take(&mut out.sha256).finalize();
+    let sha256: [u8; 32] = std::mem::take(&mut out.sha256).finalize().into();
     out.put_unsummed(&format::trailer(start, &sha256))?;
-    out.finish()
+    out.finish()?;
+    Ok(sha256)
 }
 
 /// A view whose records don't match its heads gives no snapshot (I4).

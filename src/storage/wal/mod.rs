@@ -25,6 +25,7 @@
 
 mod format;
 mod index;
+mod queue;
 mod recover;
 mod segment;
 #[cfg(test)]
@@ -39,7 +40,7 @@ use tokio::sync::watch;
 
 pub use types::{Done, LogEntry, Payload, Space, Vote, WalError, WalOptions};
 
-use self::writer::{Job, Shared};
+use self::queue::{Job, Shared};
 use crate::fs::Fs;
 use crate::state::Position;
 
@@ -77,7 +78,7 @@ impl<F: Fs> Wal<F> {
         let inline = options.inline;
         let shared = Shared::start(fs, dir, options, recovered)?;
         if !inline {
-            writer::spawn(&shared)?;
+            queue::spawn(&shared)?;
         }
         Ok(Self(shared))
     }

@@ -1,274 +1,24 @@
-//! Writes what is asked for, one group at a time: one write and one fdatasync for all that has gathered.
+//! Writes groups of jobs as batches into segments, makes the reserve, and removes what is purged.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
+use parking_lot::Mutex;
 
-use super::format::{BatchBuilder, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
-use super::index::{Index, SharedIndex};
+use super::format::{BatchBuilder, SEGMENT_HEADER, SegmentHeader};
+use super::index::SharedIndex;
+use super::queue::{Counters, Job};
 use super::recover::{Recovered, Used};
 use super::segment::{Segment, Stored};
-use super::types::{Done, LogEntry, Space, Vote, WalError, WalOptions};
+use super::types::{Vote, WalError, WalOptions};
 use crate::fs::{Fs, FsFile as _};
 use crate::state::Position;
 
-/// A group is closed at this size, so that one slow write holds up few.
-const GROUP_BYTES: usize = 1024 * 1024;
 /// How often room is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// One thing to write.
-pub(super) enum Job {
-    Append { entries: Vec<LogEntry>, serial: u64, done: Done },
-    Vote { vote: Vote, done: Done },
-    Truncate { last: Option<Position>, done: Done },
-    Purge { upto: Position, done: Done },
-}
-
-/// Numbers for metrics.
-#[derive(Default)]
-pub(super) struct Counters {
-    fsyncs: AtomicU64,
-    written: AtomicU64,
-    disk: AtomicU64,
-    low: AtomicBool,
-}
-
-impl Counters {
-    pub(super) fn fsyncs(&self) -> u64 {
-        self.fsyncs.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn disk_bytes(&self) -> u64 {
-        self.disk.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn space(&self) -> Space {
-        if self.low.load(Ordering::Relaxed) { Space::Low } else { Space::Plenty }
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: bool,
-}
-
-/// What all handles share with the writer.
-pub(super) struct Shared<F: Fs> {
-    pub(super) index: SharedIndex<F>,
-    pub(super) durable: watch::Sender<Option<u64>>,
-    pub(super) failure: OnceLock<Arc<WalError>>,
-    pub(super) counters: Arc<Counters>,
-    queue: Mutex<Queue>,
-    wake: Condvar,
-    writer: Mutex<Option<Writer<F>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    inline: bool,
-}
-
-impl<F: Fs> Shared<F> {
-    pub(super) fn start(
-        fs: F,
-        dir: &Path,
-        options: WalOptions,
-        found: Recovered<F>,
-    ) -> Result<Arc<Self>, WalError> {
-        let inline = options.inline;
-        let counters = Arc::new(Counters::default());
-        let durable = found.index.durable();
-        let (writer, index) = Writer::new(fs, dir, options, found, counters.clone())?;
-        Ok(Arc::new(Self {
-            index,
-            durable: watch::Sender::new(durable),
-            failure: OnceLock::new(),
-            counters,
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            writer: Mutex::new(Some(writer)),
-            thread: Mutex::new(None),
-            inline,
-        }))
-    }
-
-    /// Whether the log still takes anything.
-    pub(super) fn check(&self) -> Result<(), WalError> {
-        if let Some(failure) = self.failure.get() {
-            return Err(WalError::Poisoned(failure.clone()));
-        }
-        if self.queue.lock().closed { Err(WalError::Closed) } else { Ok(()) }
-    }
-
-    /// Changes the index and queues the job under one lock, so that both happen in the same order.
-    pub(super) fn submit(
-        &self,
-        change: impl FnOnce(&mut Index<F>) -> Result<Job, WalError>,
-    ) -> Result<(), WalError> {
-        {
-            let mut index = self.index.lock();
-            let mut queue = self.queue.lock();
-            // Asked again under the lock: the writer may have ended since, and nobody would call `done`.
-            if queue.closed {
-                return Err(WalError::Closed);
-            }
-            queue.jobs.push_back(change(&mut index)?);
-            drop(queue);
-            self.tell_durable(&index);
-        }
-        if self.inline {
-            self.run_pending();
-        } else {
-            self.wake.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Called with the index locked, so that an older value never overwrites a newer one. It goes back when entries are
-    /// cut off: those that take their places aren't durable because the old ones were (I2).
-    fn tell_durable(&self, index: &Index<F>) {
-        let now = index.durable();
-        self.durable.send_if_modified(|known| std::mem::replace(known, now) != now);
-    }
-
-    /// Runs what is queued on the caller's thread.
-    fn run_pending(&self) {
-        let mut writer = self.writer.lock();
-        let jobs = std::mem::take(&mut self.queue.lock().jobs);
-        if let Some(writer) = writer.as_mut().filter(|_| !jobs.is_empty()) {
-            self.run(writer, jobs);
-        }
-    }
-
-    /// The writer's thread: takes what has gathered, until the log is closed and nothing is left.
-    fn work(&self, mut writer: Writer<F>) {
-        loop {
-            let jobs = {
-                let mut queue = self.queue.lock();
-                if queue.jobs.is_empty() && !queue.closed {
-                    self.wake.wait_for(&mut queue, LOOK);
-                }
-                if queue.jobs.is_empty() && queue.closed {
-                    break;
-                }
-                std::mem::take(&mut queue.jobs)
-            };
-            if !jobs.is_empty() {
-                self.run(&mut writer, jobs);
-            } else if self.failure.get().is_none()
-                && let Err(error) = writer.look_for_room()
-            {
-                self.poison(error);
-            }
-        }
-        self.finish(&mut writer);
-    }
-
-    fn run(&self, writer: &mut Writer<F>, mut jobs: VecDeque<Job>) {
-        while !jobs.is_empty() {
-            let mut group = Vec::new();
-            let mut bytes = 0;
-            while let Some(job) = jobs.pop_front() {
-                bytes += job_bytes(&job);
-                group.push(job);
-                if bytes >= GROUP_BYTES {
-                    break;
-                }
-            }
-            self.write_group(writer, group);
-        }
-    }
-
-    fn write_group(&self, writer: &mut Writer<F>, group: Vec<Job>) {
-        let result = match self.failure.get() {
-            Some(failure) => Err(failure.clone()),
-            None => {
-                let committed = self.index.lock().committed;
-                writer.write(&group, committed).map_err(|error| self.poison(error))
-            }
-        };
-        if result.is_ok() {
-            self.tell_durable(&self.index.lock());
-        }
-        for job in group {
-            let (Job::Append { done, .. }
-            | Job::Vote { done, .. }
-            | Job::Truncate { done, .. }
-            | Job::Purge { done, .. }) = job;
-            done(result.clone());
-        }
-        if result.is_ok()
-            && let Err(error) = writer.tidy()
-        {
-            self.poison(error);
-        }
-    }
-
-    /// I1: after a failed write or fsync nobody knows what is on disk; nothing is tried again.
-    fn poison(&self, error: WalError) -> Arc<WalError> {
-        let error = self.failure.get_or_init(|| {
-            tracing::error!(%error, "the log failed; the node stops");
-            Arc::new(error)
-        });
-        error.clone()
-    }
-
-    fn finish(&self, writer: &mut Writer<F>) {
-        if self.failure.get().is_none()
-            && let Err(error) = writer.close()
-        {
-            self.poison(error);
-        }
-    }
-
-    pub(super) fn close(&self) {
-        let first = !std::mem::replace(&mut self.queue.lock().closed, true);
-        self.wake.notify_all();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the log's writer panicked");
-        }
-        if self.inline && first {
-            let mut writer = self.writer.lock().take();
-            if let Some(writer) = writer.as_mut() {
-                self.finish(writer);
-            }
-        }
-    }
-}
-
-/// Starts the writer's thread. It ends when the log is closed.
-pub(super) fn spawn<F: Fs>(shared: &Arc<Shared<F>>) -> Result<(), WalError> {
-    let Some(writer) = shared.writer.lock().take() else { return Ok(()) };
-    let worker = shared.clone();
-    let thread = std::thread::Builder::new()
-        .name("wal".to_owned())
-        .spawn(move || worker.work(writer))
-        .map_err(|source| WalError::Io { source })?;
-    *shared.thread.lock() = Some(thread);
-    Ok(())
-}
-
-fn job_bytes(job: &Job) -> usize {
-    match job {
-        Job::Append { entries, .. } => entries
-            .iter()
-            .map(|entry| entry.payload.bytes().len().saturating_add(RECORD_HEADER))
-            .sum(),
-        Job::Vote { .. } | Job::Truncate { .. } | Job::Purge { .. } => RECORD_HEADER,
-    }
-}
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Where an entry of a batch comes to lie.
 struct Placed {
@@ -279,7 +29,7 @@ struct Placed {
 }
 
 /// Owns the segments. Only one thread has it.
-struct Writer<F: Fs> {
+pub(super) struct Writer<F: Fs> {
     fs: F,
     dir: PathBuf,
     segment_bytes: u64,
@@ -306,7 +56,7 @@ struct Written {
 }
 
 impl<F: Fs> Writer<F> {
-    fn new(
+    pub(super) fn new(
         fs: F,
         dir: &Path,
         options: WalOptions,
@@ -392,7 +142,11 @@ impl<F: Fs> Writer<F> {
     }
 
     /// Writes a group as one batch and makes it durable.
-    fn write(&mut self, group: &[Job], committed: Option<Position>) -> Result<(), WalError> {
+    pub(super) fn write(
+        &mut self,
+        group: &[Job],
+        committed: Option<Position>,
+    ) -> Result<(), WalError> {
         let mut builder = std::mem::replace(&mut self.builder, BatchBuilder::new());
         builder.clear();
         let before = self.state;
@@ -523,14 +277,15 @@ impl<F: Fs> Writer<F> {
         Ok(())
     }
 
-    /// After a group: makes the next reserve, and removes segments that hold nothing but purged entries.
-    fn tidy(&mut self) -> Result<(), WalError> {
+    /// After a group, and while there is nothing to write: makes the next reserve, and removes the oldest segment if it holds
+    /// nothing but purged entries. One at a time: each costs a sync of the directory, and the next group waits for it.
+    pub(super) fn tidy(&mut self) -> Result<(), WalError> {
         if self.reserve.is_none() || self.looked.elapsed() >= LOOK {
             self.look_for_room()?;
         }
         let Some(purged) = self.state.purged else { return Ok(()) };
         let io = |source| WalError::Io { source };
-        while self.segments.len() > 1
+        if self.segments.len() > 1
             && let Some(oldest) = self.segments.front()
             && oldest.highest.is_none_or(|highest| highest <= purged.index)
         {
@@ -546,7 +301,7 @@ impl<F: Fs> Writer<F> {
     }
 
     /// Writes that the log was closed in order: damage to the last batch before it can't pass for a torn tail then.
-    fn close(&mut self) -> Result<(), WalError> {
+    pub(super) fn close(&mut self) -> Result<(), WalError> {
         let mut builder = BatchBuilder::new();
         builder.closed();
         let before = self.state;

@@ -1,0 +1,172 @@
+//! The random command sequences that the property tests run.
+
+use proptest::prelude::*;
+
+use super::fixtures::*;
+use super::model::Model;
+use crate::domain::*;
+use crate::state::*;
+
+/// What happens next. Numbers are chosen from small pools, so that things meet.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Blank,
+    Membership(u8),
+    Garbage(Vec<u8>),
+    /// A command of an actor with a request id.
+    Command {
+        actor: Who,
+        request: u64,
+        body: What,
+    },
+    /// An earlier command once more, with another time.
+    Retry(prop::sample::Index),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Who {
+    /// The actor that may do it, if it is anyone's.
+    Right,
+    Agent(u8),
+    Operator(u8),
+    Node(u64),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    Bootstrap,
+    Escrow { d: u8, v: u8, p: u8, expected: Option<u32>, fill: u8, package: bool, epoch: u32 },
+    Report { d: u8, volumes: Vec<u8>, status: bool },
+    Find(u8, u8),
+    Disclose { p: u8, v: u32, named: bool },
+    Grant(u8, Role),
+    Revoke(u8, Role),
+    AuditRead,
+    Refusals(u8),
+    ClusterChange,
+}
+
+pub(super) const OPERATORS: [&str; 4] = [ROOT, HUGO, ADA, ODO];
+
+fn role() -> impl Strategy<Value = Role> {
+    prop::sample::select(Role::ALL.to_vec())
+}
+
+fn what() -> impl Strategy<Value = What> {
+    let expected = prop_oneof![4 => Just(None), 1 => (0_u32..4).prop_map(Some)];
+    let epoch = prop_oneof![9 => Just(1_u32), 1 => Just(2_u32)];
+    // Protectors 0..3 are mostly of the first volumes, so that ids are used again and by others.
+    let escrow = (0_u8..3, 0_u8..3, 0_u8..8, expected, 0_u8..3, any::<bool>(), epoch).prop_map(
+        |(d, v, p, expected, fill, package, epoch)| What::Escrow {
+            d,
+            v,
+            p: if p < 5 { d * 3 + v } else { p },
+            expected,
+            fill,
+            package,
+            epoch,
+        },
+    );
+    let report = (0_u8..3, prop::collection::vec(0_u8..4, 0..3), any::<bool>())
+        .prop_map(|(d, volumes, status)| What::Report { d, volumes, status });
+    let disclose =
+        (0_u8..9, 0_u32..4, any::<bool>()).prop_map(|(p, v, named)| What::Disclose { p, v, named });
+    prop_oneof![
+        1 => Just(What::Bootstrap),
+        10 => escrow,
+        4 => report,
+        4 => (0_u8..4, 0_u8..9).prop_map(|(kind, n)| What::Find(kind, n)),
+        6 => disclose,
+        2 => (0_u8..4, role()).prop_map(|(o, role)| What::Grant(o, role)),
+        2 => (0_u8..4, role()).prop_map(|(o, role)| What::Revoke(o, role)),
+        1 => Just(What::AuditRead),
+        1 => (0_u8..3).prop_map(What::Refusals),
+        1 => Just(What::ClusterChange),
+    ]
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    prop_oneof![
+        12 => Just(Who::Right),
+        1 => (0_u8..3).prop_map(Who::Agent),
+        2 => (0_u8..4).prop_map(Who::Operator),
+        1 => (1_u64..3).prop_map(Who::Node),
+    ]
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let request = prop_oneof![6 => 100_u64..100_000_000, 1 => 0_u64..6];
+    let command = (who(), request, what()).prop_map(|(actor, request, body)| Step::Command {
+        actor,
+        request,
+        body,
+    });
+    prop_oneof![
+        1 => Just(Step::Blank),
+        1 => any::<u8>().prop_map(Step::Membership),
+        1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(Step::Garbage),
+        28 => command,
+        5 => any::<prop::sample::Index>().prop_map(Step::Retry),
+    ]
+}
+
+/// How far the proposing node's clock moves: seldom back, seldom far.
+pub(super) fn tick() -> impl Strategy<Value = i64> {
+    prop_oneof![8 => 0_i64..2_000, 1 => -5_000_i64..0, 1 => 60_000_i64..4_000_000]
+}
+
+pub(super) fn right_actor(body: &What) -> Actor {
+    match body {
+        What::Escrow { d, .. } | What::Report { d, .. } => agent(*d),
+        What::Find(..) => operator(HUGO),
+        What::Disclose { named, .. } => operator(if *named { HUGO } else { ADA }),
+        What::AuditRead => operator(ODO),
+        What::Refusals(_) => node(1),
+        What::Bootstrap | What::Grant(..) | What::Revoke(..) | What::ClusterChange => {
+            operator(ROOT)
+        }
+    }
+}
+
+pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
+    match what {
+        What::Bootstrap => bootstrap(),
+        What::Escrow { d, v, p, expected, fill, package, epoch } => {
+            let right = model.current(device(*d), volume(*v));
+            let mut escrow = escrow_of(*d, *v, *p, expected.unwrap_or(right), *fill);
+            escrow.key.epoch = Epoch::new(*epoch);
+            escrow.package = package.then(|| sealed(1, fill + 100));
+            escrow.users = users(usize::from(*fill));
+            if *fill == 1 {
+                escrow.host_name = Text::default();
+            }
+            CommandBody::Escrow(escrow)
+        }
+        What::Report { d, volumes, status } => {
+            let status =
+                if *status { ComplianceStatus::Compliant } else { ComplianceStatus::Unknown };
+            let volumes = volumes.iter().map(|v| compliance(*v, status)).collect();
+            CommandBody::ReportCompliance(report_of(*d, volumes))
+        }
+        What::Find(kind, n) => CommandBody::FindKeys(match kind {
+            0 => FindQuery::Prefix(protector(*n).prefix()),
+            1 => FindQuery::Protector(protector(*n)),
+            2 => FindQuery::Device(device(n % 4)),
+            _ => FindQuery::Volume(device(n % 3), volume(n / 3)),
+        }),
+        What::Disclose { p, v, named } => disclose_of(*p, *v, named.then_some("eve")),
+        What::Grant(to, role) => grant(OPERATORS[usize::from(*to)], *role),
+        What::Revoke(from, role) => revoke(OPERATORS[usize::from(*from)], *role),
+        What::AuditRead => CommandBody::AuditRead { detail: name("1 to 9") },
+        What::Refusals(count) => {
+            let refusal = |n| RefusalCount {
+                actor: agent(n),
+                action: name("EscrowRecoveryKey"),
+                reason: name("FOREIGN_DEVICE"),
+                count: u64::from(n) + 2,
+            };
+            CommandBody::Refusals((0..*count).map(refusal).collect())
+        }
+        What::ClusterChange => CommandBody::ClusterChange { detail: name("add node/4") },
+    }
+}

@@ -1,0 +1,96 @@
+//! Each check that tells the log's own bytes from others is needed: these fail without it.
+
+use super::super::format::{BATCH_HEADER, BatchBuilder, SEGMENT_HEADER, SegmentHeader, records};
+use super::super::index::Index;
+use super::super::segment::{Segment, Stored};
+use super::*;
+use crate::fs::{Fs as _, OpenMode};
+
+fn voted(term: u64) -> Vote {
+    Vote { term, voted_for: Some(1), committed: false }
+}
+
+fn file(fs: &SimFs) -> <SimFs as crate::fs::Fs>::File {
+    fs.open(&segments(fs)[0], OpenMode::ReadWrite).unwrap()
+}
+
+/// What the only segment holds from `offset` on.
+fn bytes_at(fs: &SimFs, offset: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    file(fs).read_at(&mut bytes, offset).unwrap();
+    bytes
+}
+
+fn end(wal: &Wal<SimFs>) -> u64 {
+    SEGMENT_HEADER as u64 + wal.disk_bytes()
+}
+
+/// The records of a batch have one sum in common, and each its own: an entry is read back alone.
+#[test]
+fn a_record_with_a_changed_byte_is_refused_by_its_own_sum() {
+    let mut builder = BatchBuilder::new();
+    builder.entry(&entry(1, 0, 40));
+    let payload = builder.finish(0, 7)[BATCH_HEADER..].to_vec();
+    assert!(records(&Bytes::from(payload.clone())).is_ok());
+    for byte in [8, 16, 24, 32, 71] {
+        let mut changed = payload.clone();
+        changed[byte] ^= 1;
+        assert!(records(&Bytes::from(changed)).is_err(), "byte {byte} is covered by no sum");
+    }
+}
+
+#[test]
+fn an_entry_that_rots_while_the_log_is_open_is_refused_when_it_is_read() {
+    let fs = SimFs::new();
+    let wal = open(&fs).unwrap();
+    (0..12).for_each(|index| wal.append(vec![entry(1, index, 500)], ignore()).unwrap());
+    assert!(wal.read(0, 1, usize::MAX).is_ok());
+    let data = (SEGMENT_HEADER + BATCH_HEADER + 32 + 100) as u64;
+    fs.flip_bit(&segments(&fs)[0], data, 0).unwrap();
+    assert!(matches!(wal.read(0, 1, usize::MAX), Err(WalError::Damaged { .. })));
+}
+
+#[test]
+fn a_batch_that_another_segment_left_in_the_file_is_none_of_this_one() {
+    let (fs, other) = (SimFs::new(), SimFs::new());
+    let [wal, old] = [&fs, &other].map(|fs| open(fs).unwrap());
+    wal.save_vote(voted(1), ignore()).unwrap();
+    old.save_vote(voted(1), ignore()).unwrap();
+    let offset = end(&old);
+    assert_eq!(offset, end(&wal));
+    // The next number, in the next place, whole; only the salt is another.
+    old.save_vote(voted(9), ignore()).unwrap();
+    let left = bytes_at(&other, offset, usize::try_from(end(&old) - offset).unwrap());
+    file(&fs).write_at(&left, offset).unwrap();
+    assert_eq!(open(&fs.restart()).unwrap().vote(), Some(voted(1)));
+}
+
+#[test]
+fn a_batch_that_is_written_a_second_time_further_on_is_refused_by_its_number() {
+    let fs = SimFs::new();
+    let wal = open(&fs).unwrap();
+    wal.save_vote(voted(1), ignore()).unwrap();
+    let first = bytes_at(&fs, SEGMENT_HEADER as u64, usize::try_from(wal.disk_bytes()).unwrap());
+    wal.save_vote(voted(2), ignore()).unwrap();
+    file(&fs).write_at(&first, end(&wal)).unwrap();
+    let Err(error) = open(&fs.restart()) else { panic!("the vote went back") };
+    assert!(error.to_string().contains("batch 0 stands where 2 should"), "{error}");
+}
+
+#[test]
+fn i2_an_entry_that_was_replaced_while_it_was_written_does_not_make_its_successor_durable() {
+    let fs = SimFs::new();
+    fs.create_dir_all(Path::new(DIR)).unwrap();
+    let header = SegmentHeader { number: 0, salt: 7, length: 8192 };
+    let segment = Arc::new(Segment::create(&fs, Path::new(DIR), header, 8192).unwrap());
+    let stored = || Stored { segment: segment.clone(), offset: 512, length: 10 };
+    let mut index: Index<SimFs> = Index::new(4096);
+    let first = index.append(&[entry(1, 0, 10)]).unwrap();
+    index.truncate_after(None).unwrap();
+    let second = index.append(&[entry(2, 0, 10)]).unwrap();
+    // The disk is done with the first one only now.
+    index.written(0, first, stored());
+    assert_eq!(index.durable(), None);
+    index.written(0, second, stored());
+    assert_eq!(index.durable(), Some(0));
+}
