@@ -141,8 +141,7 @@ impl<F: Fs> PeerService for PeerApi<F> {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.check(&request, Call::Consensus)?;
-        let answers = self.node.append(request.into_inner()).map_err(stopped)?;
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(self.node.append(request.into_inner()).boxed()))
     }
 
     async fn vote(

@@ -16,6 +16,7 @@ use super::types::{
 };
 use super::wire::{membership_from_wire, membership_to_wire};
 use crate::fs::Fs;
+use crate::storage::layout::Joined;
 use crate::storage::wal::{LogEntry, Payload, Wal, WalError};
 
 /// Most bytes of entries in one replication request or apply step. A single larger entry still goes.
@@ -24,17 +25,20 @@ const READ_BYTES: usize = 512 * 1024;
 /// The log, as openraft sees it.
 pub(crate) struct LogStore<F: Fs> {
     wal: Wal<F>,
+    joined: Arc<Joined<F>>,
+    noted: bool,
 }
 
 impl<F: Fs> Clone for LogStore<F> {
     fn clone(&self) -> Self {
-        Self { wal: self.wal.clone() }
+        Self { wal: self.wal.clone(), joined: self.joined.clone(), noted: self.noted }
     }
 }
 
 impl<F: Fs> LogStore<F> {
-    pub(crate) fn new(wal: Wal<F>) -> Self {
-        Self { wal }
+    /// The log, and where it is noted that the node takes part.
+    pub(crate) fn new(wal: Wal<F>, joined: Joined<F>) -> Self {
+        Self { wal, joined: Arc::new(joined), noted: false }
     }
 
     fn read(&self, from: u64, to: u64, most_bytes: usize) -> io::Result<Vec<Entry>> {
@@ -170,9 +174,17 @@ impl<F: Fs> RaftLogStorage<TypeConfig> for LogStore<F> {
         self.clone()
     }
 
+    /// Openraft saves a vote before it votes, and before it takes anything of a leader. So the node counts as a member from its first
+    /// vote on (I7): not before that is on disk, since a power cut in between would look like a lost log, and not later, since
+    /// something may be acknowledged then.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = wal_vote(vote);
-        durable(|done| self.wal.save_vote(vote, done)).await
+        durable(|done| self.wal.save_vote(vote, done)).await?;
+        if !self.noted {
+            self.joined.note().map_err(io_error)?;
+            self.noted = true;
+        }
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -205,5 +217,54 @@ impl<F: Fs> RaftLogStorage<TypeConfig> for LogStore<F> {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         durable(|done| self.wal.purge(position(&upto), done)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::domain::{ClusterId, NodeId};
+    use crate::fs::sim::SimFs;
+    use crate::storage::layout::{DataDir, ExpectedIdentity};
+    use crate::storage::wal::WalOptions;
+
+    /// The directory, and its log as it is opened at a start.
+    fn open(fs: &SimFs) -> (DataDir<SimFs>, Result<Wal<SimFs>, WalError>) {
+        let expected =
+            ExpectedIdentity { cluster: ClusterId::from_bytes([1; 16]), node: NodeId::new(4) };
+        let directory = DataDir::open_or_create(fs.clone(), Path::new("/data"), expected).unwrap();
+        let must_exist = directory.joined().is_noted().unwrap();
+        let options = WalOptions {
+            inline: true,
+            must_exist,
+            segment_bytes: 16 * 1024,
+            ..WalOptions::default()
+        };
+        let wal = Wal::open(fs.clone(), &directory.wal(), options);
+        (directory, wal)
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_at_the_first_vote_leaves_a_newcomer_or_a_member_with_its_log() {
+        let fresh = SimFs::new();
+        drop(open(&fresh));
+        let (mut voted, mut cuts) = (false, 0);
+        while !voted {
+            let fs = fresh.restart();
+            let (directory, wal) = open(&fs);
+            fs.power_cut_at(fs.operations() + cuts);
+            let mut store = LogStore::new(wal.unwrap(), directory.joined());
+            voted = store.save_vote(&Vote::new(1, 2)).await.is_ok();
+            for survivors in 0..20 {
+                let (after, wal) = open(&fs.crash(survivors));
+                let wal = wal.unwrap_or_else(|error| panic!("cut {cuts}: {error}"));
+                assert!(!voted || after.joined().is_noted().unwrap(), "cut {cuts}");
+                assert!(!voted || wal.vote().is_some(), "cut {cuts}");
+            }
+            cuts += 1;
+        }
+        assert!(cuts > 5, "{cuts}");
     }
 }

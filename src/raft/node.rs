@@ -79,8 +79,8 @@ pub(crate) struct Inner<F: Fs> {
     pub(crate) link: Arc<LeaderLink<F>>,
     pub(crate) snapshots: Arc<Snapshots<F>>,
     pub(crate) applied: Arc<AppliedState>,
-    pub(crate) data_dir: DataDir<F>,
-    pub(crate) joined: AtomicBool,
+    /// Held for its lock.
+    _data_dir: DataDir<F>,
     pub(crate) failed: watch::Sender<Option<String>>,
     pub(crate) elections: AtomicU64,
     pub(crate) draining: AtomicBool,
@@ -204,14 +204,16 @@ impl<F: Fs> Node<F> {
         let data_dir = DataDir::open_or_create(fs.clone(), &options.data_dir, expected)?;
         let incarnation = data_dir.identity().incarnation;
         let identity = Identity { cluster: options.cluster, id: options.id, incarnation };
-        let joined = data_dir.joined()?;
+        let joined = data_dir.joined().is_noted()?;
         let (wal_options, view_options) =
             storage_options(&options.sizes, joined, simulated.is_some());
         let wal = match Wal::open(fs.clone(), &data_dir.wal(), wal_options) {
             Err(WalError::Gone { .. }) => return Err(StartError::LogLost(options.id)),
             opened => opened?,
         };
-        let empty = wal.vote().is_none() && wal.last().is_none();
+        if wal.vote().is_some() || wal.last().is_some() {
+            data_dir.joined().note()?;
+        }
         let snapshots = Arc::new(Snapshots::open(fs.clone(), &data_dir.snapshots())?);
         let bounds = recovery::LogBounds {
             purged: wal.purged(),
@@ -227,10 +229,10 @@ impl<F: Fs> Node<F> {
         let peers = peers(identity, &options, simulated)?;
         let network = Network::<F>::new(peers.clone());
         let config = raft_config(&options.times, &options.sizes)?;
-        let raft =
-            Raft::new(options.id.get(), config, network, LogStore::new(wal.clone()), machine)
-                .await
-                .map_err(|error| StartError::Raft(error.to_string()))?;
+        let log = LogStore::new(wal.clone(), data_dir.joined());
+        let raft = Raft::new(options.id.get(), config, network, log, machine)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
         peers.tell_quorum_age(Box::new({
             let metrics = raft.metrics();
             move || contact::quorum_age(&metrics.borrow_watched())
@@ -250,8 +252,7 @@ impl<F: Fs> Node<F> {
             link,
             snapshots,
             applied,
-            data_dir,
-            joined: AtomicBool::new(joined),
+            _data_dir: data_dir,
             failed: watch::Sender::new(None),
             elections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -262,9 +263,6 @@ impl<F: Fs> Node<F> {
             barrier,
             unsealed: AtomicBool::new(false),
         }));
-        if !empty {
-            node.mark_joined()?;
-        }
         super::watch::start(&node);
         Ok(node)
     }
@@ -277,15 +275,6 @@ impl<F: Fs> Node<F> {
     /// Turns to the reason when the node has failed for good; the process must stop then.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.0.failed.subscribe()
-    }
-
-    /// Notes on disk, once, that the node takes part (I7), before it first votes or acknowledges anything.
-    pub(crate) fn mark_joined(&self) -> Result<(), LayoutError> {
-        if !self.0.joined.load(Ordering::Acquire) {
-            self.0.data_dir.mark_joined()?;
-            self.0.joined.store(true, Ordering::Release);
-        }
-        Ok(())
     }
 
     /// Proposes a command on any node, forwarding it to the leader at most once a try, and answers when it is committed
@@ -426,7 +415,6 @@ impl<F: Fs> Node<F> {
     /// # Errors
     /// If the node has been in a cluster before.
     pub async fn initialize(&self, members: Vec<Member>) -> Result<(), RaftError> {
-        self.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))?;
         let members: std::collections::BTreeMap<u64, Member> =
             members.into_iter().map(|member| (member.id.get(), member)).collect();
         self.0

@@ -153,20 +153,11 @@ impl<F: Fs> PeerHandle<F> {
         self.0.own_hello()
     }
 
-    fn may_take_part(&self) -> Result<(), RaftError> {
-        self.0.mark_joined().map_err(|error| RaftError::Stopped(error.to_string()))
-    }
-
     /// Takes a stream of replicated batches and answers each in order once it is on disk.
-    ///
-    /// # Errors
-    /// If the node can't note that it takes part.
     pub fn append(
         &self,
         requests: Streaming<pb::AppendRequest>,
-    ) -> Result<impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static, RaftError>
-    {
-        self.may_take_part()?;
+    ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
         let (sender, faults) = tokio::sync::mpsc::channel(1);
         let node = self.0.clone();
         // Stops at the first batch that can't be read or taken; what came before is answered.
@@ -199,7 +190,7 @@ impl<F: Fs> PeerHandle<F> {
             Err(fatal) => Err(Status::unavailable(fatal.to_string())),
         });
         let fault = tokio_stream::wrappers::ReceiverStream::new(faults).map(Err);
-        Ok(answers.chain(fault))
+        answers.chain(fault)
     }
 
     /// Answers a candidate.
@@ -207,7 +198,6 @@ impl<F: Fs> PeerHandle<F> {
     /// # Errors
     /// If the request is malformed or the node has stopped.
     pub async fn vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, RaftError> {
-        self.may_take_part()?;
         let request = vote_request_from_wire(request).map_err(stopped)?;
         self.0
             .0
@@ -244,7 +234,6 @@ impl<F: Fs> PeerHandle<F> {
         mut chunks: Streaming<pb::SnapshotChunk>,
     ) -> Result<pb::InstallSnapshotResponse, Status> {
         let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
-        self.may_take_part().map_err(|error| unavailable(&error))?;
         let malformed = |what: &str| Status::invalid_argument(what.to_owned());
         let first = chunks.message().await?.ok_or_else(|| malformed("the snapshot is empty"))?;
         let header =

@@ -4,7 +4,7 @@
 //! LOCK         locked while a process uses the directory
 //! FORMAT       version of the layout
 //! IDENTITY     cluster, node and incarnation (I7)
-//! JOINED       there once the node has been a member of the cluster (I7)
+//! JOINED       there once the node has taken part in the cluster, so that its log isn't empty (I7)
 //! wal/ view/ snapshots/
 //! ```
 //!
@@ -115,6 +115,48 @@ pub enum LayoutError {
     Io(#[from] io::Error),
 }
 
+/// The note that a node has been a member: from then on an empty log means a lost one (I7). Holds no lock.
+#[derive(Debug)]
+pub struct Joined<F> {
+    fs: F,
+    file: PathBuf,
+    incarnation: Incarnation,
+}
+
+impl<F: Fs> Joined<F> {
+    /// Makes it, durably.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn note(&self) -> Result<(), LayoutError> {
+        if self.is_noted()? {
+            return Ok(());
+        }
+        let text = with_checksum(format!("incarnation {}\n", self.incarnation));
+        Ok(fs::write_atomically(&self.fs, &self.file, &text)?)
+    }
+
+    /// Whether this node has ever been a member of the cluster.
+    ///
+    /// # Errors
+    /// If the marker can't be read, is damaged, or stems from another incarnation.
+    pub fn is_noted(&self) -> Result<bool, LayoutError> {
+        if !self.fs.exists(&self.file)? {
+            return Ok(false);
+        }
+        let text = read_checked(&self.fs, &self.file)?;
+        let incarnation = field(&text, "incarnation");
+        if incarnation == Some(self.incarnation) {
+            Ok(true)
+        } else {
+            Err(LayoutError::Damaged {
+                file: self.file.clone(),
+                what: "it is of another incarnation",
+            })
+        }
+    }
+}
+
 /// A data directory that this process holds. The lock goes when it is dropped.
 #[derive(Debug)]
 pub struct DataDir<F: Fs> {
@@ -208,34 +250,10 @@ impl<F: Fs> DataDir<F> {
         self.path.join("snapshots")
     }
 
-    /// Records durably that this node has been a member: from now on an empty log means a lost one (I7).
-    ///
-    /// # Errors
-    /// If it can't be written.
-    pub fn mark_joined(&self) -> Result<(), LayoutError> {
-        if self.joined()? {
-            return Ok(());
-        }
-        let text = with_checksum(format!("incarnation {}\n", self.identity.incarnation));
-        Ok(fs::write_atomically(&self.fs, &self.path.join(JOINED_FILE), &text)?)
-    }
-
-    /// Whether this node has ever been a member of the cluster.
-    ///
-    /// # Errors
-    /// If the marker can't be read, is damaged, or stems from another incarnation.
-    pub fn joined(&self) -> Result<bool, LayoutError> {
+    /// The note that this node has been a member.
+    pub fn joined(&self) -> Joined<F> {
         let file = self.path.join(JOINED_FILE);
-        if !self.fs.exists(&file)? {
-            return Ok(false);
-        }
-        let text = read_checked(&self.fs, &file)?;
-        let incarnation = field(&text, "incarnation");
-        if incarnation == Some(self.identity.incarnation) {
-            Ok(true)
-        } else {
-            Err(LayoutError::Damaged { file, what: "it is of another incarnation" })
-        }
+        Joined { fs: self.fs.clone(), file, incarnation: self.identity.incarnation }
     }
 }
 
