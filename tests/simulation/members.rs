@@ -28,7 +28,9 @@ impl Nemesis {
         if rotten || world.change.lock().is_some() {
             return;
         }
-        let chosen = members[self.rng.random_range(0..members.len())];
+        let leader = world.oracle.lock().last_leader().filter(|leader| members.contains(leader));
+        let any = members[self.rng.random_range(0..members.len())];
+        let chosen = leader.filter(|_| self.rng.random_ratio(1, 2)).unwrap_or(any);
         let new_one = self.last_machine < MOST_CHOSEN;
         let change = match self.rng.random_range(0..3) {
             0 if new_one && members.len() < MOST_AT_ONCE => {

@@ -33,10 +33,12 @@ pub(crate) struct Report {
     pub(crate) sights: String,
     pub(crate) simulated: Duration,
     pub(crate) wall: Duration,
+    /// Time that a processor worked on it: a busy machine does not count.
+    pub(crate) processor: Duration,
 }
 
 pub(crate) fn run(seed: u64, echo: bool) -> Report {
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), processor_time());
     holdfast::turns::simulate(seed);
     let world = World::new(seed, echo);
     let _listening = Listener(Arc::clone(&world.oracle.lock().sights)).listen();
@@ -73,7 +75,14 @@ pub(crate) fn run(seed: u64, echo: bool) -> Report {
         sights: oracle.sights.lock().to_string(),
         simulated: Duration::from_millis(millis),
         wall: began.elapsed(),
+        processor: processor_time().saturating_sub(worked),
     }
+}
+
+/// How long this thread, which does everything, has had a processor.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 /// One step of the whole simulation. False once all callers are done or something is wrong.

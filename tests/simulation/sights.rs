@@ -44,8 +44,6 @@ sights! {
     Refused "refused",
     /// A certificate was refused on a connection on which calls were answered before.
     RefusedForTime "refused_for_time",
-    /// A request was repeated too late to be answered.
-    TooLate "too_late",
     /// Another node leads than before.
     LeaderChange "leader_changes",
     /// A process was killed.

@@ -132,7 +132,7 @@ impl Caller {
                 Code::FailedPrecondition if status.message().contains("not initialised") => {}
                 // Replicated time moved on while a clock was wrong: the first try may have been recorded, and is not answered any more.
                 Code::FailedPrecondition if status.message().contains("again too late") => {
-                    self.world.saw(Sight::TooLate);
+                    self.world.saw(Sight::Refused);
                     return None;
                 }
                 code => {

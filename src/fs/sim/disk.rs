@@ -110,8 +110,8 @@ impl FileNode {
         let mut content = [0; SECTOR];
         let start = (sector * SECTOR).min(bytes.len());
         let end = (start + SECTOR).min(bytes.len());
-        for (to, from) in content.iter_mut().zip(bytes.get(start..end).unwrap_or_default()) {
-            *to = *from;
+        if let (Some(to), Some(from)) = (content.get_mut(..end - start), bytes.get(start..end)) {
+            to.copy_from_slice(from);
         }
         content
     }
@@ -138,7 +138,8 @@ impl FileNode {
     /// Only what is dirty reaches the disk: what a failed sync lost stays lost.
     fn synced(&mut self) {
         let newest = |versions: &Vec<Sector>| versions.last().copied();
-        self.durable = Self::outcome(&self.durable, self.lengths.last(), &self.dirty, newest);
+        let before = std::mem::take(&mut self.durable);
+        self.durable = Self::outcome(before, self.lengths.last(), &self.dirty, newest);
         self.forget();
     }
 
@@ -154,28 +155,29 @@ impl FileNode {
             Survivors::Random(_) => dice.random_range(0..=versions).checked_sub(1),
         };
         let length = choose(self.lengths.len()).and_then(|n| self.lengths.get(n));
-        let content = Self::outcome(&self.durable, length, &self.dirty, |versions| {
+        let content = Self::outcome(self.durable.clone(), length, &self.dirty, |versions| {
             choose(versions.len()).and_then(|n| versions.get(n)).copied()
         });
         Self { live: content.clone(), durable: content, ..Self::default() }
     }
 
-    /// The durable content, with another length and a version of each dirty sector, where one is chosen.
+    /// The durable `content`, with another length and a version of each dirty sector, where one is chosen.
     fn outcome(
-        durable: &[u8],
+        mut content: Vec<u8>,
         length: Option<&usize>,
         dirty: &BTreeMap<usize, Vec<Sector>>,
         mut choose: impl FnMut(&Vec<Sector>) -> Option<Sector>,
     ) -> Vec<u8> {
-        let mut content = durable.to_vec();
         if let Some(len) = length {
             content.resize(*len, 0);
         }
         for (sector, versions) in dirty {
             let Some(version) = choose(versions) else { continue };
-            let places = content.iter_mut().skip(sector * SECTOR).take(SECTOR);
-            for (to, from) in places.zip(version) {
-                *to = from;
+            let start = (sector * SECTOR).min(content.len());
+            let end = (start + SECTOR).min(content.len());
+            let places = (content.get_mut(start..end), version.get(..end - start));
+            if let (Some(to), Some(from)) = places {
+                to.copy_from_slice(from);
             }
         }
         content
