@@ -2,6 +2,7 @@
 //!
 //! `env` knows hosts, links and disks; `fault` breaks and heals them; `workload` calls the servers and writes the
 //! [`history`]; `check` reads the history and nothing else, so that a recorded run can be checked again; `report` tells.
+//! [`simulate`] runs the deterministic simulation instead.
 
 pub mod check;
 pub mod env;
@@ -13,4 +14,5 @@ pub mod run;
 mod sample;
 mod scan;
 pub mod schedule;
+pub mod simulate;
 pub mod workload;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use holdfast_chaos::fault::{CATALOGUE, Need, chosen, delay_packets, find_kind, lacks};
 use holdfast_chaos::run::{Ended, Options, fresh_out, program, run};
+use holdfast_chaos::simulate::{SimulateArgs, simulate};
 use holdfast_chaos::{check, report};
 
 /// Fault injection against real Holdfast servers
@@ -30,6 +31,8 @@ enum Command {
         /// Directory of the run
         dir: PathBuf,
     },
+    /// Run many seeds of the deterministic simulation
+    Simulate(SimulateArgs),
     /// Let packets of a queue wait; a part of `run`
     #[command(hide = true)]
     DelayPackets {
@@ -160,6 +163,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Run(args) => start(args),
         Command::List => list().map(|()| ExitCode::SUCCESS),
         Command::Check { dir } => judge(&dir),
+        Command::Simulate(args) => simulate(args),
         Command::DelayPackets { queue, base, jitter } => {
             delay_packets(queue, base, jitter).map(|()| ExitCode::SUCCESS)
         }

@@ -144,7 +144,7 @@ fn unix_ms() -> u64 {
 }
 
 /// Completes when the run is to end early.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
