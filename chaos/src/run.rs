@@ -103,9 +103,11 @@ pub fn run(options: Options) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let driven = runtime.block_on(run.drive(cast));
     let stopped = runtime.block_on(run.stop_servers());
-    let searched = run.search_files();
+    // Whoever interrupts a run waits for what has to be taken away, and for nothing else.
+    let search = !matches!(driven, Ok(Ended::Interrupted));
+    let searched = if search { run.search_files() } else { Ok(()) };
     let ended = runtime.block_on(run.world.end());
-    let searched = searched.and_then(|()| run.search_images());
+    let searched = searched.and_then(|()| run.search_images(search));
     if matches!(driven, Ok(Ended::Complete)) {
         run.recorder.record(&Event::End { at: run.recorder.now() });
     }
@@ -238,11 +240,11 @@ impl Run {
             self.world.finding("converge", true, format!("after all faults: {error:#}"));
         }
         pause(Duration::from_secs(12), &stop).await;
-        self.world.record_members().await?;
         workload.stop().await?;
         if *stop.borrow() {
             return Ok(());
         }
+        self.world.record_members().await?;
         workload.final_pass(&self.endpoints(), FinalPass::default()).await
     }
 

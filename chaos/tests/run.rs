@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_chaos::history::{Effect, Event, FaultStep};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Whether hosts with networks and disks of their own can be made; `HOLDFAST_REQUIRE=all` says that they have to.
 fn can() -> bool {
@@ -39,13 +39,13 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn start(out: &Path, faults: &str, more: &[&str]) -> Child {
+fn start(out: &Path, faults: &str, duration: &str, more: &[&str]) -> Child {
     let program = env!("CARGO_BIN_EXE_holdfast-chaos");
     let server = Path::new(program).with_file_name("holdfast");
     assert!(server.is_file(), "{} is not built: test the whole workspace", server.display());
     let log = std::fs::File::create(out.with_extension("txt")).unwrap();
     let mut command = Command::new(program);
-    command.args(["run", "--duration", "6s", "--seed", "7", "--rate", "60", "--clients", "6"]);
+    command.args(["run", "--duration", duration, "--seed", "7", "--rate", "60", "--clients", "6"]);
     command.args(["--faults", faults, "--out"]).arg(out).args(more);
     command.arg("--server").arg(server).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
@@ -164,7 +164,7 @@ fn a_run_after_one_that_was_killed_sees_its_faults_and_leaves_nothing_of_either_
     let dir = tempfile::tempdir().unwrap();
     let before = outside();
     let killed = dir.path().join("killed");
-    let mut harness = start(&killed, "delay", &[]);
+    let mut harness = start(&killed, "delay", "30s", &[]);
     wait_until("packets are delayed", || {
         took_effect(&events(&killed), "delay", FaultStep::Install)
     });
@@ -175,7 +175,7 @@ fn a_run_after_one_that_was_killed_sees_its_faults_and_leaves_nothing_of_either_
 
     let out = dir.path().join("second");
     let faults = ["kill-follower", "partition-follower"];
-    let mut harness = start(&out, &faults.join(","), &[]);
+    let mut harness = start(&out, &faults.join(","), "6s", &[]);
     ended(&mut harness);
     came_to_its_end(&out, &faults);
     let images = |event: &&Event| match event {
@@ -199,14 +199,14 @@ fn a_run_that_is_interrupted_heals_and_takes_everything_away_at_whatever_moment(
     let before = outside();
 
     let early = dir.path().join("early");
-    let mut harness = start(&early, "pause-follower", &[]);
+    let mut harness = start(&early, "pause-follower", "30s", &[]);
     wait_until("hosts are being made", || outside().len() > before.len());
     interrupt(&harness);
     assert_eq!(ended(&mut harness), Some(130));
     nothing_is_left(&early, &before);
 
     let late = dir.path().join("late");
-    let mut harness = start(&late, "pause-follower", &[]);
+    let mut harness = start(&late, "pause-follower", "30s", &[]);
     wait_until("a server stands still", || {
         took_effect(&events(&late), "pause-follower", FaultStep::Install)
     });
@@ -217,13 +217,13 @@ fn a_run_that_is_interrupted_heals_and_takes_everything_away_at_whatever_moment(
 }
 
 #[test]
-fn without_root_links_are_cut_slowed_and_reset_by_a_proxy() {
+fn without_root_links_are_cut_and_slowed_by_a_proxy() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("plain");
     let before = outside();
-    let faults = ["partition-leader", "partition-one-way", "delay", "reset-storm"];
-    let mut harness = start(&out, &faults.join(","), &["--plain"]);
+    let faults = ["partition-leader", "delay"];
+    let mut harness = start(&out, &faults.join(","), "20s", &["--plain"]);
     ended(&mut harness);
     came_to_its_end(&out, &faults);
     nothing_is_left(&out, &before);

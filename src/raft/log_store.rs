@@ -236,7 +236,12 @@ mod tests {
             ExpectedIdentity { cluster: ClusterId::from_bytes([1; 16]), node: NodeId::new(4) };
         let directory = DataDir::open_or_create(fs.clone(), Path::new("/data"), expected).unwrap();
         let must_exist = directory.joined().is_noted().unwrap();
-        let options = WalOptions { inline: true, must_exist, ..WalOptions::default() };
+        let options = WalOptions {
+            inline: true,
+            must_exist,
+            segment_bytes: 16 * 1024,
+            ..WalOptions::default()
+        };
         let wal = Wal::open(fs.clone(), &directory.wal(), options);
         (directory, wal)
     }

@@ -146,12 +146,14 @@ async fn replace_if_damaged<F: Fs>(node: &Node<F>) -> bool {
     replaced
 }
 
-/// Whether a failed build says that the node can't be trusted any more. Want of room passes.
+/// Whether a failed build says that the node can't be trusted any more. Want of room passes, and so does what an export is given
+/// up for: a snapshot that came from the leader meanwhile, or more writes than it could keep apart.
 fn is_fault(error: &SnapshotError) -> bool {
     // The view says want of room in its own words; every other cause of it is the operating system's.
     let passes = matches!(
         error,
-        SnapshotError::TooLarge | SnapshotError::View(ViewError::Store(StoreError::NoRoom))
+        SnapshotError::TooLarge
+            | SnapshotError::View(ViewError::Store(StoreError::NoRoom | StoreError::Abandoned(_)))
     );
     if passes {
         return false;
@@ -227,6 +229,8 @@ mod tests {
         assert!(!is_fault(&io(io::ErrorKind::QuotaExceeded)));
         assert!(!is_fault(&SnapshotError::TooLarge));
         assert!(!is_fault(&StoreError::NoRoom.into()));
+        // A snapshot of the leader replaced the view meanwhile.
+        assert!(!is_fault(&StoreError::Abandoned("the view was replaced").into()));
         assert!(is_fault(&StoreError::Engine("it failed".into()).into()));
         assert!(is_fault(&io(io::ErrorKind::Other)));
         assert!(is_fault(&SnapshotError::Damaged { path: "x".into(), what: "changed" }));

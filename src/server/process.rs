@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{SharedClock, SystemClock};
+use crate::hardening;
 use crate::planted;
 use crate::raft;
 use crate::storage::panics_are_caught;
@@ -52,6 +53,11 @@ pub fn run(args: ServerArgs) -> ExitCode {
     }
     if let Err(error) = planted::announce() {
         return complain(&error, USAGE);
+    }
+    if hardening::tracing_allowed() {
+        tracing::warn!(
+            "HOLDFAST_ALLOW_TRACING is set: this server's user may read its memory, and the keys in it"
+        );
     }
     abort_on_panic();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

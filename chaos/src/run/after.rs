@@ -59,14 +59,16 @@ impl Run {
         self.search(&paths, "data and logs")
     }
 
-    /// Searches the images, where deleted files lie too, and removes them.
-    pub(super) fn search_images(&self) -> anyhow::Result<()> {
+    /// Searches the images, where deleted files lie too, unless the run is worth nothing, and removes them.
+    pub(super) fn search_images(&self, search: bool) -> anyhow::Result<()> {
         let disks = self.world.all().filter_map(|server| server.disk.as_ref());
         let images: Vec<PathBuf> = disks.map(|disk| disk.image().to_owned()).collect();
         if images.is_empty() {
             return Ok(());
         }
-        self.search(&images, "disk images")?;
+        if search {
+            self.search(&images, "disk images")?;
+        }
         for image in images.iter().filter(|_| !self.options.keep) {
             std::fs::remove_file(image).with_context(|| image.display().to_string())?;
         }

@@ -98,7 +98,7 @@ impl Export {
         let mut pairs: BTreeMap<Bytes, Bytes> = pairs.into_iter().collect();
         let mut state = self.state.lock();
         if let Some(why) = state.abandoned {
-            return Err(StoreError::Engine(format!("the export of the view was abandoned: {why}")));
+            return Err(StoreError::Abandoned(why));
         }
         let cursor: Option<Bytes> = last.as_ref().map(|last| [last, &[0][..]].concat().into());
         let rest = match &cursor {
