@@ -218,7 +218,7 @@ fn run_controls(args: ControlsArgs) -> anyhow::Result<ExitCode> {
         controls::Options { only: args.only, out: out.canonicalize()?, programs, jobs: args.jobs };
     let outcomes = controls::run(&options, &tell)?;
     let path = options.out.join("controls.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(&outcomes)?)?;
+    holdfast_chaos::env::files::write(&path, &serde_json::to_vec_pretty(&outcomes)?)?;
     say("")?;
     outcomes.iter().for_each(tell);
     let failed = outcomes.iter().filter(|outcome| outcome.fault.is_some()).count();

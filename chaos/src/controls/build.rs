@@ -63,11 +63,11 @@ fn built(what: &[&str], name: &str) -> anyhow::Result<PathBuf> {
 /// The program that cargo's messages name for a target.
 fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let found = messages.filter_map(|message: serde_json::Value| {
+    let mut found = messages.filter_map(|message: serde_json::Value| {
         let named = message.pointer("/target/name")?.as_str()? == name;
         message.get("executable")?.as_str().filter(|_| named).map(PathBuf::from)
     });
-    found.last()
+    found.next_back()
 }
 
 #[cfg(test)]

@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::process::Command;
 
 use super::{PLANT, Seen};
 
 /// How long a seed may take before it counts as one that hangs.
 const LIMIT: Duration = Duration::from_secs(900);
-const POLL: Duration = Duration::from_millis(50);
 
 /// Runs a seed; what it says goes to a file.
 pub(super) fn run(
@@ -22,7 +22,8 @@ pub(super) fn run(
     said: &Path,
 ) -> anyhow::Result<Seen> {
     let file = File::create(said).with_context(|| said.display().to_string())?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["--ignored", "--exact", "seeds::one_seed", "--nocapture", "--test-threads=1"])
         .env(PLANT, plant.unwrap_or_default())
         .env("HOLDFAST_SIM_SEED", seed.to_string())
@@ -30,20 +31,14 @@ pub(super) fn run(
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
-        .spawn()
-        .with_context(|| format!("running {}", program.display()))?;
-    let deadline = Instant::now() + LIMIT;
-    let ended = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        std::thread::sleep(POLL);
-    };
+        .kill_on_drop(true);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let mut child =
+            command.spawn().with_context(|| format!("running {}", program.display()))?;
+        // One that hangs is killed when it is dropped.
+        tokio::time::timeout(LIMIT, child.wait()).await.ok().transpose().context("waiting")
+    })?;
     let text = std::fs::read_to_string(said)?;
     Ok(match (ended, read(&text)) {
         (Some(_), Some(seen)) => seen,
