@@ -26,6 +26,7 @@ use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::fs::Fs;
 use crate::state::{Applied, Position};
 use crate::storage::snapshot::{SnapshotError, SnapshotFile};
+use crate::storage::wal::Wal;
 
 /// How many times its size a snapshot takes on disk until it is installed: the file, and the new view beside the old one.
 const INSTALL_AMPLIFICATION: u64 = 5;
@@ -343,16 +344,13 @@ impl<F: Fs> PeerHandle<F> {
     }
 }
 
-/// Reads one batch, and refuses it while the disk is full (I9): openraft itself takes a failed append for the end.
+/// Reads one batch, and refuses it if it brings commands while the disk is full (I9): openraft itself takes a failed append for the
+/// end. A new leader begins with a batch from the middle of the log, to find out where the logs part: what is there already takes no room.
 fn accept<F: Fs>(
     node: &Node<F>,
     request: pb::AppendRequest,
 ) -> Result<openraft::raft::AppendEntriesRequest<TypeConfig>, Status> {
-    let carries_commands = request
-        .entries
-        .iter()
-        .any(|entry| matches!(entry.payload, Some(pb::entry::Payload::Command(_))));
-    if carries_commands && node.0.link.disk_low() {
+    if node.0.link.disk_low() && brings_commands(&node.0.link.wal, &request.entries) {
         return Err(Status::resource_exhausted(Refusal::DiskLow.to_string()));
     }
     let age = request.quorum_age_ms.map(Duration::from_millis);
@@ -362,6 +360,53 @@ fn accept<F: Fs>(
     Ok(request)
 }
 
+/// Whether any of these entries is a command that the log does not have. Where the last one stands in both, all before it do.
+fn brings_commands<F: Fs>(wal: &Wal<F>, entries: &[pb::Entry]) -> bool {
+    let is_command =
+        |entry: &&pb::Entry| matches!(entry.payload, Some(pb::entry::Payload::Command(_)));
+    let Some(last) = entries.iter().rfind(is_command) else { return false };
+    let Some(id) = &last.log_id else { return true };
+    if wal.purged().is_some_and(|purged| id.index <= purged.index) {
+        return false;
+    }
+    let own = wal.read(id.index, id.index.saturating_add(1), usize::MAX);
+    !own.is_ok_and(|own| own.first().is_some_and(|entry| entry.id.term == id.term))
+}
+
 fn stopped(error: impl std::fmt::Display) -> RaftError {
     RaftError::Stopped(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fs::sim::SimFs;
+    use crate::storage::wal::{LogEntry, Payload, WalOptions};
+
+    fn entry(term: u64, index: u64) -> pb::Entry {
+        let payload = pb::entry::Payload::Command(Bytes::from_static(b"command"));
+        pb::Entry { log_id: Some(pb::LogId { term, index }), payload: Some(payload) }
+    }
+
+    #[test]
+    fn i9_a_batch_of_commands_that_are_there_already_takes_no_room() {
+        let options =
+            WalOptions { inline: true, segment_bytes: 16 * 1024, ..WalOptions::default() };
+        let wal = Wal::open(SimFs::new(), Path::new("/wal"), options).unwrap();
+        let command = |index| LogEntry {
+            id: Position { term: 2, index },
+            payload: Payload::Command(Bytes::from_static(b"command")),
+        };
+        wal.append((0..=5).map(command).collect(), Box::new(|done| done.unwrap())).unwrap();
+        let blank = pb::Entry {
+            log_id: Some(pb::LogId { term: 3, index: 6 }),
+            payload: Some(pb::entry::Payload::Blank(true)),
+        };
+        assert!(!brings_commands(&wal, &[entry(2, 4), entry(2, 5), blank.clone()]));
+        assert!(!brings_commands(&wal, &[blank]));
+        assert!(brings_commands(&wal, &[entry(2, 5), entry(2, 6)]));
+        assert!(brings_commands(&wal, &[entry(3, 5)]), "another entry at the same place");
+    }
 }
