@@ -224,7 +224,7 @@ fn chaos(
     let verdict = check::check_dir(out);
     anyhow::ensure!(verdict.begin.is_some(), "no run ({status}): {}", out.display());
     let log = std::fs::read_to_string(out.join("host-1").join("log.txt"))?;
-    let awake = format!("bug=\"{}\"", plant.unwrap_or("none"));
+    let awake = format!("\"bug\":\"{}\"", plant.unwrap_or("none"));
     anyhow::ensure!(log.contains(&awake), "the servers did not run with {awake}");
     let mut checkers: Vec<String> = verdict.violated().into_iter().map(str::to_owned).collect();
     // Too little load on a slow machine says nothing about the servers.
