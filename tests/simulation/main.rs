@@ -15,6 +15,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod aimed;
 mod cluster;
 mod credentials;
 mod disks;

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use turmoil::Sim;
 
+use super::aimed::Silenced;
 use super::cluster::process;
 use super::credentials::host;
 use super::disks;
@@ -48,18 +49,8 @@ impl Faults {
     }
 }
 
-/// How long two nodes that see each other may take to elect a leader.
-const ELECTION: u64 = 3_000;
-
-/// A leader that was cut off.
-struct Silenced {
-    leader: u64,
-    term: u64,
-    since: u64,
-}
-
 /// What is mended later.
-enum Mend {
+pub(super) enum Mend {
     Start(u64),
     Links(Vec<(u64, u64)>),
     Held(u64, u64),
@@ -71,11 +62,11 @@ enum Mend {
 /// Breaks things.
 pub(crate) struct Nemesis {
     pub(super) rng: StdRng,
-    next: u64,
+    pub(super) next: u64,
     mends: Vec<(u64, Mend)>,
     rotted: bool,
     kinds: Faults,
-    silenced: Option<Silenced>,
+    pub(super) silenced: Option<Silenced>,
     pub(super) last_machine: u64,
 }
 
@@ -134,54 +125,7 @@ impl Nemesis {
         }
     }
 
-    /// The power of a node goes as soon as it is in a new term, before anything but its vote is written.
-    fn strike_voters(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
-        let mut voted = Vec::new();
-        for (id, machine) in world.machines.lock().iter_mut() {
-            if std::mem::take(&mut machine.voted) && machine.node.is_some() {
-                voted.push(*id);
-            }
-        }
-        // One at a time, or nobody would ever lead.
-        let Some(&victim) = voted.first().filter(|_| self.rng.random_ratio(1, 2)) else { return };
-        if World::is(&world.ready) {
-            world.note(format!("power cut of n{victim}, which has just voted"));
-            stop(sim, world, victim, Some(Survivors::None));
-            self.later(world, 50..500, Mend::Start(victim));
-        }
-    }
-
-    /// A leader falls silent until there is another one, which must not take long.
-    fn silence_leaders(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
-        let now = world.millis();
-        let leader = {
-            let machines = world.machines.lock();
-            let led = machines.iter().filter(|(_, machine)| machine.leads);
-            led.map(|(id, machine)| (*id, machine.term)).max_by_key(|(_, term)| *term)
-        };
-        if let Some(silenced) = &self.silenced {
-            if leader.is_some_and(|(_, term)| term > silenced.term) {
-                let links = Self::links_of(world, silenced.leader);
-                Self::mend(sim, world, Mend::Links(links));
-                self.silenced = None;
-                self.next = now + self.rng.random_range(600..1200);
-            } else if now > silenced.since + ELECTION {
-                let what = format!("n{} fell silent, and nobody leads", silenced.leader);
-                world.violation(Check::Elected, what);
-            }
-            return;
-        }
-        let Some((leader, term)) = leader.filter(|_| now >= self.next) else { return };
-        if World::is(&world.ready) {
-            world.note(format!("n{leader} falls silent"));
-            for (a, b) in Self::links_of(world, leader) {
-                sim.partition(host(a), host(b));
-            }
-            self.silenced = Some(Silenced { leader, term, since: now });
-        }
-    }
-
-    fn links_of(world: &World, id: u64) -> Vec<(u64, u64)> {
+    pub(super) fn links_of(world: &World, id: u64) -> Vec<(u64, u64)> {
         let all = Self::nodes(world);
         all.into_iter().filter(|other| *other != id).map(|other| (id, other)).collect()
     }
@@ -218,12 +162,12 @@ impl Nemesis {
         world.saw(Sight::Replaced);
     }
 
-    fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
+    pub(super) fn later(&mut self, world: &World, within: std::ops::Range<u64>, mend: Mend) {
         let at = world.millis() + self.rng.random_range(within);
         self.mends.push((at, mend));
     }
 
-    fn mend(sim: &mut Sim<'_>, world: &Arc<World>, mend: Mend) {
+    pub(super) fn mend(sim: &mut Sim<'_>, world: &Arc<World>, mend: Mend) {
         match mend {
             Mend::Start(id) => start(sim, world, id),
             Mend::Links(links) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast::crypto::{Binding, EscrowPublicKey, Part, seal};
-use holdfast::domain::{Epoch, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey, VolumeId};
+use holdfast::domain::{KeyVersion, ProtectorId, ProtectorKind, RecoveryKey, VolumeId};
 use holdfast_proto::v1;
 use holdfast_proto::v1::admin_service_client::AdminServiceClient;
 use holdfast_proto::v1::audit_service_client::AuditServiceClient;
@@ -123,15 +123,7 @@ async fn disclose_twice(reader: &mut Caller) -> bool {
 pub(crate) async fn forger(world: Arc<World>) -> turmoil::Result {
     let mut forger = Caller::new(&world, "forger", 400);
     made(&world).await;
-    let answered = forger.until_answered("escrow key", |channel| async move {
-        EscrowServiceClient::new(channel).get_escrow_key(v1::GetEscrowKeyRequest {}).await
-    });
-    let Some((_, key)) = answered.await else { return Ok(()) };
-    let key = EscrowPublicKey {
-        cluster: CLUSTER,
-        epoch: Epoch::new(key.epoch),
-        key: key.public_key.as_ref().try_into().unwrap(),
-    };
+    let Some(key) = forger.escrow_key().await else { return Ok(()) };
     let mut version = KeyVersion::NONE;
     while !World::is(&world.stopping) {
         let Some(next) = version.next() else { break };

@@ -151,6 +151,19 @@ impl Caller {
             sleep(Duration::from_millis(pause)).await;
         }
     }
+
+    /// What agents seal to.
+    pub(crate) async fn escrow_key(&mut self) -> Option<EscrowPublicKey> {
+        let answered = self.until_answered("escrow key", |channel| async move {
+            EscrowServiceClient::new(channel).get_escrow_key(v1::GetEscrowKeyRequest {}).await
+        });
+        let (_, key) = answered.await?;
+        Some(EscrowPublicKey {
+            cluster: CLUSTER,
+            epoch: Epoch::new(key.epoch),
+            key: key.public_key.as_ref().try_into().unwrap(),
+        })
+    }
 }
 
 /// An agent: escrows one key version after another.
@@ -159,15 +172,7 @@ pub(crate) async fn agent(world: Arc<World>, number: u64) -> turmoil::Result {
     while !World::is(&world.ready) {
         sleep(Duration::from_millis(50)).await;
     }
-    let answered = agent.until_answered("escrow key", |channel| async move {
-        EscrowServiceClient::new(channel).get_escrow_key(v1::GetEscrowKeyRequest {}).await
-    });
-    let Some((_, key)) = answered.await else { return Ok(()) };
-    let key = EscrowPublicKey {
-        cluster: CLUSTER,
-        epoch: Epoch::new(key.epoch),
-        key: key.public_key.as_ref().try_into().unwrap(),
-    };
+    let Some(key) = agent.escrow_key().await else { return Ok(()) };
     let mut versions: BTreeMap<u8, KeyVersion> = BTreeMap::new();
     while !World::is(&world.stopping) {
         let volume = agent.rng.random_range(0..VOLUMES);
