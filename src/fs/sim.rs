@@ -118,6 +118,13 @@ impl SimFs {
         self.0.lock().faults.tear_write = Some((n, bytes));
     }
 
+    /// Takes back what [`Self::fail_sync`], [`Self::fail_write`] and [`Self::tear_write`] have set and has not come yet.
+    pub fn disarm(&self) {
+        let mut inner = self.0.lock();
+        (inner.faults.fail_sync, inner.faults.fail_write) = (None, None);
+        inner.faults.tear_write = None;
+    }
+
     /// Syncs say `Ok` and do nothing: a lying disk, or a program that forgets to sync.
     pub fn lying_sync(&self, lying: bool) {
         self.0.lock().faults.lying_sync = lying;

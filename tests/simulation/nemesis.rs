@@ -207,10 +207,13 @@ impl Nemesis {
         for (_, mend) in std::mem::take(&mut self.mends) {
             Self::mend(sim, world, mend);
         }
+        for machine in world.machines.lock().values() {
+            machine.disk.disarm();
+        }
         world.note("healed");
     }
 
-    /// Mends what is due, and starts again what has ended: a fault may lie in wait in a disk for long.
+    /// Mends what is due, and starts again what has ended: that may be noticed late.
     pub(crate) fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
         self.bury(sim, world);
         self.switch_off(world);

@@ -35,6 +35,7 @@ async fn made(world: &World) {
 pub(crate) async fn reader(world: Arc<World>) -> turmoil::Result {
     let mut reader = Caller::new(&world, "reader", 300);
     made(&world).await;
+    let _working = world.work();
     let mut opened = 0;
     while !World::is(&world.stopping) {
         let pause = reader.rng.random_range(20..150);
@@ -123,6 +124,7 @@ async fn disclose_twice(reader: &mut Caller) -> bool {
 pub(crate) async fn forger(world: Arc<World>) -> turmoil::Result {
     let mut forger = Caller::new(&world, "forger", 400);
     made(&world).await;
+    let _working = world.work();
     let Some(key) = forger.escrow_key().await else { return Ok(()) };
     let mut version = KeyVersion::NONE;
     while !World::is(&world.stopping) {
@@ -212,6 +214,7 @@ async fn forge(forger: &mut Caller, key: &EscrowPublicKey, version: KeyVersion) 
 pub(crate) async fn stranger(world: Arc<World>) -> turmoil::Result {
     let mut stranger = Caller::new(&world, "stranger", 500);
     made(&world).await;
+    let _working = world.work();
     while !World::is(&world.stopping) {
         let pause = stranger.rng.random_range(200..1200);
         sleep(Duration::from_millis(pause)).await;

@@ -154,15 +154,17 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
     world.stopping.store(true, Ordering::Relaxed);
     let stopped = world.millis();
     let mut level = None;
-    // Level for a while: somebody may still be answered.
+    // Level for a while, and everybody has been answered.
     while level.is_none_or(|since: u64| world.millis() < since + 300) {
         if !step(sim, world) {
             return;
         }
         nemesis.keep_up(sim, world);
-        level = if is_level(world) { level.or(Some(world.millis())) } else { None };
+        let idle = world.working.load(Ordering::Relaxed) == 0;
+        level = if idle && is_level(world) { level.or(Some(world.millis())) } else { None };
         if world.millis() > stopped + LEVEL {
-            world.violation(Check::Live, "the nodes are not level although all is mended");
+            let what = if idle { "the nodes are not level" } else { "callers have no answer" };
+            world.violation(Check::Live, format!("{what} although all is mended"));
             return;
         }
     }

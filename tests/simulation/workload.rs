@@ -142,11 +142,6 @@ impl Caller {
                     return None;
                 }
             }
-            if World::is(&self.world.level) {
-                let what = format!("{} {what}: no answer while all is well", self.name);
-                self.world.violation(Check::Live, what);
-                return None;
-            }
             let pause = self.rng.random_range(20..120);
             sleep(Duration::from_millis(pause)).await;
         }
@@ -172,6 +167,7 @@ pub(crate) async fn agent(world: Arc<World>, number: u64) -> turmoil::Result {
     while !World::is(&world.ready) {
         sleep(Duration::from_millis(50)).await;
     }
+    let _working = world.work();
     let Some(key) = agent.escrow_key().await else { return Ok(()) };
     let mut versions: BTreeMap<u8, KeyVersion> = BTreeMap::new();
     while !World::is(&world.stopping) {
@@ -266,6 +262,7 @@ pub(crate) async fn desk(world: Arc<World>) -> turmoil::Result {
     while !World::is(&world.ready) {
         sleep(Duration::from_millis(50)).await;
     }
+    let working = world.work();
     while !World::is(&world.stopping) {
         let pause = desk.rng.random_range(50..300);
         sleep(Duration::from_millis(pause)).await;
@@ -273,6 +270,7 @@ pub(crate) async fn desk(world: Arc<World>) -> turmoil::Result {
             break;
         }
     }
+    drop(working);
     while !World::is(&world.level) {
         sleep(Duration::from_millis(20)).await;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use holdfast::clock::Clock;
 use holdfast::domain::Timestamp;
@@ -79,6 +79,15 @@ pub(crate) enum Change {
     Shrink(u64),
 }
 
+/// While it lives a caller has something to do.
+pub(crate) struct Working(Arc<World>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One simulation.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -90,6 +99,8 @@ pub(crate) struct World {
     pub(crate) ready: AtomicBool,
     /// Nobody is to write any more.
     pub(crate) stopping: AtomicBool,
+    /// Callers that still have something to do.
+    pub(crate) working: AtomicUsize,
     /// Everything is level: the last checks may begin.
     pub(crate) level: AtomicBool,
     /// What the operator is to change; one at a time.
@@ -108,10 +119,17 @@ impl World {
             oracle: Mutex::new(Oracle::new(echo)),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            working: AtomicUsize::new(0),
             level: AtomicBool::new(false),
             change: Mutex::default(),
             removed: Mutex::default(),
         })
+    }
+
+    /// Says that a caller has something to do, until what is returned is dropped. Nothing is level before.
+    pub(crate) fn work(self: &Arc<Self>) -> Working {
+        self.working.fetch_add(1, Ordering::Relaxed);
+        Working(Arc::clone(self))
     }
 
     pub(crate) fn add_machine(&self, id: u64) {
