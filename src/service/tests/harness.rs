@@ -264,11 +264,12 @@ impl Bench {
         let sealing = Arc::new(Sealing::new(CLUSTER, key_file, dir.path().join("data")));
         let made = ca.make(&Order::node(1));
         let signer = NodeSigner::new(CLUSTER, NodeId::new(1), made.chain(), &made.private_key);
+        let signer = Arc::new(signer.unwrap());
         let shared = || Arc::clone(&context);
         Self {
-            escrow: EscrowService::new(shared(), Arc::new(signer.unwrap())),
+            escrow: EscrowService::new(shared(), Arc::clone(&signer)),
             admin: AdminService::new(shared()),
-            audit: AuditService::new(shared()),
+            audit: AuditService::new(shared(), signer),
             compliance: ComplianceService::new(shared()),
             cluster: ClusterService::new(shared(), Arc::clone(&sealing), ca.authority()),
             ca,
