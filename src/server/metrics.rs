@@ -14,6 +14,7 @@ use crate::grpc::RpcMetrics;
 use crate::service::{Context, Sealing};
 use crate::tls::ConnectionCounters;
 
+use super::checkpoints::CheckpointFile;
 use super::node::ServerNode;
 
 /// Where the numbers come from.
@@ -22,6 +23,7 @@ pub(super) struct Sources<N> {
     pub(super) sealing: Arc<Sealing>,
     pub(super) client_port: Arc<ConnectionCounters>,
     pub(super) peer_port: Arc<ConnectionCounters>,
+    pub(super) checkpoints: Option<Arc<CheckpointFile>>,
 }
 
 /// All numbers of a server.
@@ -137,6 +139,13 @@ impl<N: ServerNode> Sources<N> {
         let counters = self.context.counters();
         out.counter("disclosures", "Keys that this node opened", counters.disclosures())?;
         out.counter("refusals", "Calls refused for want of a right", counters.refusals())?;
+        if let Some(file) = &self.checkpoints {
+            out.gauge(
+                "audit_checkpoint_failing",
+                "Whether checkpoints of the audit chain can't be written; absent without a file for them",
+                file.failing().into(),
+            )?;
+        }
         let unsealed = self.sealing.sealed_because().is_none();
         out.gauge("unsealed", "Whether this node can open keys", unsealed.into())
     }

@@ -1,8 +1,10 @@
 //! The composition root: configuration, listeners, health, metrics and shutdown. Nothing here decides anything about keys.
 
 mod build;
+mod checkpoints;
 mod chores;
 pub mod config;
+mod credentials;
 mod health;
 mod http;
 mod metrics;
@@ -13,6 +15,8 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoints::CheckpointFileError;
+pub use credentials::Credentials;
 pub use node::ServerNode;
 pub use process::{ServerArgs, run};
-pub use serve::{BuiltNode, Credentials, Listeners, Outcome, ServeError, Server};
+pub use serve::{BuiltNode, Listeners, Outcome, ServeError, Server};

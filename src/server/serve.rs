@@ -16,20 +16,21 @@ use tonic::service::Routes;
 use tonic::transport::server::Server as GrpcServer;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authorities, IdentityError};
+use crate::auth::IdentityError;
 use crate::clock::SharedClock;
-use crate::crypto::{Authority, CertificateError};
-use crate::domain::{Actor, limits};
+use crate::crypto::CertificateError;
+use crate::domain::limits;
 use crate::grpc::{
     Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{
-    ConnectionCounters, Identity, IncomingOptions, TlsError, client_port_config, incoming,
-    peer_port_config,
+    ConnectionCounters, IncomingOptions, TlsError, client_port_config, incoming, peer_port_config,
 };
 
+use super::checkpoints::{self, CheckpointFile, CheckpointFileError};
 use super::config::Config;
+use super::credentials::Credentials;
 use super::node::ServerNode;
 use super::readiness::Readiness;
 use super::{chores, health, http, metrics};
@@ -74,47 +75,12 @@ pub enum ServeError {
     /// The node's certificate or key can't be used.
     #[error("tls.cert, tls.key: the node's certificate can't be used")]
     Identity(#[source] TlsError),
+    /// The file for checkpoints can't be used.
+    #[error("audit.checkpoint_file: it can't be used")]
+    Checkpoints(#[source] CheckpointFileError),
     /// What was compiled in is damaged.
     #[error("descriptors: {0}")]
     Descriptors(String),
-}
-
-/// The node's certificate and those who may vouch for others.
-pub struct Credentials {
-    /// The node's own.
-    pub identity: Identity,
-    /// The three CAs.
-    pub authorities: Arc<Authorities>,
-}
-
-impl Credentials {
-    /// Reads them from their files, and checks that they are those of this node and can be used for all that the server
-    /// uses them for. `config check` does the same.
-    ///
-    /// # Errors
-    /// Names the key of what can't be used.
-    pub fn load(config: &Config) -> Result<Self, ServeError> {
-        let authority = |key, name, path| {
-            Authority::from_pem_file(name, path)
-                .map_err(|source| ServeError::Authority { key, source })
-        };
-        let tls = &config.tls;
-        let authorities = Authorities::new(
-            authority("tls.node_ca", "node", &tls.node_ca)?,
-            authority("tls.agent_ca", "agent", &tls.agent_ca)?,
-            authority("tls.operator_ca", "operator", &tls.operator_ca)?,
-        )
-        .map_err(ServeError::Authorities)?;
-        let identity = Identity::load(&tls.cert, &tls.key).map_err(ServeError::Identity)?;
-        identity
-            .expect(config.cluster_id, &Actor::Node(config.node_id))
-            .map_err(ServeError::Identity)?;
-        identity.node_signer(config.cluster_id, config.node_id).map_err(ServeError::Identity)?;
-        client_port_config(authorities.agent(), authorities.operator(), &identity)
-            .map_err(ServeError::Identity)?;
-        peer_port_config(authorities.node(), &identity).map_err(ServeError::Identity)?;
-        Ok(Self { identity, authorities: Arc::new(authorities) })
-    }
 }
 
 /// The three ports, listening but not yet serving.
@@ -222,11 +188,13 @@ impl<N: ServerNode> Server<N> {
         background
             .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
         background.spawn(chores::record_refusals(Arc::clone(&self.context)));
+        let checkpoints = self.keep_checkpoints(&mut background)?;
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
+            checkpoints,
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
@@ -252,6 +220,23 @@ impl<N: ServerNode> Server<N> {
         self.node.shutdown().await;
         tracing::info!("stopped");
         Ok(Outcome::Stopped)
+    }
+
+    /// Begins to write checkpoints, if there is a file for them.
+    fn keep_checkpoints(
+        &self,
+        background: &mut JoinSet<()>,
+    ) -> Result<Option<Arc<CheckpointFile>>, ServeError> {
+        let config = &self.config;
+        let Some(path) = &config.audit.checkpoint_file else { return Ok(None) };
+        let (file, last) =
+            CheckpointFile::find(path, config.cluster_id).map_err(ServeError::Checkpoints)?;
+        let file = Arc::new(file);
+        let signer = self.credentials.identity.node_signer(config.cluster_id, config.node_id);
+        let signer = signer.map_err(ServeError::Identity)?;
+        let (context, records) = (Arc::clone(&self.context), config.audit.checkpoint_records);
+        background.spawn(checkpoints::keep(context, signer, Arc::clone(&file), last, records));
+        Ok(Some(file))
     }
 
     fn announce(&self) {

@@ -17,6 +17,7 @@ mod data_dir;
 mod disclosure_needs_quorum;
 mod disk;
 mod disk_errors;
+mod evidence;
 mod failover;
 mod full_disk;
 mod harness;

@@ -1,1 +1,4 @@
-
+mod export;
+#[cfg(feature = "server")]
+mod hostile;
+mod receipt;

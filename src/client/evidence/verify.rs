@@ -156,9 +156,16 @@ impl<R: BufRead> Scanner<R> {
     }
 }
 
+/// A line must be written exactly as an export writes it, so that no byte of it can be changed without being noticed.
 fn parse(line: &[u8]) -> Result<ExportLine, EvidenceError> {
-    serde_json::from_slice(line)
-        .map_err(|error| EvidenceError::Malformed { what: WHAT, fault: error.to_string() })
+    let malformed = |fault: String| EvidenceError::Malformed { what: WHAT, fault };
+    let parsed: ExportLine =
+        serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
+    if serde_json::to_vec(&parsed).is_ok_and(|written| written == line) {
+        Ok(parsed)
+    } else {
+        Err(malformed("the line is not written as an export writes it".to_owned()))
+    }
 }
 
 /// Verifies an export from its first line to its last, and that it agrees with every anchor from its first record on. An
