@@ -1,3 +1,4 @@
+mod checkpoint;
 mod export;
 #[cfg(feature = "server")]
 mod hostile;

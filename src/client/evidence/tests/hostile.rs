@@ -1,7 +1,8 @@
 //! Files that nobody of us made.
 
 use super::super::*;
-use super::export::{chain, checkpoint, export};
+use super::checkpoint::checkpoint;
+use super::export::{chain, export};
 use super::receipt::{facts, signed};
 use crate::crypto::testing::{Order, TestCa, now};
 
