@@ -75,10 +75,9 @@ async fn what_was_kept_is_verified_when_no_server_is_left() {
     assert!(edited.stderr().contains("line 2: ") && edited.stderr().contains("audit record 1 "));
 
     // The CA of another cluster vouches for none of it.
-    let foreign = dir.path().join("pki");
-    let ended = harness.run(&auditor, &["pki", "init", "--dir", &foreign.display().to_string()]);
-    ended.await.ends_with(0);
-    let ca = foreign.join("node-ca.pem").display().to_string();
+    let foreign = path("pki");
+    harness.run(&auditor, &["pki", "init", "--dir", &foreign]).await.ends_with(0);
+    let ca = path("pki/node-ca.pem");
     for args in [&["receipt", "verify", &receipt][..], &all[..5]] {
         let refused = harness.run(&auditor, &[args, &["--ca", &ca]].concat()).await.ends_with(1);
         assert!(refused.stderr().contains("was not issued by the node CA"), "{}", refused.stderr());
