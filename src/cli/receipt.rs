@@ -46,19 +46,31 @@ pub(super) struct VerifyArgs {
     /// It must be for sealed bytes with this SHA-256, as `key escrow -o json` prints it (64 hexadecimal digits)
     #[arg(long, value_name = "HEX", value_parser = digest)]
     sealed_digest: Option<[u8; 32]>,
+    /// It must be for exactly this: the encoded EscrowRecoveryKeyRequest that an agent keeps until it has the receipt
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["device", "volume", "protector", "key_version", "sealed_digest"]
+    )]
+    sealed_key: Option<PathBuf>,
 }
 
 pub(super) fn run(context: &Context, command: ReceiptCommand) -> Done {
     let ReceiptCommand::Verify(args) = command;
     let ca = pinned_ca(context)?;
-    let wanted = ReceiptWanted {
-        cluster: args.cluster,
-        device: args.device,
-        volume: args.volume,
-        protector: args.protector,
-        version: args.key_version.map(KeyVersion::new),
-        sealed_digest: args.sealed_digest,
+    let wanted = match &args.sealed_key {
+        Some(path) => ReceiptWanted::of_request(open(path)?)
+            .map_err(|error| failed(path, "nothing is verified", &error))?,
+        None => ReceiptWanted {
+            cluster: None,
+            device: args.device,
+            volume: args.volume,
+            protector: args.protector,
+            version: args.key_version.map(KeyVersion::new),
+            sealed_digest: args.sealed_digest,
+        },
     };
+    let wanted = ReceiptWanted { cluster: args.cluster, ..wanted };
     let now = SystemClock.now();
     let verified = read_receipt(&args.file, ca, &wanted, now)?;
     context.printer.print(&VerifiedView::new(&verified, now))?;

@@ -30,8 +30,15 @@ const AHEAD: u64 = 10 * 60 * 1000;
 
 /// Reads a file that holds one statement.
 fn read_statement(reader: impl Read, what: &'static str) -> Result<Vec<u8>, EvidenceError> {
+    read_bounded(reader, what, STATEMENT_BYTES)
+}
+
+fn read_bounded(
+    reader: impl Read,
+    what: &'static str,
+    most: u64,
+) -> Result<Vec<u8>, EvidenceError> {
     let mut bytes = Vec::new();
-    let most = STATEMENT_BYTES;
     reader.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(EvidenceError::Read)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) {
         Ok(bytes)

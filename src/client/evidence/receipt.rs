@@ -4,13 +4,17 @@ use std::io::Read;
 
 use bytes::Bytes;
 use holdfast_proto::v1;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use super::{EvidenceError, base64_bytes, hex_bytes, not_after_now, read_statement};
+use super::{EvidenceError, base64_bytes, hex_bytes, not_after_now, read_bounded, read_statement};
 use crate::client::Receipt;
-use crate::client::receipt::facts;
+use crate::client::receipt::{facts, hash};
 use crate::crypto::{Authority, CryptoError, Leaf, ReceiptFacts, StatementVerifier, chain_begins};
-use crate::domain::{ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId};
+use crate::domain::{
+    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, NodeId, ProtectorId, Sealed, Timestamp,
+    VolumeId, limits, sealed_digest,
+};
 
 const FORMAT: &str = "holdfast receipt v1";
 const WHAT: &str = "receipt";
@@ -111,6 +115,32 @@ pub struct ReceiptWanted {
 }
 
 impl ReceiptWanted {
+    /// What the receipt for a request must say. An agent keeps its encoded `EscrowRecoveryKeyRequest` until it has one.
+    ///
+    /// # Errors
+    /// If it can't be read, is too large, or is no such request.
+    pub fn of_request(reader: impl Read) -> Result<Self, EvidenceError> {
+        const WHAT: &str = "sealed escrow request";
+        let most = u64::try_from(limits::MESSAGE_BYTES).unwrap_or(u64::MAX);
+        let bytes = read_bounded(reader, WHAT, most)?;
+        let request = v1::EscrowRecoveryKeyRequest::decode(bytes.as_slice())
+            .map_err(|error| EvidenceError::Malformed { what: WHAT, fault: error.to_string() })?;
+        let missing = FieldError::new("sealed_key", "is missing");
+        let key = sealed(request.sealed_key.ok_or(missing)?)?;
+        let package = request.sealed_key_package.map(sealed).transpose()?;
+        let version = KeyVersion::new(request.expected_version).next();
+        Ok(Self {
+            cluster: None,
+            device: Some(request.device_id.parse()?),
+            volume: Some(request.volume_id.parse()?),
+            protector: Some(request.protector_id.parse()?),
+            version: Some(
+                version.ok_or_else(|| FieldError::new("expected_version", "is the last"))?,
+            ),
+            sealed_digest: Some(sealed_digest(&key, package.as_ref())),
+        })
+    }
+
     /// The first thing that a receipt says otherwise.
     fn compare(&self, facts: &ReceiptFacts) -> Result<(), EvidenceError> {
         fn same<T: PartialEq>(
@@ -137,6 +167,14 @@ impl ReceiptWanted {
         let digest = self.sealed_digest.as_ref();
         same("sealed digest", &facts.sealed_digest, digest, |digest| hex::encode(digest))
     }
+}
+
+fn sealed(message: v1::SealedKey) -> Result<Sealed, FieldError> {
+    Ok(Sealed {
+        epoch: Epoch::new(message.epoch),
+        encapsulated_key: hash(&message.encapsulated_key, "encapsulated_key")?,
+        ciphertext: message.ciphertext,
+    })
 }
 
 /// A receipt that was read from a file. Nothing of it is verified yet.

@@ -1,5 +1,6 @@
 //! Receipts in files: what still holds after years, and what never does.
 
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::super::*;
@@ -218,4 +219,49 @@ fn what_is_no_receipt_is_refused_in_words() {
     // A file without an end is not read to its end.
     let endless = SavedReceipt::read(std::io::repeat(b' ')).unwrap_err();
     assert!(matches!(endless, EvidenceError::TooLarge { .. }), "{endless}");
+}
+
+#[test]
+fn a_receipt_is_held_against_the_very_request_that_an_agent_kept() {
+    let ca = TestCa::new("node");
+    let request = v1::EscrowRecoveryKeyRequest {
+        device_id: DEVICE.to_string(),
+        volume_id: VolumeId::from_bytes([2; 16]).to_string(),
+        protector_id: ProtectorId::from_bytes([3; 16]).to_string(),
+        expected_version: 3,
+        sealed_key: Some(v1::SealedKey {
+            epoch: 1,
+            encapsulated_key: vec![8; 32].into(),
+            ciphertext: vec![7; 144].into(),
+        }),
+        ..v1::EscrowRecoveryKeyRequest::default()
+    };
+    let sealed = crate::domain::Sealed {
+        epoch: crate::domain::Epoch::new(1),
+        encapsulated_key: [8; 32],
+        ciphertext: vec![7; 144].into(),
+    };
+    let sealed_digest = crate::domain::sealed_digest(&sealed, None);
+    let facts = ReceiptFacts { sealed_digest, ..facts(now()) };
+    let text = signed(&ca.make(&Order::node(1)), facts).to_file().unwrap();
+    let held = |request: &v1::EscrowRecoveryKeyRequest| {
+        let wanted = ReceiptWanted::of_request(request.encode_to_vec().as_slice());
+        let wanted = wanted.map_err(|error| error.to_string())?;
+        verify_as(&text, &ca, &wanted, now()).map(drop)
+    };
+    held(&request).unwrap();
+    let mut other = request.clone();
+    other.sealed_key.as_mut().unwrap().ciphertext = vec![6; 144].into();
+    assert!(held(&other).unwrap_err().contains("its sealed digest is"));
+    let package = request.sealed_key.clone();
+    let other = v1::EscrowRecoveryKeyRequest { sealed_key_package: package, ..request.clone() };
+    assert!(held(&other).unwrap_err().contains("its sealed digest is"));
+    let other = v1::EscrowRecoveryKeyRequest { expected_version: 4, ..request.clone() };
+    assert!(held(&other).unwrap_err().contains("its version is 4, not 5"));
+    let other = v1::EscrowRecoveryKeyRequest { sealed_key: None, ..request };
+    assert!(held(&other).unwrap_err().contains("sealed_key: is missing"));
+    let endless = ReceiptWanted::of_request(std::io::repeat(0)).unwrap_err();
+    assert!(matches!(endless, EvidenceError::TooLarge { .. }), "{endless}");
+    let nonsense = ReceiptWanted::of_request(b"nonsense".as_slice()).unwrap_err();
+    assert!(nonsense.to_string().contains("no well-formed sealed escrow request"), "{nonsense}");
 }
