@@ -56,11 +56,13 @@ impl Fault for PowerLoss {
             risk(&hit);
             let witnesses: Vec<Witness> =
                 hit.iter().map(|server| Witness::lay(server)).collect::<Result<_, _>>()?;
-            let disks: Vec<&Disk> = hit.iter().filter_map(|server| server.disk.as_ref()).collect();
-            Disk::power_off(&disks).await?;
+            // The servers first: while its disk goes, an fdatasync that is under way may say that all is well and have saved
+            // nothing (the file system's shutdown does not wait for it). Where the power is gone nobody is left to hear that.
             hit.iter().for_each(|server| {
                 server.signal(Signal::KILL);
             });
+            let disks: Vec<&Disk> = hit.iter().filter_map(|server| server.disk.as_ref()).collect();
+            Disk::power_off(&disks).await?;
             for server in &hit {
                 server.wait_ended(Duration::from_secs(30)).await?;
             }
