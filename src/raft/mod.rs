@@ -20,6 +20,7 @@ mod machine;
 mod membership;
 mod network;
 mod node;
+mod outgoing;
 pub mod peer;
 mod peers;
 mod questions;

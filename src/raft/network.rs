@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,9 +16,11 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
+use tokio::time::error::Elapsed;
 use tonic::{Request, Status};
 
 use super::api::Member;
+use super::outgoing::Traffic;
 use super::peers::{Lane, PeerClient, Peers};
 use super::types::{TypeConfig, Vote, position};
 use super::wire::{
@@ -202,28 +203,30 @@ impl<F: Fs> Connection<F> {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let mut client = self.client()?;
-        let in_flight = Arc::new(AtomicU64::new(0));
-        let term = Arc::new(AtomicU64::new(0));
         let mut input = input;
         let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
-        term.store(first.vote.leader_id.term, Ordering::Relaxed);
-        let greeting = self.peers.greet(&self.member, first.vote.leader_id.term).await;
+        let term = first.vote.leader_id.term;
+        let greeting = self.peers.greet(&self.member, term).await;
         greeting.map_err(|message| unreachable(text(message)))?;
-        let (sent, stamping) = (in_flight.clone(), self.peers.clone());
-        let requests =
-            futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
-                sent.fetch_add(1, Ordering::Relaxed);
-                stamped(&stamping, request)
-            });
+        let (traffic, stamping) = (Traffic::default(), self.peers.clone());
+        let requests = futures::stream::once(std::future::ready(first)).chain(input);
+        let requests = traffic.count(requests).map(move |request| stamped(&stamping, request));
         let answers = client.append(requests).await.map_err(unreachable)?.into_inner();
-        let (peers, member) = (self.peers.clone(), self.member.id);
+        let (peers, member) = (self.peers.clone(), self.member.clone());
         let answers = futures::stream::unfold(Some(answers), move |state| {
-            let (peers, in_flight, term) = (peers.clone(), in_flight.clone(), term.clone());
+            let (peers, traffic, member) = (peers.clone(), traffic.clone(), member.clone());
             async move {
                 let mut answers = state?;
-                let result = next_answer(&mut answers, &in_flight).await?;
+                let result = match next_answer(&mut answers, &traffic).await {
+                    Ok(answer) => answer?,
+                    Err(elapsed) => {
+                        // Whatever holds it up, a new stream over the same connection might be held up too.
+                        peers.hang_up(&member, Lane::Log);
+                        Err(RPCError::Network(NetworkError::new(&elapsed)))
+                    }
+                };
                 if let Ok(Ok(Some(id))) = &result {
-                    peers.note_acknowledged(member, term.load(Ordering::Relaxed), position(id));
+                    peers.note_acknowledged(member.id, term, position(id));
                 }
                 let more = matches!(result, Ok(Ok(_)));
                 Some((result, more.then_some(answers)))
@@ -241,23 +244,23 @@ fn stamped(peers: &Peers, request: AppendEntriesRequest<TypeConfig>) -> pb::Appe
 /// The next answer of a follower. While nothing is under way it may be silent for ever; else it has a deadline.
 async fn next_answer(
     answers: &mut tonic::Streaming<pb::AppendResponse>,
-    in_flight: &AtomicU64,
-) -> Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
+    traffic: &Traffic,
+) -> Result<Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, Elapsed> {
     let answer = loop {
         match tokio::time::timeout(APPEND_TIMEOUT, answers.message()).await {
             Ok(answer) => break answer,
-            Err(_) if in_flight.load(Ordering::Relaxed) == 0 => {}
-            Err(elapsed) => return Some(Err(RPCError::Network(NetworkError::new(&elapsed)))),
+            Err(_) if traffic.is_idle() => {}
+            Err(elapsed) => return Err(elapsed),
         }
     };
-    match answer {
+    Ok(match answer {
         Ok(Some(response)) => {
-            in_flight.fetch_sub(1, Ordering::Relaxed);
+            traffic.answered();
             Some(append_result_from_wire(response).map_err(|error: WireError| unreachable(error)))
         }
         Ok(None) => None,
         Err(status) => Some(Err(failed(&status))),
-    }
+    })
 }
 
 impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {

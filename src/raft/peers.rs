@@ -227,6 +227,11 @@ impl Peers {
         Ok(channel)
     }
 
+    /// Makes the next call to a member over this lane open a new connection.
+    pub(crate) fn hang_up(&self, member: &Member, lane: Lane) {
+        self.channels.lock().remove(&(member.id, member.peer_address.clone(), lane));
+    }
+
     /// Notes that `member` has everything up to `position` on its disk, as its leader of `term` saw.
     pub(crate) fn note_acknowledged(&self, member: NodeId, term: u64, position: Position) {
         let mut acknowledged = self.acknowledged.lock();
