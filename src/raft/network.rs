@@ -20,7 +20,7 @@ use tokio::time::error::Elapsed;
 use tonic::{Request, Status};
 
 use super::api::Member;
-use super::outgoing::Traffic;
+use super::outgoing::{Traffic, while_wanted};
 use super::peers::{Lane, PeerClient, Peers};
 use super::types::{TypeConfig, Vote, position};
 use super::wire::{
@@ -211,12 +211,18 @@ impl<F: Fs> Connection<F> {
         let (traffic, stamping) = (Traffic::default(), self.peers.clone());
         let requests = futures::stream::once(std::future::ready(first)).chain(input);
         let requests = traffic.count(requests).map(move |request| stamped(&stamping, request));
-        let answers = client.append(requests).await.map_err(unreachable)?.into_inner();
+        let (wanted, requests) = while_wanted(requests);
+        let call = client.append(requests);
+        let Ok(answers) = tokio::time::timeout(APPEND_TIMEOUT, call).await else {
+            self.peers.hang_up(&self.member, Lane::Log);
+            return Err(unreachable(text("the stream is not taken")));
+        };
+        let answers = answers.map_err(unreachable)?.into_inner();
         let (peers, member) = (self.peers.clone(), self.member.clone());
-        let answers = futures::stream::unfold(Some(answers), move |state| {
+        let answers = futures::stream::unfold(Some((answers, wanted)), move |state| {
             let (peers, traffic, member) = (peers.clone(), traffic.clone(), member.clone());
             async move {
-                let mut answers = state?;
+                let (mut answers, wanted) = state?;
                 let result = match next_answer(&mut answers, &traffic).await {
                     Ok(answer) => answer?,
                     Err(elapsed) => {
@@ -229,7 +235,7 @@ impl<F: Fs> Connection<F> {
                     peers.note_acknowledged(member.id, term, position(id));
                 }
                 let more = matches!(result, Ok(Ok(_)));
-                Some((result, more.then_some(answers)))
+                Some((result, more.then_some((answers, wanted))))
             }
         });
         Ok(answers.boxed())

@@ -1,11 +1,13 @@
 //! Requests on their way to a follower, and whether anything of them is held up.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::oneshot;
 
 /// What is known of one stream of requests.
 #[derive(Debug, Clone, Default)]
@@ -56,11 +58,34 @@ impl<S: Stream + Unpin> Stream for Counted<S> {
     }
 }
 
+/// While it lives the answers to requests are wanted.
+pub(super) struct Wanted {
+    _sender: oneshot::Sender<Infallible>,
+}
+
+/// The same requests, which end when what is returned with them is dropped. The connection goes on to take requests when nobody
+/// waits for the answers any more; those of openraft hold a lock while they wait for entries, and share the entries with its next
+/// stream to the same follower.
+pub(super) fn while_wanted<S: Stream>(requests: S) -> (Wanted, impl Stream<Item = S::Item>) {
+    let (sender, given_up) = oneshot::channel();
+    (Wanted { _sender: sender }, requests.take_until(given_up))
+}
+
 #[cfg(test)]
 mod tests {
-    use futures::{FutureExt as _, StreamExt as _, stream};
+    use futures::{FutureExt as _, stream};
 
     use super::*;
+
+    #[test]
+    fn requests_end_when_their_answers_are_given_up() {
+        let (wanted, requests) = while_wanted(stream::iter([1]).chain(stream::pending()));
+        let mut requests = Box::pin(requests);
+        assert_eq!(requests.next().now_or_never(), Some(Some(1)));
+        assert_eq!(requests.next().now_or_never(), None);
+        drop(wanted);
+        assert_eq!(requests.next().now_or_never(), Some(None));
+    }
 
     #[test]
     fn a_stream_is_idle_only_when_all_was_taken_and_answered() {

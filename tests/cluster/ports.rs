@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast::cli::local_cluster::http_get;
+use holdfast::cli::local_cluster::{http_get, wait_for};
 use holdfast::cli::pki::{CaKind, IssuedPaths, Pki};
 use holdfast::clock::{Clock as _, SystemClock};
 use holdfast::crypto::Authority;
@@ -184,8 +184,13 @@ async fn tls_1_2_and_callers_without_a_valid_certificate_are_refused_at_both_por
             let answered = dial(&address, raw(&harness, tls13, Some(who))).await;
             assert!(!answered, "{port}: {}", who.certificate.display());
         }
-        let after = refused_handshakes(&harness, port).await;
-        assert!(after >= before + 5, "{port}: each is counted, {before} to {after}");
+        // A client hears of its refusal before the server counts it.
+        wait_for(&format!("{port}: each is counted"), LIMIT, || async {
+            let after = refused_handshakes(&harness, port).await;
+            if after >= before + 5 { Ok(()) } else { Err(format!("{before} to {after}")) }
+        })
+        .await
+        .unwrap();
     }
     assert_ne!(foreign.ca_path(CaKind::Node), harness.cluster.client_ca());
 }
