@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -27,6 +27,10 @@ use tonic::transport::server::Connected;
 const READY: usize = 64;
 /// Pause after a failed accept (no file descriptors, most often), so that the loop does not spin.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a refused client may take to read why.
+const LINGER: Duration = Duration::from_millis(500);
+/// How much of what a refused client says is heard meanwhile.
+const LINGER_BYTES: usize = 64 * 1024;
 
 /// What happened at a port since the start.
 #[derive(Debug, Default)]
@@ -261,6 +265,20 @@ async fn accept_loop(
     }
 }
 
+/// Lets a refused client read why. In TLS 1.3 its own handshake is done by then, and it has begun to speak: if the socket were closed,
+/// what it says would be answered with a reset, and it would hear of that before it reads the alert.
+async fn linger(mut stream: TcpStream) {
+    let mut heard = [0; 4096];
+    let mut left = LINGER_BYTES;
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    while let Ok(more @ 1..) = stream.read(&mut heard).await {
+        let Some(rest) = left.checked_sub(more) else { return };
+        left = rest;
+    }
+}
+
 struct Handshake {
     acceptor: TlsAcceptor,
     timeout: Duration,
@@ -272,11 +290,14 @@ impl Handshake {
     async fn run(self, stream: TcpStream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
         // A socket that refuses the option is dead already; the handshake will say so.
         drop(stream.set_nodelay(true));
-        let stream = match tokio::time::timeout(self.timeout, self.acceptor.accept(stream)).await {
+        let accepting = self.acceptor.accept(stream).into_fallible();
+        let stream = match tokio::time::timeout(self.timeout, accepting).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
+            Ok(Err((error, stream))) => {
                 count(&self.counters.handshake_failed);
                 tracing::debug!(%remote, %error, "TLS handshake failed");
+                // Whether the client is still there to be told in time is its own affair.
+                drop(tokio::time::timeout(LINGER, linger(stream)).await);
                 return;
             }
             Err(_) => {

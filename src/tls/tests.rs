@@ -94,6 +94,24 @@ async fn refused(port: &mut Port, config: Arc<ClientConfig>) {
 }
 
 #[tokio::test]
+async fn a_refused_client_that_has_begun_to_speak_reads_why() {
+    let cas = Cas::new();
+    let port = port(cas.client_port(), IncomingOptions::default()).await;
+    let stranger = TestCa::new("agent").make(&Order::actor(&Actor::Agent(DEVICE)));
+    let connector = Connector::new(cas.dial_as(&stranger), PATIENCE);
+    let mut stream = connector.connect("127.0.0.1", port.address.port()).await.unwrap();
+    port.until(|now| now.handshake_failed == 1).await;
+    // A closed socket would answer the first with a reset, and the second would fail.
+    for said in ["PRI * HTTP/2.0", "SM"] {
+        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0])).await.unwrap();
+    let alert = read.unwrap_err();
+    assert!(alert.to_string().contains("alert"), "{alert}");
+}
+
+#[tokio::test]
 async fn agents_and_operators_get_in_at_the_client_port_with_their_certificates_known() {
     let cas = Cas::new();
     let mut port = port(cas.client_port(), IncomingOptions::default()).await;
