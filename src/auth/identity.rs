@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
-use crate::domain::{Actor, ClusterId, SpiffeError, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, SpiffeError, Timestamp};
 use crate::tls::PeerCertificates;
 
 /// The CAs of the three kinds of actors.
@@ -80,12 +80,13 @@ pub struct Caller {
     actor: Actor,
     not_after: Timestamp,
     serial: String,
+    certificate: Option<Fingerprint>,
 }
 
 impl Caller {
     /// A caller that was proven by other means than a certificate, as in a simulation. The server uses [`identify`] only.
     pub fn proven(actor: Actor, not_after: Timestamp, serial: impl Into<String>) -> Self {
-        Self { actor, not_after, serial: serial.into() }
+        Self { actor, not_after, serial: serial.into(), certificate: None }
     }
 
     /// Who.
@@ -101,6 +102,11 @@ impl Caller {
     /// Serial number of the certificate, in hexadecimal digits.
     pub fn serial(&self) -> &str {
         &self.serial
+    }
+
+    /// The certificate that proved it; none if that was done by other means.
+    pub const fn certificate(&self) -> Option<Fingerprint> {
+        self.certificate
     }
 
     /// Checks that the certificate is still valid; for each request, since a connection may outlive its certificate.
@@ -126,7 +132,12 @@ pub fn identify(
     // The claim is read first, since it decides which CA has to vouch for it.
     let claimed = Actor::from_spiffe_uri(&Leaf::read(first)?.uri, cluster)?;
     let leaf = authorities.of(&claimed).verify(peer.chain(), Purpose::Client, now)?;
-    Ok(Caller { actor: claimed, not_after: leaf.not_after, serial: leaf.serial })
+    Ok(Caller {
+        actor: claimed,
+        not_after: leaf.not_after,
+        serial: leaf.serial,
+        certificate: Some(Fingerprint::of(first)),
+    })
 }
 
 /// As [`identify`], once for a connection: later calls repeat the answer, and check that the certificate is still valid.

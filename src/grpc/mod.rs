@@ -7,6 +7,7 @@ mod audit;
 mod cluster;
 mod compliance;
 mod decode;
+mod denials;
 mod encode;
 mod escrow;
 mod gate;

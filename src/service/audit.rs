@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use crate::state::{Accepted, AuditPosition, CommandBody, query};
 
-use super::context::{ReadPoint, actor_of, new_request_id};
+use super::context::{ReadPoint, new_request_id, proposer_of};
 use super::{Consensus, Context, ServiceError};
 
 /// Which records to list; all that are set must match.
@@ -101,7 +101,7 @@ impl<C: Consensus> AuditService<C> {
     /// # Errors
     /// If no quorum answers, unless `stale`.
     pub async fn head(&self, permit: &Permit, stale: bool) -> Result<Head, ServiceError> {
-        actor_of(permit, Action::ReadAudit)?;
+        proposer_of(permit, Action::ReadAudit)?;
         let read = self.context.read(stale).await?;
         Ok(Head { audit: self.context.heads()?.audit, read })
     }
@@ -116,12 +116,12 @@ impl<C: Consensus> AuditService<C> {
         filter: Filter,
         stale: bool,
     ) -> Result<Listing<C>, ServiceError> {
-        let actor = actor_of(permit, Action::ReadAudit)?;
+        let proposer = proposer_of(permit, Action::ReadAudit)?;
         let read = self.context.read(stale).await?;
         let head = Head { audit: self.context.heads()?.audit, read };
         if !stale {
             let body = CommandBody::AuditRead { detail: filter.describe() };
-            let answer = self.context.propose(actor, new_request_id(), body).await?;
+            let answer = self.context.propose(proposer, new_request_id(), body).await?;
             let Accepted::Recorded = answer.accepted else {
                 return Err(ServiceError::Unexpected("a listing's record has another answer"));
             };

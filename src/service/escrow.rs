@@ -9,7 +9,7 @@ use crate::crypto::{EscrowPublicKey, NodeSigner, ReceiptFacts};
 use crate::domain::{ClusterId, NodeId, RequestId};
 use crate::state::{Accepted, CommandBody, Escrow, ReceiptBody, query};
 
-use super::context::actor_of;
+use super::context::proposer_of;
 use super::{Consensus, Context, ServiceError};
 
 /// The escrow key, and the proof that it is the cluster's.
@@ -55,7 +55,7 @@ impl<C: Consensus> EscrowService<C> {
     /// # Errors
     /// If the cluster has none yet, or the local store fails.
     pub fn escrow_key(&self, permit: &Permit) -> Result<SignedEscrowKey, ServiceError> {
-        actor_of(permit, Action::GetEscrowKey)?;
+        proposer_of(permit, Action::GetEscrowKey)?;
         let keyring = query::keyring(self.context.consensus().view())?;
         let keyring = keyring.ok_or(ServiceError::NotInitialised)?;
         let epoch = keyring.epochs.last().ok_or(ServiceError::NotInitialised)?;
@@ -80,8 +80,9 @@ impl<C: Consensus> EscrowService<C> {
         request_id: RequestId,
         escrow: Escrow,
     ) -> Result<SignedReceipt, ServiceError> {
-        let actor = actor_of(permit, Action::Escrow { device: escrow.device })?;
-        let answer = self.context.propose(actor, request_id, CommandBody::Escrow(escrow)).await?;
+        let proposer = proposer_of(permit, Action::Escrow { device: escrow.device })?;
+        let answer =
+            self.context.propose(proposer, request_id, CommandBody::Escrow(escrow)).await?;
         let Accepted::Escrowed(body) = answer.accepted else {
             return Err(ServiceError::Unexpected("an escrow has another answer than a receipt"));
         };

@@ -203,7 +203,8 @@ impl Rig {
 
     /// Applies a command with a request id of the test's choice.
     pub(super) fn send(&mut self, actor: Actor, id: u64, body: CommandBody) -> Applied {
-        let command = Command { actor, request_id: request(id), time: at(self.now), body };
+        let command =
+            Command { actor, certificate: None, request_id: request(id), time: at(self.now), body };
         self.entry(Entry::Command(codec::encode_command(&command)))
     }
 

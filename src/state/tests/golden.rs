@@ -12,7 +12,13 @@ use crate::state::*;
 const GOLDEN: &str = include_str!("../../../tests/state/golden/store-v1.txt");
 
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
-    Command { actor, request_id: request(id), time: at(1_700_000_000_000 + id), body }
+    Command {
+        actor,
+        certificate: None,
+        request_id: request(id),
+        time: at(1_700_000_000_000 + id),
+        body,
+    }
 }
 
 /// One command of each kind, and some that are refused.

@@ -33,6 +33,7 @@ fn commands() -> Vec<Command> {
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
         actor: operator(who),
+        certificate: None,
         request_id: request(7),
         time: at(5),
         body,

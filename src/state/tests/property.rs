@@ -27,6 +27,7 @@ fn set_up() -> Vec<Command> {
     numbered
         .map(|(body, id)| Command {
             actor: operator(ROOT),
+            certificate: None,
             request_id: request(id),
             time: at(1_000_000),
             body,
@@ -64,7 +65,8 @@ fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry
                     Who::Node(n) => node(*n),
                 };
                 let body = body_of(body, &model);
-                let command = Command { actor, request_id: request(*id), time: now, body };
+                let command =
+                    Command { actor, certificate: None, request_id: request(*id), time: now, body };
                 submit(&mut model, &mut log, &command);
                 sent.push(command);
                 continue;
