@@ -38,6 +38,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::UserRequired,
         Rejection::QuotaExceeded { limit: 200, until: Timestamp::from_millis(1_060_000) },
         Rejection::LastAdministrator,
+        Rejection::CertificateDenied(Actor::Node(NodeId::new(1))),
+        Rejection::TooManyDenials(10_000),
+        Rejection::TooManyNodesDenied,
         Rejection::RepeatTooLate,
         Rejection::Unreadable,
     ];
@@ -59,6 +62,9 @@ fn rejections() -> Vec<Rejection> {
             | Rejection::UserRequired
             | Rejection::QuotaExceeded { .. }
             | Rejection::LastAdministrator
+            | Rejection::CertificateDenied(_)
+            | Rejection::TooManyDenials(_)
+            | Rejection::TooManyNodesDenied
             | Rejection::RepeatTooLate
             | Rejection::Unreadable => {}
         }
