@@ -11,6 +11,7 @@ mod denials;
 mod encode;
 mod escrow;
 mod gate;
+mod guard;
 mod observe;
 mod page;
 mod peer;
@@ -21,6 +22,7 @@ mod status;
 mod tests;
 
 pub use cluster::encode_member;
+pub use guard::{Guard, Guarded};
 pub use observe::{Observe, Observed, RpcMetrics};
 pub use peer::PeerApi;
 pub use routes::{Services, method_names, public_descriptors, routes};

@@ -146,6 +146,10 @@ impl<F: Fs> Connection<F> {
         if self.peers.silent() {
             return Err(unreachable(text("this leader gives way")));
         }
+        if self.peers.is_denied(self.member.id) {
+            self.beats = None;
+            return Err(unreachable(text("the member's certificate was denied")));
+        }
         let mut beats = match self.beats.take() {
             Some(beats) => beats,
             None => Beats::open(self.control()?).await.map_err(unreachable)?,
@@ -210,8 +214,12 @@ impl<F: Fs> Connection<F> {
         let greeting = self.peers.greet(&self.member, first.vote.leader_id.term).await;
         greeting.map_err(|message| unreachable(text(message)))?;
         let (sent, stamping) = (in_flight.clone(), self.peers.clone());
-        let requests =
-            futures::stream::once(std::future::ready(first)).chain(input).map(move |request| {
+        // The stream ends with the first batch that finds the member denied.
+        let (allowing, to) = (self.peers.clone(), self.member.id);
+        let allowed = futures::stream::once(std::future::ready(first))
+            .chain(input)
+            .take_while(move |_| std::future::ready(!allowing.is_denied(to)));
+        let requests = allowed.map(move |request| {
                 sent.fetch_add(1, Ordering::Relaxed);
                 stamped(&stamping, request)
             });
@@ -222,6 +230,9 @@ impl<F: Fs> Connection<F> {
             async move {
                 let mut answers = state?;
                 let result = next_answer(&mut answers, &in_flight).await?;
+                if peers.is_denied(member) {
+                    return None;
+                }
                 if let Ok(Ok(Some(id))) = &result {
                     peers.note_acknowledged(member, term.load(Ordering::Relaxed), position(id));
                 }

@@ -103,6 +103,7 @@ pub(crate) struct Peers {
     /// Told when a snapshot could not be read or was refused by its receiver.
     refused: Notify,
     quorum_age: OnceLock<QuorumAge>,
+    denied: OnceLock<IsDenied>,
     /// Whether no heartbeats are sent; see `undelivered.rs`.
     silent: AtomicBool,
     /// What is known of refused calls.
@@ -118,6 +119,9 @@ impl Drop for Silence<'_> {
     }
 }
 
+/// Tells whether a node is on the deny-list.
+type IsDenied = Box<dyn Fn(NodeId) -> bool + Send + Sync>;
+
 /// Tells the time since this node, as the leader, last had proof of a quorum.
 type QuorumAge = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
@@ -130,6 +134,7 @@ impl Peers {
             acknowledged: Mutex::new(BTreeMap::new()),
             refused: Notify::new(),
             quorum_age: OnceLock::new(),
+            denied: OnceLock::new(),
             silent: AtomicBool::new(false),
             shut_out: ShutOut::default(),
         }
@@ -143,6 +148,17 @@ impl Peers {
     /// Says where the age of the last proof of a quorum is known from now on. Only the first word counts.
     pub(crate) fn tell_quorum_age(&self, age: QuorumAge) {
         drop(self.quorum_age.set(age));
+    }
+
+    /// Says where the deny-list is known from now on. Only the first word counts.
+    pub(crate) fn tell_denied(&self, denied: IsDenied) {
+        drop(self.denied.set(denied));
+    }
+
+    /// Whether a node is on the deny-list. Nothing is sent to such a one, and nothing that it says counts: whoever has
+    /// its key may run anything there.
+    pub(crate) fn is_denied(&self, node: NodeId) -> bool {
+        self.denied.get().is_some_and(|denied| denied(node))
     }
 
     /// Time since this node, as the leader, last had proof of a quorum, in milliseconds, rounded up.
@@ -188,6 +204,10 @@ impl Peers {
         incarnation: Option<Incarnation>,
         lane: Lane,
     ) -> Result<PeerClient, RaftError> {
+        if self.is_denied(to) {
+            let what = format!("the certificate of node/{to} was denied by an administrator");
+            return Err(RaftError::Membership(what));
+        }
         let mut values = vec![
             (CLUSTER, self.identity.cluster.to_string()),
             (FROM_NODE, self.identity.id.to_string()),

@@ -21,7 +21,7 @@ use crate::clock::SharedClock;
 use crate::crypto::{Authority, CertificateError};
 use crate::domain::{Actor, limits};
 use crate::grpc::{
-    Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
+    Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{
@@ -222,6 +222,7 @@ impl<N: ServerNode> Server<N> {
         background
             .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
         background.spawn(chores::record_refusals(Arc::clone(&self.context)));
+        background.spawn(chores::watch_denials(Arc::clone(&self.context)));
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
@@ -306,6 +307,7 @@ impl<N: ServerNode> Server<N> {
             .max_concurrent_streams(Some(limits::CONNECTION_STREAMS))
             .initial_stream_window_size(Some(4 * 1024 * 1024))
             .initial_connection_window_size(Some(16 * 1024 * 1024))
+            .layer(self.guard())
             .add_routes(self.peer.clone());
         Ok(async move {
             if let Err(error) = server.serve_with_incoming(connections).await {
@@ -337,6 +339,7 @@ impl<N: ServerNode> Server<N> {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(Some(HEADER_BYTES))
             .layer(Observe::new(rpc, self.config.limits.max_requests))
+            .layer(self.guard())
             .add_routes(api);
         Ok(async move {
             let drained = async move {
@@ -348,6 +351,10 @@ impl<N: ServerNode> Server<N> {
                 tracing::error!(%error, "the client port stopped serving");
             }
         })
+    }
+
+    fn guard(&self) -> Guard<N> {
+        Guard::new(Arc::clone(&self.context), Arc::clone(&self.credentials.authorities))
     }
 
     fn incoming_options(

@@ -72,6 +72,8 @@ pub struct Context<C> {
     refusals: Refusals,
     counters: Counters,
     fault: watch::Sender<Option<String>>,
+    /// How often the deny-list was changed, as far as this node has looked.
+    pub(super) denials: watch::Sender<u64>,
 }
 
 /// A state to read from.
@@ -110,6 +112,7 @@ impl<C: Consensus> Context<C> {
             refusals,
             counters: Counters::default(),
             fault: watch::Sender::new(None),
+            denials: watch::Sender::new(0),
         }
     }
 
@@ -158,6 +161,8 @@ impl<C: Consensus> Context<C> {
         if action != Action::InitCluster && !self.consensus.initialized() {
             return Err(ServiceError::NotInitialised);
         }
+        // Before all else: whoever is known to be denied is denied, however old that knowledge is.
+        self.refuse_denied(caller, action.name())?;
         if staleness == Staleness::Refused {
             self.check_fresh()?;
         }
@@ -165,26 +170,15 @@ impl<C: Consensus> Context<C> {
             Actor::Operator(name) => query::roles_of(self.consensus.view(), name)?,
             Actor::Agent(_) | Actor::Node(_) => Default::default(),
         };
-        let permitted = if self.is_denied(caller)? {
-            Err(Denied::by_list(caller.actor()))
-        } else {
-            authorize(caller, action, &roles)
-        };
-        permitted.map_err(|denied| {
+        authorize(caller, action, &roles).map_err(|denied| {
             self.count_refusal(caller, action.name(), &denied);
             ServiceError::Denied(denied)
         })
     }
 
-    fn count_refusal(&self, caller: &Caller, what: &'static str, denied: &Denied) {
+    pub(super) fn count_refusal(&self, caller: &Caller, what: &'static str, denied: &Denied) {
         self.counters.refusals.fetch_add(1, Ordering::Relaxed);
         self.refusals.count(caller.actor(), what, denied.reason);
-    }
-
-    /// Whether a caller, or the certificate that it came with, is on the deny-list as this node has applied it.
-    fn is_denied(&self, caller: &Caller) -> Result<bool, StoreError> {
-        let view = self.consensus.view();
-        Ok(query::denial_of(view, caller.actor(), caller.certificate())?.is_some())
     }
 
     fn check_fresh(&self) -> Result<(), ServiceError> {

@@ -1,0 +1,38 @@
+//! The deny-list as this node has applied it: asked for every call, and watched for those that are open.
+
+use tokio::sync::watch;
+
+use super::{Consensus, Context, ServiceError};
+use crate::auth::{Caller, Denied};
+use crate::state::{Heads, query};
+
+impl<C: Consensus> Context<C> {
+    /// Refuses a caller that is on the deny-list, or whose certificate is. The refusal is counted, to be recorded later.
+    ///
+    /// # Errors
+    /// [`ServiceError::Denied`], or a local fault.
+    pub fn refuse_denied(&self, caller: &Caller, what: &'static str) -> Result<(), ServiceError> {
+        let view = self.consensus().view();
+        if query::denial_of(view, caller.actor(), caller.certificate())?.is_none() {
+            return Ok(());
+        }
+        let denied = Denied::by_list(caller.actor());
+        self.count_refusal(caller, what, &denied);
+        Err(ServiceError::Denied(denied))
+    }
+
+    /// Looks whether the deny-list has changed since the last time, and tells those who wait for that.
+    ///
+    /// # Errors
+    /// A local fault.
+    pub fn refresh_denials(&self) -> Result<(), ServiceError> {
+        let changes = Heads::load(self.consensus().view())?.denial_changes;
+        self.denials.send_if_modified(|known| std::mem::replace(known, changes) != changes);
+        Ok(())
+    }
+
+    /// Tells when the deny-list has changed, as far as [`Context::refresh_denials`] has looked.
+    pub fn denial_changes(&self) -> watch::Receiver<u64> {
+        self.denials.subscribe()
+    }
+}
