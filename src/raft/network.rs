@@ -220,9 +220,9 @@ impl<F: Fs> Connection<F> {
             .chain(input)
             .take_while(move |_| std::future::ready(!allowing.is_denied(to)));
         let requests = allowed.map(move |request| {
-                sent.fetch_add(1, Ordering::Relaxed);
-                stamped(&stamping, request)
-            });
+            sent.fetch_add(1, Ordering::Relaxed);
+            stamped(&stamping, request)
+        });
         let answers = client.append(requests).await.map_err(unreachable)?.into_inner();
         let (peers, member) = (self.peers.clone(), self.member.id);
         let answers = futures::stream::unfold(Some(answers), move |state| {

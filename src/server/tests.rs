@@ -1,5 +1,6 @@
 //! A whole server over real sockets and TLS, around a consensus of one.
 
+mod denials;
 mod rights;
 mod wire;
 
@@ -128,7 +129,11 @@ impl Running {
     }
 
     async fn connect(&self, ca: &TestCa, actor: &Actor) -> Channel {
-        let identity = identity(ca.make(&Order::actor(actor)));
+        self.connect_with(ca.make(&Order::actor(actor))).await
+    }
+
+    async fn connect_with(&self, made: Made) -> Channel {
+        let identity = identity(made);
         let config = client_config(&self.bench.ca.authority(), Some(&identity)).unwrap();
         let uri = format!("http://localhost:{}", self.port);
         let connector = Connector::new(config, SECOND * 5);

@@ -14,6 +14,7 @@
 
 mod damage;
 mod data_dir;
+mod denial;
 mod disclosure_needs_quorum;
 mod disk;
 mod disk_errors;
