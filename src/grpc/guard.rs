@@ -55,18 +55,31 @@ impl<C: Consensus> Guard<C> {
 
     /// Why a caller is refused, if it is; counted for the audit chain.
     fn refusal(&self, caller: &Caller) -> Option<Status> {
-        let error = self.context.refuse_denied(caller, OPEN_CALL).err()?;
+        self.status(self.context.refuse_denied(caller, OPEN_CALL))
+    }
+
+    /// The same, not counted.
+    fn why_denied(&self, caller: &Caller) -> Option<Status> {
+        self.status(self.context.check_denied(caller))
+    }
+
+    fn status(&self, checked: Result<(), ServiceError>) -> Option<Status> {
+        let error = checked.err()?;
         if let ServiceError::Store(fault) = &error {
             self.context.report_fault(fault);
         }
         Some(status::from_error(&error, self.context.now()))
     }
 
-    fn watch(&self, caller: &Arc<Caller>) -> Watch {
+    /// Watches one side of a call. Only one side of it is counted as refused.
+    fn watch(&self, caller: &Arc<Caller>, side: Side) -> Watch {
         let (guard, caller) = (self.clone(), Arc::clone(caller));
         Watch {
             changes: WatchStream::from_changes(self.context.denial_changes()),
-            refusal: Arc::new(move || guard.refusal(&caller)),
+            refusal: Box::new(move || match side {
+                Side::Request => guard.why_denied(&caller),
+                Side::Response => guard.refusal(&caller),
+            }),
         }
     }
 }
@@ -113,7 +126,8 @@ where
             return Box::pin(self.inner.call(request));
         };
         // Before the list is asked, so that no change comes between.
-        let (asked, answered) = (self.guard.watch(&caller), self.guard.watch(&caller));
+        let asked = self.guard.watch(&caller, Side::Request);
+        let answered = self.guard.watch(&caller, Side::Response);
         if !request.uri().path().starts_with(GATED)
             && let Some(status) = self.guard.refusal(&caller)
         {
@@ -131,7 +145,7 @@ where
 /// Tells when the deny-list has come to name a caller.
 struct Watch {
     changes: WatchStream<u64>,
-    refusal: Arc<dyn Fn() -> Option<Status> + Send + Sync>,
+    refusal: Box<dyn Fn() -> Option<Status> + Send>,
 }
 
 impl Watch {

@@ -12,13 +12,23 @@ impl<C: Consensus> Context<C> {
     /// # Errors
     /// [`ServiceError::Denied`], or a local fault.
     pub fn refuse_denied(&self, caller: &Caller, what: &'static str) -> Result<(), ServiceError> {
+        self.check_denied(caller).inspect_err(|error| {
+            if let ServiceError::Denied(denied) = error {
+                self.count_refusal(caller, what, denied);
+            }
+        })
+    }
+
+    /// The same, not counted: for who asks twice about one call.
+    ///
+    /// # Errors
+    /// As [`Context::refuse_denied`].
+    pub fn check_denied(&self, caller: &Caller) -> Result<(), ServiceError> {
         let view = self.consensus().view();
-        if query::denial_of(view, caller.actor(), caller.certificate())?.is_none() {
-            return Ok(());
+        match query::denial_of(view, caller.actor(), caller.certificate())? {
+            None => Ok(()),
+            Some(_) => Err(ServiceError::Denied(Denied::by_list(caller.actor()))),
         }
-        let denied = Denied::by_list(caller.actor());
-        self.count_refusal(caller, what, &denied);
-        Err(ServiceError::Denied(denied))
     }
 
     /// Looks whether the deny-list has changed since the last time, and tells those who wait for that.

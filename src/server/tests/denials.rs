@@ -6,7 +6,7 @@ use tonic_health::pb::HealthCheckResponse;
 use super::*;
 use crate::domain::{Fingerprint, Role, Text};
 use crate::service::Consensus as _;
-use crate::state::{Command, CommandBody, Heads};
+use crate::state::{Command, CommandBody, Heads, RefusalCount};
 
 /// Some messages of a listing, far more than what is under way at a time.
 const RECORDS: u64 = 5000;
@@ -80,12 +80,18 @@ async fn a_long_listing_and_an_idle_stream_end_when_their_reader_is_denied() {
     // Others are not disturbed.
     assert!(tokio::time::timeout(SECOND / 2, other.message()).await.is_err());
 
-    let counted = running.bench.context.counters().refusals();
-    assert_eq!(counted, 4, "two streams, each with its request, and a call");
-    running.bench.context.flush_refusals().await.unwrap();
-    let CommandBody::Refusals(refusals) = running.bench.last_proposal() else { panic!() };
-    assert!(refusals.iter().all(|refusal| refusal.actor == operator("arthur")
-        && refusal.reason.as_str() == "CERTIFICATE_DENIED"));
+    // What was refused is recorded, coalesced: the two streams, and the call.
+    let (_, metrics) = running.get("/metrics").await;
+    assert!(metrics.contains("holdfast_refusals_total 3\n"), "{metrics}");
+    let (bench, _) = running.stop().await;
+    let CommandBody::Refusals(refusals) = bench.last_proposal() else { panic!() };
+    let said = |refusal: &RefusalCount| {
+        assert_eq!(refusal.actor, operator("arthur"));
+        assert_eq!(refusal.reason.as_str(), "CERTIFICATE_DENIED");
+        (refusal.action.to_string(), refusal.count)
+    };
+    let said: Vec<_> = refusals.iter().map(said).collect();
+    assert_eq!(said, [("OpenCall".to_owned(), 2), ("ReadAudit".to_owned(), 1)]);
 }
 
 #[tokio::test]
