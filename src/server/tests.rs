@@ -137,7 +137,9 @@ impl Running {
         let config = client_config(&self.bench.ca.authority(), Some(&identity)).unwrap();
         let uri = format!("http://localhost:{}", self.port);
         let connector = Connector::new(config, SECOND * 5);
-        Endpoint::from_shared(uri).unwrap().connect_with_connector(connector).await.unwrap()
+        // A small window, so that a long answer waits for who reads it.
+        let endpoint = Endpoint::from_shared(uri).unwrap().initial_stream_window_size(64 * 1024);
+        endpoint.connect_with_connector(connector).await.unwrap()
     }
 
     async fn agent(&self) -> Channel {

@@ -41,13 +41,16 @@ async fn watch(channel: &Channel) -> Streaming<HealthCheckResponse> {
 }
 
 async fn ending(stream: &mut Streaming<HealthCheckResponse>) -> Status {
-    loop {
-        match stream.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ended as if nothing were wrong"),
-            Err(status) => return status,
+    let ended = async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended as if nothing were wrong"),
+                Err(status) => return status,
+            }
         }
-    }
+    };
+    tokio::time::timeout(LIMIT, ended).await.expect("the stream goes on")
 }
 
 async fn head(channel: &Channel, stale: bool) -> Result<(), Status> {
