@@ -123,6 +123,9 @@ fn service_line(error: &ServiceError, now: Timestamp) -> Line {
         }
         // Another node may well be unsealed: clients go on to it by themselves.
         ServiceError::Sealed(_) => Line::new(Code::Unavailable, "SEALED", error).retry(LATER),
+        ServiceError::ShutOut(_) => {
+            Line::new(Code::Unavailable, "NOT_A_MEMBER", error).retry(LATER)
+        }
         ServiceError::NotInitialised => {
             Line::precondition("CLUSTER_NOT_INITIALISED", "cluster", error)
         }

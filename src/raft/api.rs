@@ -95,6 +95,8 @@ pub struct ClusterView {
     pub leader: Option<NodeId>,
     /// Every configured member, reachable or not, ascending by id.
     pub members: Vec<MemberStatus>,
+    /// Why the members refuse this node, if they just did: it was removed, or its data is gone. What it knows of them is old then.
+    pub shut_out: Option<String>,
 }
 
 /// What a running node answers to a greeting, before or after it is a member.

@@ -33,7 +33,8 @@ impl<F: Fs> Node<F> {
             };
             MemberStatus { member, voter, answer }
         });
-        ClusterView { leader, members: futures::future::join_all(asked).await }
+        let members = futures::future::join_all(asked).await;
+        ClusterView { leader, members, shut_out: self.shut_out() }
     }
 
     /// What this node says of itself.

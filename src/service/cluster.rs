@@ -217,10 +217,13 @@ impl<C: Consensus> ClusterService<C> {
     /// What this node knows about every member; with `all`, it asks them.
     ///
     /// # Errors
-    /// If the local store fails.
+    /// [`ServiceError::ShutOut`] if the members refuse this node: another one knows more. If the local store fails.
     pub async fn status(&self, permit: &Permit, all: bool) -> Result<Status, ServiceError> {
         proposer_of(permit, Action::GetStatus)?;
         let view = self.context.consensus().statuses(all).await;
+        if let (None, Some(why)) = (view.leader, &view.shut_out) {
+            return Err(ServiceError::ShutOut(why.clone()));
+        }
         Ok(Status { cluster: self.context.heads()?.cluster, node: self.context.node(), view })
     }
 

@@ -34,6 +34,9 @@ pub enum ServiceError {
     /// The node has no unsealed keyring.
     #[error("this node is sealed: {0}")]
     Sealed(String),
+    /// The members refuse this node, so that it knows nothing of them that is new.
+    #[error("this server is shut out of its cluster: {0}")]
+    ShutOut(String),
     /// The cluster was not made yet.
     #[error("the cluster is not initialised")]
     NotInitialised,

@@ -82,6 +82,19 @@ async fn the_old_id_is_never_given_again(harness: &mut Harness) {
     let spec = harness.cluster.spec(3).unwrap();
     harness.cluster.start_node(3).await.unwrap();
     until_not_ready(harness, 3, "node 3 was removed from the cluster").await;
+    // What it remembers of the cluster is old, so a client goes on to a server that knows.
+    let ca = harness.cluster.client_ca();
+    let hasty = harness.hasty(&spec.client_address, &ca, &harness.administrator);
+    wait_for("node 3 tells no status", LIMIT, || async {
+        match hasty.status(true).await {
+            Err(error) if error.to_string().contains("node 3 was removed from the cluster") => {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
     harness.cluster.kill_node(3).await.unwrap();
     let data = harness.cluster.node(3).unwrap().data_dir();
     std::fs::remove_dir_all(&data).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::nemesis::Faults;
@@ -62,11 +63,28 @@ fn range(text: &str) -> std::ops::Range<u64> {
     }
 }
 
+/// How long a seed may take, a hundred times what it takes where the test is not optimised.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Ends this process, as a failed test does, if what is returned was not dropped by then: a step of the simulation that never
+/// ends can't be interrupted.
+fn end_after(limit: Duration, seed: u64) -> Sender<()> {
+    let (running, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            println!("\nSIMULATED seed={seed} is not done after {} s", limit.as_secs());
+            std::process::exit(101);
+        }
+    });
+    running
+}
+
 #[test]
 #[ignore = "one seed a process; the other tests start it"]
 fn one_seed() {
     let seed = variable(SEED).unwrap_or_default().parse().unwrap_or(0);
     let faults = Faults::named(&variable(FAULTS).unwrap_or_default());
+    let _running = end_after(LIMIT, seed);
     let report = run(seed, faults, variable(ECHO).is_some());
     let speed = report.simulated.as_secs_f64() / report.processor.as_secs_f64();
     println!(

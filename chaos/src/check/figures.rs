@@ -52,6 +52,30 @@ pub struct Latency {
     pub max: Micros,
 }
 
+/// How a number of times is spread, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// How many.
+    pub count: u64,
+    /// Half are shorter.
+    pub p50: Micros,
+    /// One of a hundred is longer.
+    pub p99: Micros,
+    /// The longest.
+    pub max: Micros,
+}
+
+impl Spread {
+    fn of(mut times: Vec<Micros>) -> Self {
+        times.sort_unstable();
+        let at = |per_mille: usize| {
+            let last = times.len().saturating_sub(1);
+            times.get(last.saturating_mul(per_mille) / 1000).copied().unwrap_or(0)
+        };
+        Self { count: times.len() as u64, p50: at(500), p99: at(990), max: at(1000) }
+    }
+}
+
 /// How often a kind of fault was tried, and what came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FaultCount {
@@ -63,6 +87,12 @@ pub struct FaultCount {
     pub indeterminate: u64,
     /// Microseconds for which escrow and disclosure may stand still meanwhile; none if several servers are faulty.
     pub bound: Option<Micros>,
+    /// The longest outage of escrow through the others, where one server alone was faulty.
+    pub escrow: Option<Micros>,
+    /// The same for disclosure.
+    pub disclose: Option<Micros>,
+    /// For each fault, the longest time without an acknowledged escrow while it was in place, whoever asked whom.
+    pub write_gaps: Spread,
 }
 
 /// Numbers of a run.
@@ -108,6 +138,8 @@ pub(crate) fn figures(history: &History<'_>) -> Figures {
     for call in &history.calls {
         count(call, &mut figures);
     }
+    let acks = acknowledged(history);
+    let mut write_gaps: BTreeMap<String, Vec<Micros>> = BTreeMap::new();
     for fault in &faults {
         let count = figures.counts.entry(fault.kind.clone()).or_default();
         count.bound = bound(&fault.kind);
@@ -116,8 +148,20 @@ pub(crate) fn figures(history: &History<'_>) -> Figures {
             "skipped" => count.skipped = count.skipped.saturating_add(1),
             _ => count.indeterminate = count.indeterminate.saturating_add(1),
         }
+        if fault.installed() {
+            let gap = write_gap(&acks, fault);
+            write_gaps.entry(fault.kind.clone()).or_default().push(gap);
+        }
     }
     figures.gaps = gaps(history);
+    for (kind, count) in &mut figures.counts {
+        let longest = |what| {
+            let gaps = figures.gaps.iter().filter(|gap| gap.kind == *kind && gap.what == what);
+            gaps.map(Gap::length).max()
+        };
+        (count.escrow, count.disclose) = (longest("escrow"), longest("disclose"));
+        count.write_gaps = Spread::of(write_gaps.remove(kind).unwrap_or_default());
+    }
     figures.gaps.sort_by_key(|gap| std::cmp::Reverse(gap.length()));
     figures.gaps.truncate(KEPT);
     figures.faults = faults;
@@ -163,29 +207,85 @@ fn latency(history: &History<'_>, faults: &[Window]) -> Vec<Latency> {
         for what in ["escrow", "all"] {
             let calls = history.calls.iter().filter(|call| call.at >= from && call.at < to);
             let calls = calls.filter(|call| what == "all" || kind(call.call) == 0);
-            let mut times: Vec<_> =
-                calls.filter_map(|call| Some(call.ok()?.0.saturating_sub(call.at))).collect();
-            times.sort_unstable();
-            let at = |per_mille: usize| {
-                let last = times.len().saturating_sub(1);
-                times.get(last.saturating_mul(per_mille) / 1000).copied().unwrap_or(0)
-            };
-            let (p50, p99, max) = (at(500), at(990), at(1000));
-            latencies.push(Latency { part, what, count: times.len() as u64, p50, p99, max });
+            let times = calls.filter_map(|call| Some(call.ok()?.0.saturating_sub(call.at)));
+            let Spread { count, p50, p99, max } = Spread::of(times.collect());
+            latencies.push(Latency { part, what, count, p50, p99, max });
         }
     }
     latencies
 }
 
-fn pauses(history: &History<'_>) -> Vec<(Micros, Micros)> {
+/// When escrows were acknowledged, before the last phase.
+fn acknowledged(history: &History<'_>) -> Vec<Micros> {
     let end = history.final_from().unwrap_or(history.last);
     let escrows = history.calls.iter().filter(|call| kind(call.call) == 0);
     let mut acks: Vec<_> = escrows.filter_map(|call| Some(call.ok()?.0)).collect();
     acks.retain(|at| *at <= end);
     acks.sort_unstable();
+    acks
+}
+
+/// The longest time between two of `acks` that a fault lay in, in whole or in part.
+fn write_gap(acks: &[Micros], fault: &Window) -> Micros {
+    let before = acks.partition_point(|at| *at <= fault.from).saturating_sub(1);
+    let after = acks.partition_point(|at| *at < fault.to).saturating_add(1);
+    let during = acks.get(before..after.min(acks.len())).unwrap_or_default();
+    let pairs = during.iter().zip(during.iter().skip(1));
+    pairs.map(|(from, to)| to.saturating_sub(*from)).max().unwrap_or(0)
+}
+
+fn pauses(history: &History<'_>) -> Vec<(Micros, Micros)> {
+    let acks = acknowledged(history);
     let mut pauses: Vec<_> =
         acks.iter().zip(acks.iter().skip(1)).map(|(from, to)| (*from, *to)).collect();
     pauses.sort_by_key(|(from, to)| std::cmp::Reverse(to.saturating_sub(*from)));
     pauses.truncate(KEPT);
     pauses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Made, escrow, receipt, unknown};
+    use super::*;
+
+    /// Escrows that are acknowledged at these times, in milliseconds.
+    fn acknowledged_at(made: &mut Made, times: &[u64]) {
+        for (number, at) in (1..).zip(times) {
+            let at = at * 1000;
+            made.call(at - 500, at, escrow(number.into(), 0), receipt(number.into(), 1, number));
+        }
+    }
+
+    #[test]
+    fn of_each_kind_the_report_has_the_spread_of_the_times_without_an_acknowledged_write() {
+        let mut made = Made::new();
+        acknowledged_at(&mut made, &[1000, 2000, 2300, 5000, 5100, 9000, 9700, 12_000]);
+        made.call(2_400_000, 3_000_000, escrow(99, 0), unknown());
+        made.fault(1, "kill-leader", &[1], (2_200_000, 5_050_000));
+        made.fault(2, "kill-leader", &[2], (9_100_000, 9_200_000));
+        made.fault(3, "kill-all", &[1, 2, 3], (5_500_000, 8_000_000));
+        let figures = figures(&History::new(&made.events));
+        let gaps = |kind: &str| figures.counts[kind].write_gaps;
+        let spread = |count, p50, p99, max| Spread { count, p50, p99, max };
+        assert_eq!(gaps("kill-leader"), spread(2, 700_000, 700_000, 2_700_000));
+        assert_eq!(gaps("kill-all"), spread(1, 3_900_000, 3_900_000, 3_900_000));
+        assert!(figures.counts["kill-leader"].escrow.is_some());
+        assert_eq!(figures.counts["kill-all"].escrow, None);
+    }
+
+    #[test]
+    fn the_longest_outage_of_a_kind_is_told_however_many_others_were_longer() {
+        let mut made = Made::new();
+        let times: Vec<u64> = (1..=40).flat_map(|n| [n * 10_000, n * 10_000 + 100]).collect();
+        acknowledged_at(&mut made, &times);
+        for number in 1..=30 {
+            let from = number * 10_000_000;
+            made.fault(number, "kill-leader", &[1], (from, from + 5_000_000));
+        }
+        made.fault(31, "transfer", &[1], (310_050_000, 310_200_000));
+        let figures = figures(&History::new(&made.events));
+        assert_eq!(figures.gaps.len(), KEPT);
+        assert!(figures.gaps.iter().all(|gap| gap.kind != "transfer"));
+        assert!(figures.counts["transfer"].escrow.is_some());
+    }
 }

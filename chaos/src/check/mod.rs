@@ -39,7 +39,7 @@ pub use available::Gap;
 pub(crate) use available::bound;
 pub(crate) use chain::page_name;
 pub use claims::NOT_DONE;
-pub use figures::{Figures, KINDS, Latency, Second};
+pub use figures::{Figures, KINDS, Latency, Second, Spread};
 pub(crate) use project::prefix;
 pub use verdict::{CheckResult, Judgement, Status, Verdict, Violation};
 pub use windows::Window;

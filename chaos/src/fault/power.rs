@@ -1,7 +1,7 @@
 //! The power goes: the process ends, and what was not synced is gone from the disk.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -29,7 +29,9 @@ impl Witness {
         file.write_all(b"here to stay")?;
         file.sync_all()?;
         std::fs::File::open(&point)?.sync_all()?;
-        std::fs::File::create(&witness.unsynced)?.write_all(&[7; 4096])?;
+        // A new file each time: ext4 writes one out early that was there before and was cut to nothing (auto_da_alloc).
+        remove(&witness.unsynced)?;
+        std::fs::File::create_new(&witness.unsynced)?.write_all(&[7; 4096])?;
         Ok(witness)
     }
 
@@ -37,6 +39,13 @@ impl Witness {
         let kept = std::fs::read(&self.synced).is_ok_and(|bytes| bytes == b"here to stay");
         let gone = std::fs::read(&self.unsynced).map_or(true, |bytes| bytes != [7; 4096]);
         (kept, gone)
+    }
+}
+
+fn remove(file: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::chart::{COLOURS, timeline};
 use super::html::{around, element, escape, list, moment, table};
-use crate::check::{CheckResult, Judgement, KINDS, Status, Verdict, bound};
+use crate::check::{CheckResult, Judgement, KINDS, Spread, Status, Verdict, bound};
 use crate::history::Micros;
 
 const STYLE: &str = include_str!("page.css");
@@ -172,9 +172,11 @@ fn checkers(verdict: &Verdict) -> String {
 fn faults(verdict: &Verdict) -> String {
     let figures = &verdict.figures;
     let mut markup = element("h2", "Faults");
-    let longest = |kind: &str, what: &str| {
-        let gaps = figures.gaps.iter().filter(|gap| gap.kind == kind && gap.what == what);
-        gaps.map(|gap| gap.to.saturating_sub(gap.from)).max().map_or_else(String::new, time)
+    let longest = |outage: Option<_>| outage.map_or_else(String::new, time);
+    let spread = |spread: Spread| match spread.count {
+        0 => String::new(),
+        1 => time(spread.max),
+        _ => format!("{}, {}, {}", time(spread.p50), time(spread.p99), time(spread.max)),
     };
     let rows: Vec<_> = figures
         .counts
@@ -187,9 +189,10 @@ fn faults(verdict: &Verdict) -> String {
                     count.installed.to_string(),
                     count.skipped.to_string(),
                     count.indeterminate.to_string(),
-                    longest(kind, "escrow"),
-                    longest(kind, "disclose"),
+                    longest(count.escrow),
+                    longest(count.disclose),
                     bound(kind).map_or_else(|| "several are faulty".to_owned(), time),
+                    spread(count.write_gaps),
                 ],
             )
         })
@@ -202,9 +205,10 @@ fn faults(verdict: &Verdict) -> String {
         "Longest outage, escrow",
         "Longest outage, disclosure",
         "At most",
+        "Without an acknowledged escrow: median, 99 of 100 within, longest",
     ];
     markup.push_str(&table(
-        "Outages are measured where one server alone was faulty, through the others.",
+        "Outages are measured where one server alone was faulty, through the others; times without an acknowledged escrow over all clients while the fault was in place.",
         &head,
         &rows,
     ));

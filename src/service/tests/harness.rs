@@ -146,7 +146,7 @@ impl Consensus for Fake {
     }
 
     async fn statuses(&self, _: bool) -> ClusterView {
-        ClusterView { leader: Some(NodeId::new(1)), members: Vec::new() }
+        ClusterView { leader: Some(NodeId::new(1)), members: Vec::new(), shut_out: None }
     }
 
     async fn hello(&self, id: NodeId, _: &str) -> Result<Hello, RaftError> {
