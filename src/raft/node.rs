@@ -233,10 +233,7 @@ impl<F: Fs> Node<F> {
             let metrics = raft.metrics();
             move || contact::quorum_age(&metrics.borrow_watched())
         }));
-        peers.tell_denied(Box::new({
-            let applied = applied.clone();
-            move |node| applied.is_denied(node)
-        }));
+        peers.tell_denied(applied.clone());
         let time = TimeGuard::new(clock);
         let link = Arc::new(LeaderLink::new(raft, peers, wal, applied.clone(), time));
         let barrier = Barrier::start({

@@ -21,6 +21,7 @@ use tonic::{Request, Status};
 
 use super::api::{Hello, Member, RaftError};
 use super::dial::Dial;
+use super::machine::AppliedState;
 use super::shut_out::ShutOut;
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::state::Position;
@@ -103,7 +104,8 @@ pub(crate) struct Peers {
     /// Told when a snapshot could not be read or was refused by its receiver.
     refused: Notify,
     quorum_age: OnceLock<QuorumAge>,
-    denied: OnceLock<IsDenied>,
+    /// Knows the deny-list.
+    applied: OnceLock<Arc<AppliedState>>,
     /// Whether no heartbeats are sent; see `undelivered.rs`.
     silent: AtomicBool,
     /// What is known of refused calls.
@@ -119,9 +121,6 @@ impl Drop for Silence<'_> {
     }
 }
 
-/// Tells whether a node is on the deny-list.
-type IsDenied = Box<dyn Fn(NodeId) -> bool + Send + Sync>;
-
 /// Tells the time since this node, as the leader, last had proof of a quorum.
 type QuorumAge = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
@@ -134,7 +133,7 @@ impl Peers {
             acknowledged: Mutex::new(BTreeMap::new()),
             refused: Notify::new(),
             quorum_age: OnceLock::new(),
-            denied: OnceLock::new(),
+            applied: OnceLock::new(),
             silent: AtomicBool::new(false),
             shut_out: ShutOut::default(),
         }
@@ -151,14 +150,14 @@ impl Peers {
     }
 
     /// Says where the deny-list is known from now on. Only the first word counts.
-    pub(crate) fn tell_denied(&self, denied: IsDenied) {
-        drop(self.denied.set(denied));
+    pub(crate) fn tell_denied(&self, applied: Arc<AppliedState>) {
+        drop(self.applied.set(applied));
     }
 
     /// Whether a node is on the deny-list. Nothing is sent to such a one, and nothing that it says counts: whoever has
     /// its key may run anything there.
     pub(crate) fn is_denied(&self, node: NodeId) -> bool {
-        self.denied.get().is_some_and(|denied| denied(node))
+        self.applied.get().is_some_and(|applied| applied.is_denied(node))
     }
 
     /// Time since this node, as the leader, last had proof of a quorum, in milliseconds, rounded up.
