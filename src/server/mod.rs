@@ -3,6 +3,8 @@
 mod build;
 mod chores;
 pub mod config;
+mod credentials;
+mod expiry;
 mod health;
 mod http;
 mod metrics;
@@ -13,6 +15,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use credentials::Credentials;
 pub use node::ServerNode;
 pub use process::{ServerArgs, run};
-pub use serve::{BuiltNode, Credentials, Listeners, Outcome, ServeError, Server};
+pub use serve::{BuiltNode, Listeners, Outcome, ServeError, Server};

@@ -16,7 +16,8 @@ use crate::telemetry;
 
 use super::build::build_node;
 use super::config::{Config, Sources};
-use super::serve::{Credentials, Listeners, Outcome, Server};
+use super::credentials::Credentials;
+use super::serve::{Listeners, Outcome, Server};
 
 /// Exit code for arguments and configuration.
 const USAGE: u8 = 2;

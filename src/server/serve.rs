@@ -16,23 +16,23 @@ use tonic::service::Routes;
 use tonic::transport::server::Server as GrpcServer;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authorities, IdentityError};
+use crate::auth::IdentityError;
 use crate::clock::SharedClock;
-use crate::crypto::{Authority, CertificateError};
-use crate::domain::{Actor, limits};
+use crate::crypto::CertificateError;
+use crate::domain::limits;
 use crate::grpc::{
     Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{
-    ConnectionCounters, Identity, IncomingOptions, TlsError, client_port_config, incoming,
-    peer_port_config,
+    ConnectionCounters, IncomingOptions, TlsError, client_port_config, incoming, peer_port_config,
 };
 
 use super::config::Config;
+use super::credentials::Credentials;
 use super::node::ServerNode;
 use super::readiness::Readiness;
-use super::{chores, health, http, metrics};
+use super::{chores, expiry, health, http, metrics};
 
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -77,44 +77,6 @@ pub enum ServeError {
     /// What was compiled in is damaged.
     #[error("descriptors: {0}")]
     Descriptors(String),
-}
-
-/// The node's certificate and those who may vouch for others.
-pub struct Credentials {
-    /// The node's own.
-    pub identity: Identity,
-    /// The three CAs.
-    pub authorities: Arc<Authorities>,
-}
-
-impl Credentials {
-    /// Reads them from their files, and checks that they are those of this node and can be used for all that the server
-    /// uses them for. `config check` does the same.
-    ///
-    /// # Errors
-    /// Names the key of what can't be used.
-    pub fn load(config: &Config) -> Result<Self, ServeError> {
-        let authority = |key, name, path| {
-            Authority::from_pem_file(name, path)
-                .map_err(|source| ServeError::Authority { key, source })
-        };
-        let tls = &config.tls;
-        let authorities = Authorities::new(
-            authority("tls.node_ca", "node", &tls.node_ca)?,
-            authority("tls.agent_ca", "agent", &tls.agent_ca)?,
-            authority("tls.operator_ca", "operator", &tls.operator_ca)?,
-        )
-        .map_err(ServeError::Authorities)?;
-        let identity = Identity::load(&tls.cert, &tls.key).map_err(ServeError::Identity)?;
-        identity
-            .expect(config.cluster_id, &Actor::Node(config.node_id))
-            .map_err(ServeError::Identity)?;
-        identity.node_signer(config.cluster_id, config.node_id).map_err(ServeError::Identity)?;
-        client_port_config(authorities.agent(), authorities.operator(), &identity)
-            .map_err(ServeError::Identity)?;
-        peer_port_config(authorities.node(), &identity).map_err(ServeError::Identity)?;
-        Ok(Self { identity, authorities: Arc::new(authorities) })
-    }
 }
 
 /// The three ports, listening but not yet serving.
@@ -223,11 +185,14 @@ impl<N: ServerNode> Server<N> {
             .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
         background.spawn(chores::record_refusals(Arc::clone(&self.context)));
         background.spawn(chores::watch_denials(Arc::clone(&self.context)));
+        let leaf = self.credentials.identity.leaf();
+        background.spawn(expiry::watch(Arc::clone(&self.context), leaf.clone()));
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
+            certificate_until: leaf.not_after,
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
