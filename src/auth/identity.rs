@@ -5,13 +5,18 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
 use crate::domain::{Actor, ClusterId, Fingerprint, SpiffeError, Timestamp};
 use crate::tls::PeerCertificates;
 
-/// The CAs of the three kinds of actors.
+/// The CAs of the three kinds of actors. Clones share them, also when they are replaced.
 #[derive(Debug, Clone)]
-pub struct Authorities {
+pub struct Authorities(Arc<RwLock<Kinds>>);
+
+#[derive(Debug, Clone)]
+struct Kinds {
     node: Authority,
     agent: Authority,
     operator: Authority,
@@ -30,29 +35,35 @@ impl Authorities {
         if node.overlaps(&agent) || node.overlaps(&operator) || agent.overlaps(&operator) {
             return Err(IdentityError::SharedCa);
         }
-        Ok(Self { node, agent, operator })
+        Ok(Self(Arc::new(RwLock::new(Kinds { node, agent, operator }))))
+    }
+
+    /// Takes the CAs of `others` from now on.
+    pub fn replace(&self, others: &Self) {
+        let others = others.0.read().clone();
+        *self.0.write() = others;
     }
 
     /// The CA of nodes.
-    pub const fn node(&self) -> &Authority {
-        &self.node
+    pub fn node(&self) -> Authority {
+        self.0.read().node.clone()
     }
 
     /// The CA of agents.
-    pub const fn agent(&self) -> &Authority {
-        &self.agent
+    pub fn agent(&self) -> Authority {
+        self.0.read().agent.clone()
     }
 
     /// The CA of operators.
-    pub const fn operator(&self) -> &Authority {
-        &self.operator
+    pub fn operator(&self) -> Authority {
+        self.0.read().operator.clone()
     }
 
-    const fn of(&self, actor: &Actor) -> &Authority {
+    fn of(&self, actor: &Actor) -> Authority {
         match actor {
-            Actor::Node(_) => &self.node,
-            Actor::Agent(_) => &self.agent,
-            Actor::Operator(_) => &self.operator,
+            Actor::Node(_) => self.node(),
+            Actor::Agent(_) => self.agent(),
+            Actor::Operator(_) => self.operator(),
         }
     }
 }

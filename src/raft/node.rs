@@ -274,6 +274,11 @@ impl<F: Fs> Node<F> {
         self.0.failed.subscribe()
     }
 
+    /// Takes another certificate and CA towards the other nodes.
+    pub fn renew(&self, authority: crate::crypto::Authority, certificate: crate::tls::Identity) {
+        self.0.link.peers.renew(authority, certificate);
+    }
+
     /// Proposes a command on any node, forwarding it to the leader at most once a try, and answers when it is committed
     /// and applied where it was proposed. Does not wait for the local apply.
     ///

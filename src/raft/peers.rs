@@ -23,6 +23,7 @@ use super::api::{Hello, Member, RaftError};
 use super::dial::Dial;
 use super::machine::AppliedState;
 use super::shut_out::ShutOut;
+use crate::crypto::Authority;
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::state::Position;
 
@@ -147,6 +148,13 @@ impl Peers {
     /// Says where the age of the last proof of a quorum is known from now on. Only the first word counts.
     pub(crate) fn tell_quorum_age(&self, age: QuorumAge) {
         drop(self.quorum_age.set(age));
+    }
+
+    /// Takes another certificate and CA for calls that begin from now on: a connection with the old ones would be refused
+    /// once they end.
+    pub(crate) fn renew(&self, authority: Authority, certificate: crate::tls::Identity) {
+        self.dial.renew(authority, certificate);
+        self.channels.lock().clear();
     }
 
     /// Says where the deny-list is known from now on. Only the first word counts.

@@ -9,6 +9,7 @@ use crate::domain::Timestamp;
 use crate::service::Context;
 
 use super::node::ServerNode;
+use super::renewal::Renewal;
 
 /// How often the certificate is looked at.
 const LOOK: Duration = Duration::from_secs(60 * 60);
@@ -48,11 +49,11 @@ const fn is_due(left: Left, look: u64) -> bool {
 }
 
 /// Looks at the server's certificate; for ever.
-pub(super) async fn watch<N: ServerNode>(context: Arc<Context<N>>, leaf: Leaf) {
+pub(super) async fn watch<N: ServerNode>(context: Arc<Context<N>>, renewal: Arc<Renewal>) {
     let mut tick = tokio::time::interval(LOOK);
     for look in 0.. {
         tick.tick().await;
-        let now = context.now();
+        let (now, leaf) = (context.now(), renewal.leaf());
         let left = left(&leaf, now);
         if !is_due(left, look) {
             continue;

@@ -10,12 +10,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::domain::Timestamp;
 use crate::grpc::RpcMetrics;
 use crate::service::{Context, Sealing};
 use crate::tls::ConnectionCounters;
 
 use super::node::ServerNode;
+use super::renewal::Renewal;
 
 /// Where the numbers come from.
 pub(super) struct Sources<N> {
@@ -23,8 +23,7 @@ pub(super) struct Sources<N> {
     pub(super) sealing: Arc<Sealing>,
     pub(super) client_port: Arc<ConnectionCounters>,
     pub(super) peer_port: Arc<ConnectionCounters>,
-    /// The end of the certificate of both ports.
-    pub(super) certificate_until: Timestamp,
+    pub(super) renewal: Arc<Renewal>,
 }
 
 /// All numbers of a server.
@@ -140,11 +139,16 @@ impl<N: ServerNode> Sources<N> {
         let counters = self.context.counters();
         out.counter("disclosures", "Keys that this node opened", counters.disclosures())?;
         out.counter("refusals", "Calls refused for want of a right", counters.refusals())?;
-        let until = self.certificate_until.as_millis() / 1000;
+        let until = self.renewal.leaf().not_after.as_millis() / 1000;
         out.gauge(
             "certificate_not_after_seconds",
             "When the certificate of both ports ends, in seconds since the Unix epoch",
             until,
+        )?;
+        out.gauge(
+            "certificate_reload_failed",
+            "Whether changed certificate files could not be used, so that older ones are in use",
+            self.renewal.failed().into(),
         )?;
         let unsealed = self.sealing.sealed_because().is_none();
         out.gauge("unsealed", "Whether this node can open keys", unsealed.into())

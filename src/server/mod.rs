@@ -11,6 +11,7 @@ mod metrics;
 mod node;
 mod process;
 mod readiness;
+mod renewal;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -24,15 +24,14 @@ use crate::grpc::{
     Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
-use crate::tls::{
-    ConnectionCounters, IncomingOptions, TlsError, client_port_config, incoming, peer_port_config,
-};
+use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
 
 use super::config::Config;
 use super::credentials::Credentials;
 use super::node::ServerNode;
 use super::readiness::Readiness;
-use super::{chores, expiry, health, http, metrics};
+use super::renewal::Renewal;
+use super::{chores, expiry, health, http, metrics, renewal};
 
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -185,20 +184,22 @@ impl<N: ServerNode> Server<N> {
             .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
         background.spawn(chores::record_refusals(Arc::clone(&self.context)));
         background.spawn(chores::watch_denials(Arc::clone(&self.context)));
-        let leaf = self.credentials.identity.leaf();
-        background.spawn(expiry::watch(Arc::clone(&self.context), leaf.clone()));
+        let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);
+        background.spawn(self.renewals(&renewal));
+        background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
-            certificate_until: leaf.not_after,
+            renewal: Arc::clone(&renewal),
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
-        background.spawn(self.peer_server(listeners.peer, peer_port)?);
-        let api = self.api(reporter, descriptors)?;
-        let clients = self.client_server(listeners.client, client_port, rpc, api, drain)?;
+        background.spawn(self.peer_server(listeners.peer, peer_port, &renewal));
+        let api = self.api(reporter, descriptors, &renewal)?;
+        let clients =
+            self.client_server((listeners.client, &renewal), client_port, rpc, api, drain);
         let clients = tokio::spawn(clients);
         self.announce();
 
@@ -260,12 +261,10 @@ impl<N: ServerNode> Server<N> {
         &self,
         listener: TcpListener,
         counters: Arc<ConnectionCounters>,
-    ) -> Result<impl Future<Output = ()> + Send + use<N>, ServeError> {
-        let config =
-            peer_port_config(self.credentials.authorities.node(), &self.credentials.identity)
-                .map_err(ServeError::Identity)?;
+        renewal: &Renewal,
+    ) -> impl Future<Output = ()> + Send + use<N> {
         let options = self.incoming_options(PEER_CONNECTIONS, counters);
-        let connections = incoming(listener, config, options);
+        let connections = incoming(listener, renewal.peer_port(), options);
         let server = GrpcServer::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -274,30 +273,23 @@ impl<N: ServerNode> Server<N> {
             .initial_connection_window_size(Some(16 * 1024 * 1024))
             .layer(self.guard())
             .add_routes(self.peer.clone());
-        Ok(async move {
+        async move {
             if let Err(error) = server.serve_with_incoming(connections).await {
                 tracing::error!(%error, "the peer port stopped serving");
             }
-        })
+        }
     }
 
     fn client_server(
         &self,
-        listener: TcpListener,
+        (listener, renewal): (TcpListener, &Renewal),
         counters: Arc<ConnectionCounters>,
         rpc: RpcMetrics,
         api: Routes,
         mut drain: watch::Receiver<bool>,
-    ) -> Result<impl Future<Output = ()> + Send + use<N>, ServeError> {
-        let authorities = &self.credentials.authorities;
-        let config = client_port_config(
-            authorities.agent(),
-            authorities.operator(),
-            &self.credentials.identity,
-        )
-        .map_err(ServeError::Identity)?;
+    ) -> impl Future<Output = ()> + Send + use<N> {
         let options = self.incoming_options(self.config.limits.max_connections, counters);
-        let connections = incoming(listener, config, options);
+        let connections = incoming(listener, renewal.client_port(), options);
         let server = GrpcServer::builder()
             .max_concurrent_streams(Some(limits::CONNECTION_STREAMS))
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -306,7 +298,7 @@ impl<N: ServerNode> Server<N> {
             .layer(Observe::new(rpc, self.config.limits.max_requests))
             .layer(self.guard())
             .add_routes(api);
-        Ok(async move {
+        async move {
             let drained = async move {
                 // The sender lives until the server is closed; without it there is nothing to wait for.
                 drop(drain.wait_for(|drained| *drained).await);
@@ -315,7 +307,17 @@ impl<N: ServerNode> Server<N> {
             if let Err(error) = served {
                 tracing::error!(%error, "the client port stopped serving");
             }
-        })
+        }
+    }
+
+    /// Has the files of certificates read again when they change.
+    fn renewals(&self, renewal: &Arc<Renewal>) -> impl Future<Output = ()> + Send + use<N> {
+        renewal::watch(
+            Arc::clone(renewal),
+            self.config.clone(),
+            Arc::clone(&self.credentials.authorities),
+            Arc::clone(&self.node),
+        )
     }
 
     fn guard(&self) -> Guard<N> {
@@ -339,15 +341,12 @@ impl<N: ServerNode> Server<N> {
         &self,
         reporter: HealthReporter,
         descriptors: FileDescriptorSet,
+        renewal: &Renewal,
     ) -> Result<Routes, ServeError> {
-        let identity = &self.credentials.identity;
-        let signer = identity
-            .node_signer(self.config.cluster_id, self.config.node_id)
-            .map_err(ServeError::Identity)?;
         let services = Services {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
-            signer: Arc::new(signer),
+            signer: renewal.signer(),
             authorities: Arc::clone(&self.credentials.authorities),
         };
         let describe =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::auth::{Action, Permit};
 use crate::crypto::{EscrowPublicKey, NodeSigner, ReceiptFacts};
@@ -41,12 +42,12 @@ pub struct SignedReceipt {
 /// Use cases of agents that escrow.
 pub struct EscrowService<C> {
     context: Arc<Context<C>>,
-    signer: Arc<NodeSigner>,
+    signer: watch::Receiver<Arc<NodeSigner>>,
 }
 
 impl<C: Consensus> EscrowService<C> {
-    /// With the node's own key for receipts.
-    pub fn new(context: Arc<Context<C>>, signer: Arc<NodeSigner>) -> Self {
+    /// With the node's own key for receipts, the newest one.
+    pub fn new(context: Arc<Context<C>>, signer: watch::Receiver<Arc<NodeSigner>>) -> Self {
         Self { context, signer }
     }
 
@@ -98,11 +99,13 @@ impl<C: Consensus> EscrowService<C> {
             audit_hash: body.audit.hash,
             escrowed_at: body.escrowed_at,
         };
+        // One signer for all of it, whatever comes in between.
+        let signer = Arc::clone(&self.signer.borrow());
         Ok(SignedReceipt {
             cluster: self.context.cluster(),
-            signature: self.signer.sign_receipt(&facts),
-            node: self.signer.node(),
-            signer_chain: self.signer.chain().to_vec(),
+            signature: signer.sign_receipt(&facts),
+            node: signer.node(),
+            signer_chain: signer.chain().to_vec(),
             body,
         })
     }

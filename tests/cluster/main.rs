@@ -35,6 +35,7 @@ mod power_loss;
 mod purge;
 mod quorum;
 mod refusals;
+mod renewal;
 mod require;
 mod status;
 mod story;

@@ -188,6 +188,8 @@ impl ServerNode for Fake {
         None
     }
 
+    fn renew(&self, _: crate::crypto::Authority, _: crate::tls::Identity) {}
+
     async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         failure.wait_for(Option::is_some).await.unwrap().clone().unwrap()
@@ -266,7 +268,10 @@ impl Bench {
         let signer = NodeSigner::new(CLUSTER, NodeId::new(1), made.chain(), &made.private_key);
         let shared = || Arc::clone(&context);
         Self {
-            escrow: EscrowService::new(shared(), Arc::new(signer.unwrap())),
+            escrow: EscrowService::new(
+                shared(),
+                watch::Sender::new(Arc::new(signer.unwrap())).subscribe(),
+            ),
             admin: AdminService::new(shared()),
             audit: AuditService::new(shared()),
             compliance: ComplianceService::new(shared()),
