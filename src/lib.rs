@@ -11,6 +11,7 @@
 //! domain <- state <- storage <- raft <- service <- grpc <- server <- bin
 //! domain <- crypto, auth <- service
 //! domain, crypto, proto <- client <- cli <- bin
+//! client::evidence <- server: its checkpoints are files like any other evidence
 //! leaves: fs, clock, tls, telemetry, turns, planted
 //! ```
 //!

@@ -1,8 +1,13 @@
 //! `holdfast audit`: reading the audit chain, and verifying it on this machine.
 
+mod file;
+
+use std::path::PathBuf;
+
 use holdfast_proto::v1;
 use serde::Serialize;
 
+use self::file::{ExportArgs, VerifyArgs};
 use super::exit::{CliError, Exit};
 use super::output::{Sheet, Show, dash, time};
 use super::values::guid;
@@ -22,11 +27,18 @@ pub(super) enum AuditCommand {
         #[arg(long)]
         stale: bool,
     },
-    /// Read all records and verify the hash chain here, up to a head that you may know from elsewhere
-    Verify {
-        /// The chain must contain this record: its number and its hash, as a receipt or an earlier `head` gave them
-        #[arg(long, value_name = "NUMBER:HASH")]
-        known: Option<String>,
+    /// Verify the hash chain here: that of a file, or that of the servers, up to what you may know from elsewhere
+    Verify(VerifyArgs),
+    /// Export the chain into a file that can be verified without any server
+    Export(ExportArgs),
+    /// Keep the head of the chain as a node signs it; off the servers it shows a chain that was rewritten or cut off later
+    Checkpoint {
+        /// File to make (must not exist)
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Take what the called node has, without asking the cluster
+        #[arg(long)]
+        stale: bool,
     },
 }
 
@@ -63,6 +75,11 @@ pub(super) struct ListArgs {
 }
 
 pub(super) async fn run(context: &Context, command: AuditCommand) -> Done {
+    if let AuditCommand::Verify(args) = &command
+        && let Some(path) = &args.file
+    {
+        return file::verify(context, path, args, known(args)?);
+    }
     let client = context.connection.client()?;
     match command {
         AuditCommand::List(args) => {
@@ -78,9 +95,12 @@ pub(super) async fn run(context: &Context, command: AuditCommand) -> Done {
                 applied_index: answer.applied_index,
             })?;
         }
-        AuditCommand::Verify { known } => {
-            let known = known.as_deref().map(parse_known).transpose()?;
-            context.printer.print(&verify(&client, known).await?)?;
+        AuditCommand::Verify(args) => {
+            context.printer.print(&verify(&client, known(&args)?).await?)?;
+        }
+        AuditCommand::Export(args) => return file::export(context, &client, &args).await,
+        AuditCommand::Checkpoint { out, stale } => {
+            return file::checkpoint(context, &client, &out, stale).await;
         }
     }
     Ok(Exit::Ok)
@@ -107,6 +127,10 @@ async fn list(client: &Client, args: ListArgs) -> Result<Vec<RecordView>, CliErr
         records.extend(page.into_iter().map(RecordView::from));
     }
     Ok(records)
+}
+
+fn known(args: &VerifyArgs) -> Result<Option<(u64, [u8; 32])>, CliError> {
+    args.known.as_deref().map(parse_known).transpose()
 }
 
 fn parse_known(text: &str) -> Result<(u64, [u8; 32]), CliError> {

@@ -24,6 +24,7 @@ pub struct ConnectionArgs {
     #[arg(
         id = "client-cacert",
         long = "cacert",
+        visible_alias = "ca",
         env = "HOLDFAST_CACERT",
         global = true,
         value_name = "FILE"

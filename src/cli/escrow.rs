@@ -8,6 +8,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::exit::{CliError, Exit};
+use super::out_file::OutFile;
 use super::output::{Sheet, Show, time};
 use super::values::guid;
 use super::{Context, Done};
@@ -52,6 +53,9 @@ pub(super) struct EscrowArgs {
     /// User of the device: name, domain\name or name@domain; several times for several; the known ones stay if left out
     #[arg(long = "user")]
     users: Vec<String>,
+    /// Keep the receipt in this file, to be verified by `receipt verify` at any later time (must not exist)
+    #[arg(long, value_name = "FILE")]
+    receipt_out: Option<PathBuf>,
 }
 
 /// Formats of recovery keys.
@@ -115,10 +119,25 @@ pub(super) async fn run(context: &Context, client: &Client, args: EscrowArgs) ->
         host_name: Text::name("host_name", args.host_name)?,
         users: users.collect::<Result<_, _>>()?,
     };
+    // Before the call: a receipt has to have a place to go.
+    let receipt_out = args.receipt_out.as_deref().map(OutFile::create).transpose()?;
     let sent = client.escrow(&escrow, &key, package.as_deref().map(Vec::as_slice)).await;
     let receipt = sent.map_err(|error| not_escrowed(error, &escrow))?;
+    let kept = receipt_out.map(|file| keep(&receipt, file));
     context.printer.print(&ReceiptView::from(&receipt))?;
+    kept.transpose()?;
     Ok(Exit::Ok)
+}
+
+fn keep(receipt: &Receipt, file: OutFile) -> Result<(), CliError> {
+    let text = receipt.to_file();
+    let text = text.map_err(|error| CliError::failed(format!("making JSON: {error}")))?;
+    file.write(text.as_bytes()).map_err(|mut error| {
+        error.add(
+            "the key is escrowed and its receipt verified, but the receipt is not kept".into(),
+        );
+        error
+    })
 }
 
 /// A repeat seals anew, and other sealed bytes are another request: so the state has to be looked at first.
@@ -184,18 +203,19 @@ fn others_may_read(path: &Path) -> Option<String> {
     })
 }
 
+/// A receipt that was verified.
 #[derive(Serialize)]
-struct ReceiptView {
-    cluster_id: String,
-    device_id: String,
-    volume_id: String,
-    protector_id: String,
-    version: u32,
-    sealed_digest: String,
+pub(super) struct ReceiptView {
+    pub(super) cluster_id: String,
+    pub(super) device_id: String,
+    pub(super) volume_id: String,
+    pub(super) protector_id: String,
+    pub(super) version: u32,
+    pub(super) sealed_digest: String,
     index: u64,
     term: u64,
-    audit_sequence: u64,
-    escrowed_at_ms: u64,
+    pub(super) audit_sequence: u64,
+    pub(super) escrowed_at_ms: u64,
     signed_by_node: u64,
     verified: bool,
 }

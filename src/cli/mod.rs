@@ -18,8 +18,10 @@ mod exit;
 mod grant;
 mod key;
 pub mod local_cluster;
+mod out_file;
 mod output;
 pub mod pki;
+mod receipt;
 mod report;
 mod secret_file;
 mod values;
@@ -66,7 +68,10 @@ enum Command {
     /// Find, disclose and escrow recovery keys
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Read and verify the audit chain
+    /// Verify receipts that were kept, without any server
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
+    /// Read, export and verify the audit chain
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Make, show and change the cluster
@@ -158,6 +163,7 @@ fn run_command(context: Context, command: Command) -> Done {
     match command {
         Command::Pki(command) => run_pki(command, context.printer),
         Command::Config(command) => config::run(command, context.printer),
+        Command::Receipt(command) => receipt::run(&context, command),
         Command::Completions { shell } => completions(shell, context.printer),
         command => run_async(context, command),
     }
@@ -182,9 +188,11 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Dev(args) => dev::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,
-        Command::Server(_) | Command::Pki(_) | Command::Config(_) | Command::Completions { .. } => {
-            Err(CliError::failed("this command runs elsewhere"))
-        }
+        Command::Server(_)
+        | Command::Pki(_)
+        | Command::Config(_)
+        | Command::Receipt(_)
+        | Command::Completions { .. } => Err(CliError::failed("this command runs elsewhere")),
     }
 }
 

@@ -10,6 +10,8 @@ use tonic::Streaming;
 use super::Client;
 use super::call::stream_error;
 use super::error::ClientError;
+use super::evidence::Checkpoint;
+use super::{wire, with_causes};
 
 /// How often a listing that broke is opened again without a single new record.
 const BARREN_REOPENS: u32 = 5;
@@ -80,6 +82,23 @@ impl Client {
             AuditServiceClient::new(channel).get_head(request).await
         })
         .await
+    }
+}
+
+impl Client {
+    /// The head of the chain, signed by the node that answered, and verified against the pinned CA.
+    ///
+    /// # Errors
+    /// If the caller is no auditor, no server answers, or the signature doesn't verify.
+    pub async fn audit_checkpoint(&self, stale: bool) -> Result<Checkpoint, ClientError> {
+        let answer = self.audit_head(stale).await?;
+        let message = wire::present(answer.checkpoint, "checkpoint")?;
+        let checkpoint = wire::well_formed(Checkpoint::from_message(message))?;
+        let verified = checkpoint.verify(&self.inner.anchors, self.inner.clock.now());
+        verified.map_err(|error| {
+            ClientError::Answer(format!("the checkpoint doesn't verify: {}", with_causes(&error)))
+        })?;
+        Ok(checkpoint)
     }
 }
 

@@ -39,23 +39,38 @@ impl ChainVerifier {
     /// # Errors
     /// If it doesn't continue the chain, or its fields are not what was hashed.
     pub fn take(&mut self, record: &v1::AuditRecord) -> Result<(), ClientError> {
-        let number = record.sequence;
-        let broken = |what: String| ClientError::AuditChain(format!("record {number}: {what}"));
-        if record.time_ms < self.last_time {
-            return Err(broken("it is older than the record before".to_owned()));
-        }
+        self.take_message(record).map(drop)
+    }
+
+    /// Takes the next record and gives it in our own terms.
+    pub(super) fn take_message(
+        &mut self,
+        record: &v1::AuditRecord,
+    ) -> Result<AuditRecord, ClientError> {
+        let broken = |what: String| broken(record.sequence, &what);
         let typed = typed(record).map_err(|error| broken(error.to_string()))?;
         if typed.canonical() != record.canonical {
             return Err(broken("its fields are not the bytes that were hashed".to_owned()));
         }
-        let hash: [u8; 32] = record
-            .hash
-            .as_ref()
-            .try_into()
-            .map_err(|_| broken("its hash has not 32 bytes".to_owned()))?;
-        let head = verify_hashed_chain(self.head, [(&typed, hash)]);
+        let hash = record.hash.as_ref().try_into();
+        let hash = hash.map_err(|_| broken("its hash has not 32 bytes".to_owned()))?;
+        self.take_record(&typed, hash)?;
+        Ok(typed)
+    }
+
+    /// Takes the next record, of which nothing is known but its fields and the hash that it should have.
+    pub(super) fn take_record(
+        &mut self,
+        record: &AuditRecord,
+        hash: [u8; 32],
+    ) -> Result<(), ClientError> {
+        let time = record.time.as_millis();
+        if time < self.last_time {
+            return Err(broken(record.sequence, "it is older than the record before"));
+        }
+        let head = verify_hashed_chain(self.head, [(record, hash)]);
         self.head = head.map_err(|error: ChainError| ClientError::AuditChain(error.to_string()))?;
-        self.last_time = record.time_ms;
+        self.last_time = time;
         Ok(())
     }
 
@@ -77,11 +92,16 @@ impl ChainVerifier {
     }
 }
 
+fn broken(number: u64, what: &str) -> ClientError {
+    ClientError::AuditChain(format!("record {number}: {what}"))
+}
+
 fn optional<T: std::str::FromStr<Err = FieldError>>(text: &str) -> Result<Option<T>, FieldError> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
-fn typed(record: &v1::AuditRecord) -> Result<AuditRecord, FieldError> {
+/// A record in our own terms. Nobody vouches for it before it is found on the chain.
+pub(super) fn typed(record: &v1::AuditRecord) -> Result<AuditRecord, FieldError> {
     let position = record.position.unwrap_or_default();
     let actor: Option<Actor> = optional(&record.actor)?;
     let reason = match &record.reason {
@@ -91,7 +111,7 @@ fn typed(record: &v1::AuditRecord) -> Result<AuditRecord, FieldError> {
         Some(_) | None => None,
     };
     let user = match &record.user {
-        Some(user) if !user.name.is_empty() => {
+        Some(user) if !user.name.is_empty() || !user.domain.is_empty() => {
             Some(User::new(user.domain.clone(), user.name.clone())?)
         }
         Some(_) | None => None,

@@ -14,6 +14,7 @@ mod cluster;
 mod endpoint;
 mod error;
 mod escrow;
+pub mod evidence;
 mod options;
 mod raw;
 mod receipt;

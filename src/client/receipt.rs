@@ -4,7 +4,9 @@ use holdfast_proto::v1;
 
 use super::error::ClientError;
 use crate::crypto::{ReceiptFacts, StatementVerifier};
-use crate::domain::{ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId};
+use crate::domain::{
+    ClusterId, DeviceId, FieldError, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId,
+};
 
 /// What a receipt must say to be the one for an escrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +40,9 @@ impl Receipt {
         verifier: &StatementVerifier,
         now: Timestamp,
     ) -> Result<Self, ClientError> {
-        let facts = facts(&message)?;
-        let cluster: ClusterId = field(message.cluster_id.parse())?;
+        let malformed = |error: FieldError| ClientError::Receipt(error.to_string());
+        let facts = facts(&message).map_err(malformed)?;
+        let cluster: ClusterId = message.cluster_id.parse().map_err(malformed)?;
         let stated = Expected {
             cluster,
             device: facts.device,
@@ -71,28 +74,26 @@ fn difference(stated: &Expected, expected: &Expected) -> Option<&'static str> {
     checks.into_iter().find(|(same, _)| !same).map(|(_, what)| what)
 }
 
-fn facts(message: &v1::Receipt) -> Result<ReceiptFacts, ClientError> {
-    let missing = |name: &str| ClientError::Receipt(format!("{name} is missing"));
+/// The facts that a receipt states. Nobody vouches for them before its signature is verified.
+pub(super) fn facts(message: &v1::Receipt) -> Result<ReceiptFacts, FieldError> {
+    let missing = |name: &'static str| FieldError::new(name, "is missing");
     let position = message.position.as_ref().ok_or_else(|| missing("position"))?;
     let head = message.audit_head.as_ref().ok_or_else(|| missing("audit_head"))?;
     Ok(ReceiptFacts {
-        device: field(message.device_id.parse())?,
-        volume: field(message.volume_id.parse())?,
-        protector: field(message.protector_id.parse())?,
+        device: message.device_id.parse()?,
+        volume: message.volume_id.parse()?,
+        protector: message.protector_id.parse()?,
         version: KeyVersion::new(message.version),
-        sealed_digest: digest(&message.sealed_digest, "sealed_digest")?,
+        sealed_digest: hash(&message.sealed_digest, "sealed_digest")?,
         term: position.term,
         index: position.index,
         audit_sequence: head.sequence,
-        audit_hash: digest(&head.hash, "audit_head.hash")?,
+        audit_hash: hash(&head.hash, "audit_head.hash")?,
         escrowed_at: Timestamp::from_millis(message.escrowed_at_ms),
     })
 }
 
-fn field<T>(parsed: Result<T, crate::domain::FieldError>) -> Result<T, ClientError> {
-    parsed.map_err(|error| ClientError::Receipt(error.to_string()))
-}
-
-fn digest(bytes: &[u8], name: &str) -> Result<[u8; 32], ClientError> {
-    bytes.try_into().map_err(|_| ClientError::Receipt(format!("{name} has not 32 bytes")))
+/// A digest or hash of a message.
+pub(super) fn hash(bytes: &[u8], name: &'static str) -> Result<[u8; 32], FieldError> {
+    bytes.try_into().map_err(|_| FieldError::new(name, "must have 32 bytes"))
 }

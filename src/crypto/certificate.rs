@@ -135,6 +135,19 @@ impl Leaf {
     }
 }
 
+/// From when all certificates of a chain are valid. Nobody vouches for it before the chain is verified.
+///
+/// # Errors
+/// If there is none, or one is malformed.
+pub fn chain_begins(chain: &[impl AsRef<[u8]>]) -> Result<Timestamp, CertificateError> {
+    let mut begins = Err(CertificateError::Missing);
+    for der in chain {
+        let (not_before, _) = validity(&parse(der.as_ref())?);
+        begins = Ok(begins.map_or(not_before, |begins: Timestamp| begins.max(not_before)));
+    }
+    begins
+}
+
 /// The CA (or CAs, while one takes the place of the other) that issues certificates of one kind.
 #[derive(Debug, Clone)]
 pub struct Authority {

@@ -1,7 +1,7 @@
 //! Sealing and opening of recovery keys, the keyring behind it, and signatures.
 //!
 //! The plaintext of a key exists here while it is sealed or opened, and nowhere in the log, the state or a snapshot.
-//! `docs/formats-sealing.md` lays down every byte that this module makes.
+//! `docs/formats-sealing.md` lays down every byte that this module makes, `docs/formats-evidence.md` those of checkpoints.
 //!
 //! This module does no network I/O, knows neither the replicated state nor the wire, and reads no clock: time and
 //! randomness are parameters. It never logs.
@@ -20,14 +20,18 @@ pub(crate) mod testing;
 mod vectors;
 
 pub(crate) use certificate::read_pem_certificates;
-pub use certificate::{Authority, CertificateError, Leaf, Purpose, escrow_signer_uri};
+pub use certificate::{
+    Authority, CertificateError, Leaf, Purpose, chain_begins, escrow_signer_uri,
+};
 pub use error::CryptoError;
 pub use keyring::{EpochParts, KeyringParts, SignerParts, SigningMaterial, UnlockedKeyring};
 pub use root::{ROOT_KEY_PREFIX, RootKey, RootKeyFault, WrapPurpose};
 pub use seal::{Binding, EscrowPublicKey, KEY_PLAINTEXT_BYTES, Part, PrivateKey, open, seal};
 pub use secret::Secret;
 pub use signing::{NodeSigner, StatementVerifier};
-pub use statement::{ReceiptFacts, escrow_key_statement, receipt_statement};
+pub use statement::{
+    CheckpointFacts, ReceiptFacts, checkpoint_statement, escrow_key_statement, receipt_statement,
+};
 
 /// The operating system's randomness, asked anew for each value: nothing of it stays in this process, and a forked or
 /// restored process repeats nothing.

@@ -1,4 +1,4 @@
-//! Signatures over statements: a node signs receipts, and whoever got one checks it.
+//! Signatures over statements: a node signs receipts and checkpoints, and whoever got one checks it.
 //!
 //! A signature counts only if the certificate that came with it ends at the cluster's node CA and names exactly who may
 //! sign such a statement.
@@ -14,7 +14,9 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::{Actor, ClusterId, NodeId, Timestamp};
 
 use super::certificate::{Authority, Leaf, Purpose, escrow_signer_uri};
-use super::statement::{ReceiptFacts, escrow_key_statement, receipt_statement};
+use super::statement::{
+    CheckpointFacts, ReceiptFacts, checkpoint_statement, escrow_key_statement, receipt_statement,
+};
 use super::{CryptoError, EscrowPublicKey};
 
 /// Most verified chains that a [`StatementVerifier`] remembers; a cluster has a handful of nodes.
@@ -48,7 +50,7 @@ impl Signer {
     }
 }
 
-/// Signs receipts with a node's own key.
+/// Signs receipts and checkpoints with a node's own key.
 pub struct NodeSigner {
     cluster: ClusterId,
     node: NodeId,
@@ -85,6 +87,16 @@ impl NodeSigner {
     /// Signs a receipt: 64 bytes.
     pub fn sign_receipt(&self, facts: &ReceiptFacts) -> Bytes {
         self.signer.sign(&receipt_statement(self.cluster, facts, self.node))
+    }
+
+    /// Signs a checkpoint: 64 bytes.
+    pub fn sign_checkpoint(&self, facts: &CheckpointFacts) -> Bytes {
+        self.signer.sign(&checkpoint_statement(self.cluster, facts, self.node))
+    }
+
+    /// The cluster.
+    pub const fn cluster(&self) -> ClusterId {
+        self.cluster
     }
 }
 
@@ -147,6 +159,23 @@ impl StatementVerifier {
         let leaf = self.leaf(chain, Purpose::Server, now)?;
         expect_uri(&leaf, &Actor::Node(node).spiffe_uri(self.cluster))?;
         verify(&leaf, &receipt_statement(self.cluster, facts, node), signature)
+    }
+
+    /// Checks that this node of the cluster signed this checkpoint, with a certificate that was valid at `when`.
+    ///
+    /// # Errors
+    /// Says what is wrong. The checkpoint proves nothing then.
+    pub fn checkpoint(
+        &self,
+        facts: &CheckpointFacts,
+        node: NodeId,
+        chain: &[impl AsRef<[u8]>],
+        signature: &[u8],
+        when: Timestamp,
+    ) -> Result<(), CryptoError> {
+        let leaf = self.leaf(chain, Purpose::Server, when)?;
+        expect_uri(&leaf, &Actor::Node(node).spiffe_uri(self.cluster))?;
+        verify(&leaf, &checkpoint_statement(self.cluster, facts, node), signature)
     }
 
     fn leaf(

@@ -1,14 +1,18 @@
-//! The statements that are signed, byte by byte. `docs/formats-sealing.md` repeats them.
+//! The statements that are signed, byte by byte. `docs/formats-sealing.md` and
+//! `docs/formats-evidence.md` repeat them.
 //!
 //! Each begins with a label of its own that ends in a zero byte, and every field has a fixed length, so that no
 //! statement can be read as another one.
 
-use crate::domain::{ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId};
+use crate::domain::{
+    AuditPosition, ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId,
+};
 
 use super::EscrowPublicKey;
 
 const ESCROW_KEY: &[u8] = b"holdfast escrow key v1\0";
 const RECEIPT: &[u8] = b"holdfast receipt v1\0";
+const CHECKPOINT: &[u8] = b"holdfast audit checkpoint v1\0";
 
 /// The facts of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,19 @@ pub struct ReceiptFacts {
     pub audit_hash: [u8; 32],
     /// When it was stored.
     pub escrowed_at: Timestamp,
+}
+
+/// The facts of a checkpoint: where the audit chain stood on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointFacts {
+    /// Number and hash of the newest audit record.
+    pub head: AuditPosition,
+    /// Term of the last entry that the node had applied.
+    pub term: u64,
+    /// Index of the last entry that the node had applied.
+    pub index: u64,
+    /// When it was signed, by the node's clock.
+    pub time: Timestamp,
 }
 
 /// What the escrow signer signs: that this is the public key of this epoch of this cluster.
@@ -60,6 +77,20 @@ pub fn receipt_statement(cluster: ClusterId, facts: &ReceiptFacts, node: NodeId)
     bytes.extend_from_slice(&facts.audit_sequence.to_be_bytes());
     bytes.extend_from_slice(&facts.audit_hash);
     bytes.extend_from_slice(&facts.escrowed_at.as_millis().to_be_bytes());
+    bytes.extend_from_slice(&node.get().to_be_bytes());
+    bytes
+}
+
+/// What a node signs: that the audit chain had this head.
+pub fn checkpoint_statement(cluster: ClusterId, facts: &CheckpointFacts, node: NodeId) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(CHECKPOINT.len().saturating_add(88));
+    bytes.extend_from_slice(CHECKPOINT);
+    bytes.extend_from_slice(cluster.as_bytes());
+    bytes.extend_from_slice(&facts.head.sequence.to_be_bytes());
+    bytes.extend_from_slice(&facts.head.hash);
+    bytes.extend_from_slice(&facts.term.to_be_bytes());
+    bytes.extend_from_slice(&facts.index.to_be_bytes());
+    bytes.extend_from_slice(&facts.time.as_millis().to_be_bytes());
     bytes.extend_from_slice(&node.get().to_be_bytes());
     bytes
 }

@@ -8,8 +8,8 @@ use rand::{CryptoRng, RngCore};
 use super::seal::associated_data;
 use super::*;
 use crate::domain::{
-    ClusterId, DeviceId, Epoch, KeyVersion, NodeId, ProtectorId, ProtectorKind, RecoveryKey,
-    Sealed, Timestamp, VolumeId, sealed_digest,
+    AuditPosition, ClusterId, DeviceId, Epoch, KeyVersion, NodeId, ProtectorId, ProtectorKind,
+    RecoveryKey, Sealed, Timestamp, VolumeId, sealed_digest,
 };
 
 const DOCUMENT: &str = include_str!("../../docs/formats-sealing.md");
@@ -150,6 +150,23 @@ fn the_documents_statements_are_what_the_code_makes() {
     writeln!(block, "receipt statement {}", hex::encode(&receipt)).unwrap();
     writeln!(block, "signature         {}", hex::encode(pair.sign(&receipt))).unwrap();
     check(&block);
+}
+
+#[test]
+fn the_statement_of_a_checkpoint_in_the_document_is_what_the_code_makes() {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[0x51; 32]).unwrap();
+    let facts = CheckpointFacts {
+        head: AuditPosition { sequence: 40, hash: [0xa1; 32] },
+        term: 3,
+        index: 258,
+        time: Timestamp::from_millis(1_795_392_000_123),
+    };
+    let statement = checkpoint_statement(CLUSTER, &facts, NodeId::new(2));
+    let mut block = String::new();
+    writeln!(block, "statement         {}", hex::encode(&statement)).unwrap();
+    writeln!(block, "signature         {}", hex::encode(pair.sign(&statement))).unwrap();
+    let document = include_str!("../../docs/formats-evidence.md");
+    assert!(document.contains(&block), "not in docs/formats-evidence.md:\n{block}");
 }
 
 #[test]

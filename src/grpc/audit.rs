@@ -11,7 +11,9 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::Action;
 use crate::domain::{Actor, AuditAction, AuditRecord, FieldError, Timestamp};
-use crate::service::{AuditService, Consensus, Filter, Head, Listing, ServiceError, Staleness};
+use crate::service::{
+    AuditService, Consensus, Filter, Head, Listing, ServiceError, SignedCheckpoint, Staleness,
+};
 
 use super::gate::Gate;
 use super::page::Budget;
@@ -37,7 +39,10 @@ impl<C: Consensus> AuditApi<C> {
         self.service.list(&permit, filter, stale).await
     }
 
-    async fn head(&self, request: Request<v1::GetHeadRequest>) -> Result<Head, ServiceError> {
+    async fn head(
+        &self,
+        request: Request<v1::GetHeadRequest>,
+    ) -> Result<(Head, Option<SignedCheckpoint>), ServiceError> {
         let caller = self.gate.caller(&request)?;
         let stale = request.get_ref().stale;
         let staleness = Staleness::of_read(stale);
@@ -87,12 +92,27 @@ impl<C: Consensus> Api for AuditApi<C> {
         &self,
         request: Request<v1::GetHeadRequest>,
     ) -> Result<Response<v1::GetHeadResponse>, Status> {
-        let head = self.head(request).await.map_err(|error| self.gate.status(error))?;
+        let answer = self.head(request).await.map_err(|error| self.gate.status(error))?;
+        let (head, checkpoint) = answer;
         Ok(Response::new(v1::GetHeadResponse {
             head: Some(encode::audit_head(&head.audit)),
             applied_index: head.read.applied_index,
             age_ms: encode::age_ms(head.read.age),
+            checkpoint: checkpoint.map(encode_checkpoint),
         }))
+    }
+}
+
+fn encode_checkpoint(signed: SignedCheckpoint) -> v1::AuditCheckpoint {
+    let SignedCheckpoint { cluster, facts, node, signature, signer_chain } = signed;
+    v1::AuditCheckpoint {
+        cluster_id: cluster.to_string(),
+        head: Some(encode::audit_head(&facts.head)),
+        position: Some(v1::LogPosition { term: facts.term, index: facts.index }),
+        time_ms: facts.time.as_millis(),
+        node_id: node.get(),
+        signature,
+        signer_chain,
     }
 }
 

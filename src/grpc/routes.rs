@@ -39,7 +39,7 @@ pub struct Services<C> {
     pub context: Arc<Context<C>>,
     /// The keyring of this node.
     pub sealing: Arc<Sealing>,
-    /// Signs receipts.
+    /// Signs receipts and checkpoints, the newest one.
     pub signer: watch::Receiver<Arc<NodeSigner>>,
     /// Who may vouch for whom.
     pub authorities: Arc<Authorities>,
@@ -54,7 +54,7 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
     let shared = || (Arc::clone(&gate), Arc::clone(&context));
 
     let (gate_, context_) = shared();
-    let service = EscrowService::new(context_, signer);
+    let service = EscrowService::new(context_, signer.clone());
     let escrow = EscrowServiceServer::new(EscrowApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
@@ -69,7 +69,7 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let (gate_, context_) = shared();
-    let service = AuditService::new(context_);
+    let service = AuditService::new(context_, signer);
     let audit = AuditServiceServer::new(AuditApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);

@@ -14,6 +14,7 @@ use crate::grpc::RpcMetrics;
 use crate::service::{Context, Sealing};
 use crate::tls::ConnectionCounters;
 
+use super::checkpoints::CheckpointFile;
 use super::node::ServerNode;
 use super::renewal::Renewal;
 
@@ -24,6 +25,7 @@ pub(super) struct Sources<N> {
     pub(super) client_port: Arc<ConnectionCounters>,
     pub(super) peer_port: Arc<ConnectionCounters>,
     pub(super) renewal: Arc<Renewal>,
+    pub(super) checkpoints: Option<Arc<CheckpointFile>>,
 }
 
 /// All numbers of a server.
@@ -150,6 +152,13 @@ impl<N: ServerNode> Sources<N> {
             "Whether changed certificate files could not be used, so that older ones are in use",
             self.renewal.failed().into(),
         )?;
+        if let Some(file) = &self.checkpoints {
+            out.gauge(
+                "audit_checkpoint_failing",
+                "Whether checkpoints of the audit chain can't be written; absent without a file for them",
+                file.failing().into(),
+            )?;
+        }
         let unsealed = self.sealing.sealed_because().is_none();
         out.gauge("unsealed", "Whether this node can open keys", unsealed.into())
     }

@@ -1,6 +1,7 @@
 //! The composition root: configuration, listeners, health, metrics and shutdown. Nothing here decides anything about keys.
 
 mod build;
+mod checkpoints;
 mod chores;
 pub mod config;
 mod credentials;
@@ -16,6 +17,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoints::CheckpointFileError;
 pub use credentials::Credentials;
 pub use node::ServerNode;
 pub use process::{ServerArgs, run};

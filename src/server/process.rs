@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Write as _;
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -94,7 +95,13 @@ async fn serve(
     let stop = stop_signal(with_stdin)?;
     let built =
         build_node(&config, Arc::clone(&credentials.authorities), Arc::clone(&clock)).await?;
-    Ok(Server::new(config, built, credentials, clock).serve(listeners, stop).await?)
+    // After a fault nothing is closed any more: the view's engine syncs its file then, which fails on a failed disk, and panics.
+    let open = ManuallyDrop::new(Arc::clone(&built.node));
+    let ended = Server::new(config, built, credentials, clock).serve(listeners, stop).await;
+    if !matches!(ended, Ok(Outcome::Failed(_))) {
+        drop(ManuallyDrop::into_inner(open));
+    }
+    Ok(ended?)
 }
 
 /// Done at SIGTERM or SIGINT, or when standard input ends.
@@ -135,6 +142,13 @@ fn abort_on_panic() {
             tracing::info!("a stream to a follower ended: this node leads no more");
             return;
         }
+        if of_a_failed_disk(&place, said) {
+            telemetry::last_word(|| {
+                let why = format!("the view's disk failed: {said}");
+                tracing::error!(place, why, "the node can't go on; the process ends at once");
+            });
+            std::process::exit(FAILED.into());
+        }
         telemetry::last_word(|| {
             tracing::error!(place, said, "panic; the process ends at once");
         });
@@ -149,6 +163,11 @@ fn of_a_lost_lead(place: &str, said: &str) -> bool {
     place.contains("/openraft-")
         && place.contains("/src/replication/stream_state.rs:")
         && said.contains("read_log_entries received reversed range")
+}
+
+/// The view's engine takes it for impossible that some calls to the disk fail, above all the sync when it is closed.
+fn of_a_failed_disk(place: &str, said: &str) -> bool {
+    place.contains("/sled-") && said.contains("Os { code: ")
 }
 
 fn complain(error: &dyn Error, code: u8) -> ExitCode {
@@ -183,5 +202,15 @@ mod tests {
         assert!(of_a_lost_lead(openraft, reversed));
         assert!(!of_a_lost_lead(openraft, "assertion failed: self.is_leader()"));
         assert!(!of_a_lost_lead("src/raft/network.rs:1:1", reversed));
+    }
+
+    #[test]
+    fn a_disk_that_fails_under_the_views_engine_is_told_from_a_fault_of_the_program() {
+        let sled = "/registry/sled-0.34.7/src/pagecache/logger.rs:467:41";
+        let failed = "called `Result::unwrap()` on an `Err` value: Os { code: 5, kind: Uncategorized, message: \
+                      \"Input/output error\" }";
+        assert!(of_a_failed_disk(sled, failed));
+        assert!(!of_a_failed_disk(sled, "called `Option::unwrap()` on a `None` value"));
+        assert!(!of_a_failed_disk("src/storage/wal/writer.rs:1:1", failed));
     }
 }

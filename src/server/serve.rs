@@ -26,6 +26,7 @@ use crate::grpc::{
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
 
+use super::checkpoints::{self, CheckpointFile, CheckpointFileError};
 use super::config::Config;
 use super::credentials::Credentials;
 use super::node::ServerNode;
@@ -73,6 +74,9 @@ pub enum ServeError {
     /// The node's certificate or key can't be used.
     #[error("tls.cert, tls.key: the node's certificate can't be used")]
     Identity(#[source] TlsError),
+    /// The file for checkpoints can't be used.
+    #[error("audit.checkpoint_file: it can't be used")]
+    Checkpoints(#[source] CheckpointFileError),
     /// What was compiled in is damaged.
     #[error("descriptors: {0}")]
     Descriptors(String),
@@ -187,12 +191,14 @@ impl<N: ServerNode> Server<N> {
         let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);
         background.spawn(self.renewals(&renewal));
         background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
+        let checkpoints = self.keep_checkpoints(&mut background, &renewal)?;
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
             renewal: Arc::clone(&renewal),
+            checkpoints,
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
@@ -219,6 +225,23 @@ impl<N: ServerNode> Server<N> {
         self.node.shutdown().await;
         tracing::info!("stopped");
         Ok(Outcome::Stopped)
+    }
+
+    /// Begins to write checkpoints, if there is a file for them.
+    fn keep_checkpoints(
+        &self,
+        background: &mut JoinSet<()>,
+        renewal: &Renewal,
+    ) -> Result<Option<Arc<CheckpointFile>>, ServeError> {
+        let config = &self.config;
+        let Some(path) = &config.audit.checkpoint_file else { return Ok(None) };
+        let (file, last) =
+            CheckpointFile::find(path, config.cluster_id).map_err(ServeError::Checkpoints)?;
+        let file = Arc::new(file);
+        let (context, signer) = (Arc::clone(&self.context), renewal.signer());
+        let records = config.audit.checkpoint_records;
+        background.spawn(checkpoints::keep(context, signer, Arc::clone(&file), last, records));
+        Ok(Some(file))
     }
 
     fn announce(&self) {

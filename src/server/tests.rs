@@ -1,5 +1,6 @@
 //! A whole server over real sockets and TLS, around a consensus of one.
 
+mod checkpoints;
 mod denials;
 mod rights;
 mod wire;
@@ -21,7 +22,9 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use super::config::{Config, LimitsConfig, LogConfig, RaftConfig, StorageConfig, TlsPaths};
+use super::config::{
+    AuditConfig, Config, LimitsConfig, LogConfig, RaftConfig, StorageConfig, TlsPaths,
+};
 use super::{BuiltNode, Credentials, Listeners, Outcome, Server};
 use crate::auth::Authorities;
 use crate::clock::SystemClock;
@@ -98,6 +101,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             handshake_ms: 5000,
             drain_ms: 300,
         },
+        audit: AuditConfig { checkpoint_file: None, checkpoint_records: 1 },
     }
 }
 
@@ -108,6 +112,11 @@ fn identity(made: Made) -> Identity {
 impl Running {
     async fn start(max_requests: usize) -> Self {
         let bench = Bench::ready().await;
+        let config = config(&bench, max_requests);
+        Self::start_with(bench, config).await
+    }
+
+    async fn start_with(bench: Bench, config: Config) -> Self {
         let (agents, operators) = (TestCa::new("agent"), TestCa::new("operator"));
         let authorities =
             Authorities::new(bench.ca.authority(), agents.authority(), operators.authority());
@@ -115,7 +124,6 @@ impl Running {
             identity: identity(bench.ca.make(&Order::node(1))),
             authorities: Arc::new(authorities.unwrap()),
         };
-        let config = config(&bench, max_requests);
         let listeners = Listeners::bind(&config).await.unwrap();
         let port = listeners.client.local_addr().unwrap().port();
         let http = listeners.http.local_addr().unwrap().port();

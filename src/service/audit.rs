@@ -4,11 +4,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::sync::watch;
+
 use crate::auth::{Action, Permit};
+use crate::crypto::{CheckpointFacts, NodeSigner};
 use crate::domain::{
-    Actor, AuditAction, AuditRecord, DeviceId, ProtectorId, Text, Timestamp, limits,
+    Actor, AuditAction, AuditRecord, ClusterId, DeviceId, NodeId, ProtectorId, Text, Timestamp,
+    limits,
 };
-use crate::state::{Accepted, AuditPosition, CommandBody, query};
+use crate::state::{Accepted, AuditPosition, CommandBody, Heads, query};
 
 use super::context::{ReadPoint, new_request_id, proposer_of};
 use super::{Consensus, Context, ServiceError};
@@ -75,6 +80,49 @@ pub struct Head {
     pub read: ReadPoint,
 }
 
+/// A head of the chain, signed by this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// What is signed.
+    pub facts: CheckpointFacts,
+    /// This node.
+    pub node: NodeId,
+    /// Its signature.
+    pub signature: Bytes,
+    /// Its certificate and its issuers, DER, the node first.
+    pub signer_chain: Vec<Bytes>,
+}
+
+impl SignedCheckpoint {
+    /// Signs where the chain stands; `None` while it has no record.
+    fn sign(heads: &Heads, time: Timestamp, signer: &NodeSigner) -> Option<Self> {
+        let position = heads.position.filter(|_| heads.audit.sequence > 0)?;
+        let facts =
+            CheckpointFacts { head: heads.audit, term: position.term, index: position.index, time };
+        Some(Self {
+            cluster: signer.cluster(),
+            facts,
+            node: signer.node(),
+            signature: signer.sign_checkpoint(&facts),
+            signer_chain: signer.chain().to_vec(),
+        })
+    }
+}
+
+/// Signs the head of the chain as this node has applied it, without asking anybody: what is applied is committed, so that
+/// every later chain must contain it. `None` while the chain has no record.
+///
+/// # Errors
+/// If the local store fails.
+pub fn local_checkpoint<C: Consensus>(
+    context: &Context<C>,
+    signer: &NodeSigner,
+) -> Result<Option<SignedCheckpoint>, ServiceError> {
+    Ok(SignedCheckpoint::sign(&context.heads()?, context.now(), signer))
+}
+
 /// A listing that has begun. Records never change, so it stays right while the chain grows.
 pub struct Listing<C> {
     context: Arc<Context<C>>,
@@ -88,22 +136,29 @@ pub struct Listing<C> {
 /// Use cases of auditors.
 pub struct AuditService<C> {
     context: Arc<Context<C>>,
+    signer: watch::Receiver<Arc<NodeSigner>>,
 }
 
 impl<C: Consensus> AuditService<C> {
-    /// Over the shared context.
-    pub fn new(context: Arc<Context<C>>) -> Self {
-        Self { context }
+    /// With the node's own key for checkpoints, the newest one.
+    pub fn new(context: Arc<Context<C>>, signer: watch::Receiver<Arc<NodeSigner>>) -> Self {
+        Self { context, signer }
     }
 
-    /// Head of the chain.
+    /// Head of the chain, and the same signed; the latter is `None` while the chain has no record.
     ///
     /// # Errors
     /// If no quorum answers, unless `stale`.
-    pub async fn head(&self, permit: &Permit, stale: bool) -> Result<Head, ServiceError> {
+    pub async fn head(
+        &self,
+        permit: &Permit,
+        stale: bool,
+    ) -> Result<(Head, Option<SignedCheckpoint>), ServiceError> {
         proposer_of(permit, Action::ReadAudit)?;
         let read = self.context.read(stale).await?;
-        Ok(Head { audit: self.context.heads()?.audit, read })
+        let heads = self.context.heads()?;
+        let checkpoint = SignedCheckpoint::sign(&heads, self.context.now(), &self.signer.borrow());
+        Ok((Head { audit: heads.audit, read }, checkpoint))
     }
 
     /// Begins a listing, and records that, unless it is `stale`.

@@ -20,7 +20,7 @@ mod sealing;
 pub(crate) mod tests;
 
 pub use admin::{AdminService, Granted};
-pub use audit::{AuditService, Filter, Head, Listing};
+pub use audit::{AuditService, Filter, Head, Listing, SignedCheckpoint, local_checkpoint};
 pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, Status};
 pub use compliance::{ComplianceService, Reported};
 pub use consensus::Consensus;

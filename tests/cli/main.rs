@@ -84,9 +84,10 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
 fn help_and_version_end_with_0_on_standard_output() {
     let (out, _) = ends_with(&["--version"], 0);
     assert!(out.starts_with("holdfast "), "{out}");
-    for command in
-        ["key", "audit", "cluster", "device", "grant", "pki", "config", "dev", "demo", "bench"]
-    {
+    for command in [
+        "key", "audit", "receipt", "cluster", "device", "grant", "pki", "config", "dev", "demo",
+        "bench",
+    ] {
         let (out, _) = ends_with(&[command, "--help"], 0);
         assert!(!out.is_empty(), "{command}");
     }
@@ -96,7 +97,9 @@ fn help_and_version_end_with_0_on_standard_output() {
 fn completions_are_made_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (out, _) = ends_with(&["completions", shell], 0);
-        assert!(out.contains("disclose"), "{shell}");
+        for command in ["disclose", "receipt", "checkpoint", "export"] {
+            assert!(out.contains(command), "{shell}: {command}");
+        }
     }
     let (out, _) = ends_with(&["completions", "bash"], 0);
     for value in ["advanced-help-desk", "audit-read"] {
@@ -114,6 +117,39 @@ fn a_cluster_that_nobody_runs_is_unavailable_and_ends_with_3() {
         assert!(out.is_empty(), "{out}");
         assert!(err.contains("127.0.0.1:1") && err.contains("HOLDFAST_ADDR"), "{err}");
     }
+}
+
+#[test]
+fn evidence_is_verified_without_a_server_and_what_is_wrong_with_a_file_is_told() {
+    let files = Files::new();
+    let ca = files.path("pki/node-ca.pem");
+    let file = files.path("file");
+    let (_, err) = ends_with(&["receipt", "verify", &file], 2);
+    assert!(err.contains("--ca") && err.contains("HOLDFAST_CACERT"), "{err}");
+    for command in [&["receipt", "verify", &file, "--ca", &ca][..], &["audit", "verify", &file]] {
+        let (_, err) = ends_with(command, 2);
+        assert!(err.contains("file: No such file"), "{err}");
+    }
+    let dir = files.path("pki");
+    for command in [&["receipt", "verify", &dir, "--ca", &ca][..], &["audit", "verify", &dir]] {
+        let (_, err) = ends_with(command, 2);
+        assert!(err.contains("is a directory"), "{err}");
+    }
+    let mut made = std::fs::File::create(&file).unwrap();
+    std::io::Write::write_all(&mut made, b"{\"format\": \"nonsense\"").unwrap();
+    for command in [&["receipt", "verify", &file, "--ca", &ca][..], &["audit", "verify", &file]] {
+        let (out, err) = ends_with(command, 1);
+        assert!(out.is_empty() && err.contains("doesn't verify: "), "{out}{err}");
+        assert_eq!(err.lines().count(), 1, "one line: {err}");
+    }
+    let (_, err) = ends_with(&["audit", "verify", &file, "--checkpoint", &file, "--ca", &ca], 1);
+    assert!(err.contains("the checkpoint doesn't verify"), "{err}");
+    // A checkpoint is good for a file only, and a CA has to be one.
+    ends_with(&["audit", "verify", "--checkpoint", &file], 2);
+    let (_, err) = ends_with(&["receipt", "verify", &file, "--ca", &file], 2);
+    assert!(err.contains("holds no certificate"), "{err}");
+    let digest = ["receipt", "verify", &file, "--ca", &ca, "--sealed-digest", "12"];
+    assert!(ends_with(&digest, 2).1.contains("64 hexadecimal digits"));
 }
 
 #[test]

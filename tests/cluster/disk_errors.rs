@@ -22,14 +22,17 @@ impl Drop for Fault {
 
 /// From now on, the next call on one of the files of a server's log fails.
 async fn inject(harness: &Harness, node: u64, call: &str, error: &str) -> Fault {
-    let node = harness.cluster.node(node).unwrap();
-    let pid = node.pid().unwrap();
+    let segments = segments(&harness.cluster.node(node).unwrap().data_dir());
+    let paths: Vec<_> = segments.into_iter().flat_map(|path| ["-P".into(), path]).collect();
+    trace(harness, node, call, &format!("{error}:when=1"), &paths).await
+}
+
+/// Makes calls of a server fail: those on these files, or all if none are named.
+async fn trace(harness: &Harness, node: u64, calls: &str, error: &str, paths: &[PathBuf]) -> Fault {
+    let pid = harness.cluster.node(node).unwrap().pid().unwrap();
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:error={error}:when=1")]);
-    for segment in segments(&node.data_dir()) {
-        command.arg("-P").arg(segment);
-    }
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    command.args(["-e", &format!("inject={calls}:error={error}")]).args(paths);
     let fault = Fault(command.args(["-p", &pid.to_string()]).spawn().unwrap());
     wait_for("strace has attached, or its work is done", LIMIT, || async {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -77,6 +80,29 @@ async fn a_failed_write_or_fsync_stops_the_server_with_a_clear_last_word_and_los
         harness.cluster.start_node(node).await.unwrap();
         harness.cluster.wait_caught_up(node, LIMIT).await.unwrap();
     }
+    let written = load.stop();
+    harness.cluster.wait_same_digest(LIMIT).await.unwrap();
+    written.all_are_there(&harness.client(&harness.agent)).await;
+    harness.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_as_a_whole_gives_the_same_last_word_and_no_panic() {
+    if !(require::root() && require::tool("strace")) {
+        return;
+    }
+    let mut harness = Harness::start().await;
+    let load = Load::start(&harness.client(&harness.agent), harness.device, 3);
+    load.more(10).await;
+    let node = harness.cluster.leader().await.unwrap();
+    // Also what the view's engine would do on being closed.
+    let fault = trace(&harness, node, "fsync,fdatasync", "EIO", &[]).await;
+    let (code, last) = harness.last_word(node).await;
+    drop(fault);
+    assert_eq!(code, Some(70), "{last}");
+    assert!(last.contains("the node can't go on") && last.contains("/wal/"), "{last}");
+    load.more(10).await;
+    harness.cluster.start_node(node).await.unwrap();
     let written = load.stop();
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     written.all_are_there(&harness.client(&harness.agent)).await;

@@ -1,29 +1,42 @@
 //! The pages about formats are enough for somebody else to write a client: a program that shares no code with Holdfast
 //! makes the same bytes from them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on has failed"
+)]
+
+mod evidence;
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-/// Python with the `cryptography` package (Debian: python3-cryptography), or why not.
-fn python() -> Result<(), String> {
+/// Whether Python with the `cryptography` package (Debian: python3-cryptography) is there. Without it the test is skipped,
+/// unless skipping is forbidden (CI).
+fn python() -> bool {
     let found = Command::new("python3").args(["-c", "import cryptography"]).output();
-    match found {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(error) => Err(format!("python3: {error}")),
-    }
+    let why = match found {
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("python3: {error}"),
+    };
+    let what = format!("python3 with its cryptography package is wanted: {why}");
+    assert!(std::env::var("HOLDFAST_REQUIRE").as_deref() != Ok("all"), "{what}");
+    // Not captured, unlike println: a skip that nobody sees is no skip.
+    drop(writeln!(std::io::stderr(), "SKIPPED: {what}"));
+    false
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
 #[test]
 fn a_client_written_from_the_page_alone_seals_and_signs_the_same_bytes() {
-    if let Err(why) = python() {
-        let what = format!("python3 with its cryptography package is wanted: {why}");
-        assert!(std::env::var("HOLDFAST_REQUIRE").as_deref() != Ok("all"), "{what}");
-        // Not captured, unlike println: a skip that nobody sees is no skip.
-        drop(writeln!(std::io::stderr(), "SKIPPED: {what}"));
+    if !python() {
         return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -31,8 +44,7 @@ fn a_client_written_from_the_page_alone_seals_and_signs_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let run = |page: &str| {
         let copy = dir.path().join("page.md");
-        let mut file = std::fs::File::create(&copy).unwrap();
-        file.write_all(page.as_bytes()).unwrap();
+        write(&copy, page);
         Command::new("python3").arg(root.join("tests/formats/seal.py")).arg(copy).output().unwrap()
     };
     let ran = run(&page);

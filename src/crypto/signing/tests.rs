@@ -1,7 +1,7 @@
 use super::*;
 use crate::crypto::testing::{CLUSTER, DEVICE, Made, Order, TestCa, days_from_now, now, operator};
 use crate::crypto::{CertificateError, statement};
-use crate::domain::{Epoch, KeyVersion, ProtectorId, VolumeId};
+use crate::domain::{AuditPosition, Epoch, KeyVersion, ProtectorId, VolumeId};
 
 fn facts() -> ReceiptFacts {
     ReceiptFacts {
@@ -152,6 +152,16 @@ fn no_statement_can_be_read_as_another() {
     let key = EscrowPublicKey { cluster: CLUSTER, epoch: Epoch::new(1), key: [7; 32] };
     let escrow = statement::escrow_key_statement(&key);
     let receipt = statement::receipt_statement(CLUSTER, &facts(), NodeId::new(1));
-    assert_eq!((escrow.len(), receipt.len()), (75, 192));
-    assert!(!receipt.starts_with(&escrow[..22]));
+    let head = AuditPosition { sequence: 8, hash: [9; 32] };
+    let facts = CheckpointFacts { head, term: 6, index: 7, time: Timestamp::from_millis(10) };
+    let checkpoint = statement::checkpoint_statement(CLUSTER, &facts, NodeId::new(1));
+    let statements = [escrow, receipt, checkpoint];
+    assert_eq!(statements.each_ref().map(Vec::len), [75, 192, 117]);
+    let label = |statement: &[u8]| statement.iter().position(|byte| *byte == 0).unwrap();
+    for (n, one) in statements.iter().enumerate() {
+        for other in &statements[n + 1..] {
+            let length = label(one).min(label(other)) + 1;
+            assert_ne!(one[..length], other[..length]);
+        }
+    }
 }

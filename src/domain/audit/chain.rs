@@ -26,7 +26,7 @@ pub enum ChainFault {
     #[error("it is older than the record before")]
     Time,
     /// Its content does not have the hash that is known from elsewhere (a receipt, a head).
-    #[error("its hash is not the one that is known for it")]
+    #[error("its content does not have its hash")]
     KnownHash,
 }
 

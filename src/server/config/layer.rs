@@ -72,6 +72,7 @@ layer! {
         raft: RaftLayer,
         storage: StorageLayer,
         limits: LimitsLayer,
+        audit: AuditLayer,
     }
 }
 
@@ -171,5 +172,17 @@ layer! {
         /// How long requests may still run after a shutdown began, in milliseconds.
         #[arg(id = "limits-drain-ms", long = "limits-drain-ms", env = "HOLDFAST_LIMITS_DRAIN_MS")]
         drain_ms: u64,
+    }
+}
+
+layer! {
+    /// Checkpoints of the audit chain.
+    AuditLayer {
+        /// File that signed checkpoints are appended to, outside the data directory; none are written without it.
+        #[arg(id = "audit-checkpoint-file", long = "audit-checkpoint-file", env = "HOLDFAST_AUDIT_CHECKPOINT_FILE")]
+        checkpoint_file: PathBuf,
+        /// Records after which a checkpoint is written; one is written within a minute in any case.
+        #[arg(id = "audit-checkpoint-records", long = "audit-checkpoint-records", env = "HOLDFAST_AUDIT_CHECKPOINT_RECORDS")]
+        checkpoint_records: u64,
     }
 }

@@ -18,7 +18,7 @@ use crate::domain::{ClusterId, NodeId};
 use crate::raft::{NodeOptions, PeerTls, RaftTimes, StorageSizes};
 use crate::telemetry::LogFormat;
 
-pub use layer::{Layer, LimitsLayer, LogLayer, RaftLayer, StorageLayer, TlsLayer};
+pub use layer::{AuditLayer, Layer, LimitsLayer, LogLayer, RaftLayer, StorageLayer, TlsLayer};
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Bounds.
     pub limits: LimitsConfig,
+    /// Checkpoints of the audit chain.
+    pub audit: AuditConfig,
 }
 
 /// PEM files.
@@ -181,6 +183,16 @@ pub struct LimitsConfig {
     pub handshake_ms: u64,
     /// How long requests may still run after a shutdown began, in milliseconds.
     pub drain_ms: u64,
+}
+
+/// Checkpoints of the audit chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditConfig {
+    /// File that they are appended to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_file: Option<PathBuf>,
+    /// Records after which one is written.
+    pub checkpoint_records: u64,
 }
 
 impl Config {

@@ -91,7 +91,7 @@ fn every_flag_has_the_environment_variable_of_its_name() {
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected);
         seen += 1;
     }
-    assert_eq!(seen, 33);
+    assert_eq!(seen, 35);
 }
 
 #[test]
@@ -153,4 +153,19 @@ fn what_show_prints_is_a_valid_file_with_the_same_meaning() {
     let (dir, text) = valid();
     let config = load(&dir, &text, &[]).unwrap();
     assert_eq!(load(&dir, &config.to_toml().unwrap(), &[]).unwrap(), config);
+}
+
+#[test]
+fn the_file_for_checkpoints_is_absolute_and_outside_the_data_directory() {
+    let (dir, text) = valid();
+    for bad in ["checkpoints", "/d/checkpoints"] {
+        let flags = ["--audit-checkpoint-file", bad];
+        assert_eq!(key_at_fault(load(&dir, &text, &flags)), "audit.checkpoint_file", "{bad}");
+    }
+    let text = format!("{text}\n[audit]\ncheckpoint_file = \"/e/checkpoints\"\n");
+    let config = load(&dir, &text, &[]).unwrap();
+    assert_eq!(config.audit.checkpoint_file.as_deref(), Some(Path::new("/e/checkpoints")));
+    assert_eq!(config.audit.checkpoint_records, 1000);
+    let text = format!("{text}checkpoint_records = 0\n");
+    assert_eq!(key_at_fault(load(&dir, &text, &[])), "audit.checkpoint_records");
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, ConfigError, Layer, LimitsConfig, LimitsLayer, LogConfig, LogLayer, RaftConfig,
-    RaftLayer, StorageConfig, StorageLayer, TlsLayer, TlsPaths,
+    AuditConfig, AuditLayer, Config, ConfigError, Layer, LimitsConfig, LimitsLayer, LogConfig,
+    LogLayer, RaftConfig, RaftLayer, StorageConfig, StorageLayer, TlsLayer, TlsPaths,
 };
 use crate::crypto::RootKey;
 use crate::domain::{ClusterId, NodeId};
@@ -145,6 +145,7 @@ impl Config {
         if let Some(path) = &auto_unseal_key_file {
             check_root_key(path, &data_dir)?;
         }
+        let audit = audit(layer.audit, &data_dir)?;
         Ok(Self {
             node_id: NodeId::new(node_id),
             cluster_id,
@@ -160,6 +161,7 @@ impl Config {
             raft: raft(layer.raft)?,
             storage: storage(layer.storage)?,
             limits: limits(layer.limits)?,
+            audit,
         })
     }
 }
@@ -250,6 +252,28 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
             layer.snapshot_floor_bytes,
             256 * MIB,
             MIB,
+        )?,
+    })
+}
+
+fn audit(layer: AuditLayer, data_dir: &Path) -> Result<AuditConfig, ConfigError> {
+    let key = "audit.checkpoint_file";
+    if let Some(path) = &layer.checkpoint_file {
+        if !path.is_absolute() {
+            return Err(fault(key, "must be an absolute path"));
+        }
+        // Whoever puts an old copy in the place of the data must not take the checkpoints along.
+        if path.starts_with(data_dir) {
+            return Err(fault(key, "must not be in data_dir"));
+        }
+    }
+    Ok(AuditConfig {
+        checkpoint_file: layer.checkpoint_file,
+        checkpoint_records: between(
+            "audit.checkpoint_records",
+            layer.checkpoint_records,
+            1000,
+            1..=1_000_000,
         )?,
     })
 }

@@ -266,14 +266,12 @@ impl Bench {
         let sealing = Arc::new(Sealing::new(CLUSTER, key_file, dir.path().join("data")));
         let made = ca.make(&Order::node(1));
         let signer = NodeSigner::new(CLUSTER, NodeId::new(1), made.chain(), &made.private_key);
+        let signers = watch::Sender::new(Arc::new(signer.unwrap()));
         let shared = || Arc::clone(&context);
         Self {
-            escrow: EscrowService::new(
-                shared(),
-                watch::Sender::new(Arc::new(signer.unwrap())).subscribe(),
-            ),
+            escrow: EscrowService::new(shared(), signers.subscribe()),
             admin: AdminService::new(shared()),
-            audit: AuditService::new(shared()),
+            audit: AuditService::new(shared(), signers.subscribe()),
             compliance: ComplianceService::new(shared()),
             cluster: ClusterService::new(shared(), Arc::clone(&sealing), ca.authority()),
             ca,

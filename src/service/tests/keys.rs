@@ -9,7 +9,7 @@ use crate::domain::{
     verify_chain,
 };
 use crate::raft::RaftError;
-use crate::service::{Filter, ServiceError};
+use crate::service::{Filter, ServiceError, SignedCheckpoint};
 use crate::state::{CommandBody, FindQuery, Rejection, ReportCompliance};
 
 #[tokio::test]
@@ -142,6 +142,27 @@ async fn a_listing_is_recorded_once_and_shows_an_unbroken_chain() {
     assert!(matches!(bench.last_proposal(), CommandBody::AuditRead { .. }));
     let head = verify_chain(Default::default(), &records).unwrap();
     assert_eq!(head, listing.head.audit);
+}
+
+#[tokio::test]
+async fn the_head_comes_signed_by_the_node_whether_a_quorum_answers_or_not() {
+    let bench = Bench::ready().await;
+    bench.escrow(b"x").await;
+    let verifier = StatementVerifier::new(CLUSTER, bench.ca.authority());
+    for stale in [false, true] {
+        let permit = bench.permit_stale(&alice(), Action::ReadAudit).unwrap();
+        let (head, checkpoint) = bench.audit.head(&permit, stale).await.unwrap();
+        let SignedCheckpoint { cluster, facts, node, signature, signer_chain } =
+            checkpoint.unwrap();
+        assert_eq!((cluster, node, facts.head), (CLUSTER, NodeId::new(1), head.audit));
+        assert!(facts.head.sequence > 0 && facts.index > 0);
+        verifier.checkpoint(&facts, node, &signer_chain, &signature, now()).unwrap();
+        *bench.fake.log.lock() = Log::NoLeader;
+    }
+    let empty = Bench::empty(true);
+    let permit = bench.permit_stale(&alice(), Action::ReadAudit).unwrap();
+    let (_, checkpoint) = empty.audit.head(&permit, true).await.unwrap();
+    assert_eq!(checkpoint, None, "there is nothing to sign yet");
 }
 
 #[tokio::test]

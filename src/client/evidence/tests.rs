@@ -1,0 +1,5 @@
+mod checkpoint;
+mod export;
+#[cfg(feature = "server")]
+mod hostile;
+mod receipt;
