@@ -58,6 +58,10 @@ async fn a_renewed_certificate_is_taken_without_a_restart_and_half_a_pair_is_not
     // It still leads or follows, and its receipts are signed with the new key: the client verifies them.
     let agent = harness.client_of_node(node, &harness.agent);
     agent.escrow(&new_escrow(harness.device), &new_key(), None).await.unwrap();
+    // So are its checkpoints.
+    let auditor = harness.client_of_node(node, &harness.auditor);
+    let checkpoint = auditor.audit_head(true).await.unwrap().checkpoint.unwrap();
+    assert_eq!(Leaf::read(&checkpoint.signer_chain[0]).unwrap().serial, serial(&renewed));
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     assert_eq!(harness.cluster.node(node).unwrap().pid(), pid);
 }
