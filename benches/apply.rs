@@ -22,6 +22,7 @@ const DEVICES: u128 = 10_000;
 fn entry(index: u64, actor: Actor, body: CommandBody) -> (Position, Entry) {
     let command = Command {
         actor,
+        certificate: None,
         request_id: RequestId::from_bytes(u128::from(index).to_be_bytes()),
         time: Timestamp::from_millis(1_700_000_000_000 + index),
         body,

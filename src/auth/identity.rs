@@ -5,13 +5,18 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
-use crate::domain::{Actor, ClusterId, SpiffeError, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, SpiffeError, Timestamp};
 use crate::tls::PeerCertificates;
 
-/// The CAs of the three kinds of actors.
+/// The CAs of the three kinds of actors. Clones share them, also when they are replaced.
 #[derive(Debug, Clone)]
-pub struct Authorities {
+pub struct Authorities(Arc<RwLock<Kinds>>);
+
+#[derive(Debug, Clone)]
+struct Kinds {
     node: Authority,
     agent: Authority,
     operator: Authority,
@@ -30,29 +35,35 @@ impl Authorities {
         if node.overlaps(&agent) || node.overlaps(&operator) || agent.overlaps(&operator) {
             return Err(IdentityError::SharedCa);
         }
-        Ok(Self { node, agent, operator })
+        Ok(Self(Arc::new(RwLock::new(Kinds { node, agent, operator }))))
+    }
+
+    /// Takes the CAs of `others` from now on.
+    pub fn replace(&self, others: &Self) {
+        let others = others.0.read().clone();
+        *self.0.write() = others;
     }
 
     /// The CA of nodes.
-    pub const fn node(&self) -> &Authority {
-        &self.node
+    pub fn node(&self) -> Authority {
+        self.0.read().node.clone()
     }
 
     /// The CA of agents.
-    pub const fn agent(&self) -> &Authority {
-        &self.agent
+    pub fn agent(&self) -> Authority {
+        self.0.read().agent.clone()
     }
 
     /// The CA of operators.
-    pub const fn operator(&self) -> &Authority {
-        &self.operator
+    pub fn operator(&self) -> Authority {
+        self.0.read().operator.clone()
     }
 
-    const fn of(&self, actor: &Actor) -> &Authority {
+    fn of(&self, actor: &Actor) -> Authority {
         match actor {
-            Actor::Node(_) => &self.node,
-            Actor::Agent(_) => &self.agent,
-            Actor::Operator(_) => &self.operator,
+            Actor::Node(_) => self.node(),
+            Actor::Agent(_) => self.agent(),
+            Actor::Operator(_) => self.operator(),
         }
     }
 }
@@ -80,12 +91,13 @@ pub struct Caller {
     actor: Actor,
     not_after: Timestamp,
     serial: String,
+    certificate: Option<Fingerprint>,
 }
 
 impl Caller {
     /// A caller that was proven by other means than a certificate, as in a simulation. The server uses [`identify`] only.
     pub fn proven(actor: Actor, not_after: Timestamp, serial: impl Into<String>) -> Self {
-        Self { actor, not_after, serial: serial.into() }
+        Self { actor, not_after, serial: serial.into(), certificate: None }
     }
 
     /// Who.
@@ -101,6 +113,11 @@ impl Caller {
     /// Serial number of the certificate, in hexadecimal digits.
     pub fn serial(&self) -> &str {
         &self.serial
+    }
+
+    /// The certificate that proved it; none if that was done by other means.
+    pub const fn certificate(&self) -> Option<Fingerprint> {
+        self.certificate
     }
 
     /// Checks that the certificate is still valid; for each request, since a connection may outlive its certificate.
@@ -126,7 +143,12 @@ pub fn identify(
     // The claim is read first, since it decides which CA has to vouch for it.
     let claimed = Actor::from_spiffe_uri(&Leaf::read(first)?.uri, cluster)?;
     let leaf = authorities.of(&claimed).verify(peer.chain(), Purpose::Client, now)?;
-    Ok(Caller { actor: claimed, not_after: leaf.not_after, serial: leaf.serial })
+    Ok(Caller {
+        actor: claimed,
+        not_after: leaf.not_after,
+        serial: leaf.serial,
+        certificate: Some(Fingerprint::of(first)),
+    })
 }
 
 /// As [`identify`], once for a connection: later calls repeat the answer, and check that the certificate is still valid.

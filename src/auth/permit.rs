@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::domain::{Actor, DeviceId, Right, Role};
+use crate::domain::{Actor, DeviceId, Fingerprint, Right, Role};
 use crate::planted::{self, Plant};
 
 use super::Caller;
@@ -41,6 +41,12 @@ pub enum Action {
     GetDevice,
     /// `AdminService.ListDevices`.
     ListDevices,
+    /// `AdminService.DenyCertificate`.
+    Deny,
+    /// `AdminService.AllowCertificate`.
+    Allow,
+    /// `AdminService.ListDenials`.
+    ListDenials,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -85,6 +91,9 @@ impl Action {
             Self::ListGrants => "ListGrants",
             Self::GetDevice => "GetDevice",
             Self::ListDevices => "ListDevices",
+            Self::Deny => "DenyCertificate",
+            Self::Allow => "AllowCertificate",
+            Self::ListDenials => "ListDenials",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -105,6 +114,8 @@ impl Action {
             Self::ListGrants => Rule::Has(Right::ReadGrants),
             Self::GetDevice | Self::ListDevices => Rule::Has(Right::ReadDevices),
             Self::Grant | Self::Revoke => Rule::Has(Right::ChangeGrants),
+            Self::Deny | Self::Allow => Rule::Has(Right::ChangeDenials),
+            Self::ListDenials => Rule::Has(Right::ReadDenials),
             Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
                 Rule::Has(Right::ChangeCluster)
             }
@@ -119,16 +130,26 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Denied {
-    /// Why, in UPPER_SNAKE: `NOT_AN_AGENT`, `NOT_AN_OPERATOR`, `FOREIGN_DEVICE` or `ROLE_MISSING`.
+    /// Why, in UPPER_SNAKE: `NOT_AN_AGENT`, `NOT_AN_OPERATOR`, `FOREIGN_DEVICE`, `ROLE_MISSING` or
+    /// `CERTIFICATE_DENIED`.
     pub reason: &'static str,
     /// Why, for a person.
     pub message: String,
+}
+
+impl Denied {
+    /// The caller, or the certificate that it came with, is on the deny-list. Who did that and why is not for the caller.
+    pub fn by_list(actor: &Actor) -> Self {
+        let message = format!("the certificate of {actor} was denied by an administrator");
+        Self { reason: "CERTIFICATE_DENIED", message }
+    }
 }
 
 /// The proof that a caller may do one action. Only [`authorize`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     actor: Actor,
+    certificate: Option<Fingerprint>,
     action: Action,
 }
 
@@ -138,6 +159,11 @@ impl Permit {
         &self.actor
     }
 
+    /// The certificate that they came with. It goes with the command, so that apply can ask the deny-list again.
+    pub const fn certificate(&self) -> Option<Fingerprint> {
+        self.certificate
+    }
+
     /// What.
     pub const fn action(&self) -> Action {
         self.action
@@ -145,7 +171,7 @@ impl Permit {
 }
 
 /// Decides whether a caller may do an action, given the roles that it is granted. Whether its certificate is still valid
-/// is checked before, by [`Caller::check_valid`].
+/// is checked before, by [`Caller::check_valid`], and so is the deny-list.
 ///
 /// # Errors
 /// [`Denied`] says why not.
@@ -186,7 +212,7 @@ pub fn authorize(
             Err(denied("NOT_AN_OPERATOR", &"only operators may"))
         }
     }
-    .map(|()| Permit { actor: actor.clone(), action })
+    .map(|()| Permit { actor: actor.clone(), certificate: caller.certificate(), action })
 }
 
 #[cfg(test)]

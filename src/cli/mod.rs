@@ -6,6 +6,7 @@
 
 mod audit;
 mod bench;
+mod cert;
 mod cluster;
 mod config;
 mod connection;
@@ -82,6 +83,9 @@ enum Command {
     /// Show and change who may do what
     #[command(subcommand)]
     Grant(grant::GrantCommand),
+    /// Deny certificates that were lost or stolen, and allow them again
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Make the certificate authorities, certificates and the root key
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -180,6 +184,7 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Cluster(command) => cluster::run(&context, command).await,
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
+        Command::Cert(command) => cert::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,

@@ -290,6 +290,46 @@ impl Show for GrantsView {
     }
 }
 
+/// The deny-list.
+#[derive(Debug, Serialize)]
+pub(super) struct DenialsView {
+    denials: Vec<DenialView>,
+}
+
+#[derive(Debug, Serialize)]
+struct DenialView {
+    subject: String,
+    denied_by: String,
+    denied_at_ms: u64,
+    reason: String,
+}
+
+impl From<Vec<v1::Denial>> for DenialsView {
+    fn from(denials: Vec<v1::Denial>) -> Self {
+        let view = |denial: v1::Denial| DenialView {
+            subject: denial.subject,
+            denied_by: denial.denied_by,
+            denied_at_ms: denial.denied_at_ms,
+            reason: denial.reason,
+        };
+        Self { denials: denials.into_iter().map(view).collect() }
+    }
+}
+
+impl Show for DenialsView {
+    fn sheet(&self) -> Sheet {
+        let rows = self.denials.iter().map(|denial| {
+            [
+                denial.subject.clone(),
+                dash(&denial.denied_by),
+                time(denial.denied_at_ms),
+                denial.reason.clone(),
+            ]
+        });
+        Sheet::new().table(["subject", "denied by", "denied", "reason"], rows)
+    }
+}
+
 /// Something that was changed, or had been before.
 #[derive(Debug, Serialize)]
 pub(super) struct ChangedView {

@@ -1,4 +1,4 @@
-//! Grants, devices and compliance reports.
+//! Grants, the deny-list, devices and compliance reports.
 
 use holdfast_proto::v1;
 use holdfast_proto::v1::admin_service_client::AdminServiceClient;
@@ -7,10 +7,10 @@ use holdfast_proto::v1::compliance_service_client::ComplianceServiceClient;
 use super::error::ClientError;
 use super::wire;
 use super::{Client, new_request_id};
-use crate::domain::{DeviceId, OperatorName, Role};
+use crate::domain::{DenialSubject, DeviceId, OperatorName, Role};
 
-/// Grants that are asked for at once: as many as a page holds.
-const GRANTS_PAGE: u32 = 1000;
+/// Grants and denials that are asked for at once: as many as a page holds.
+const PAGE: u32 = 1000;
 
 impl Client {
     /// Grants a role. Answers whether it was new.
@@ -57,7 +57,7 @@ impl Client {
         let mut grants = Vec::new();
         let mut page_token = String::new();
         loop {
-            let page = self.grants_page(GRANTS_PAGE, &page_token).await?;
+            let page = self.grants_page(PAGE, &page_token).await?;
             grants.extend(page.grants);
             // A server that gives the same token again would keep us for ever.
             if page.next_page_token.is_empty() {
@@ -84,6 +84,66 @@ impl Client {
             AdminServiceClient::new(channel).list_grants(request).await
         })
         .await
+    }
+
+    /// Denies an identity or a certificate. Answers whether it was not denied before.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, nobody or no quorum would be left, or no server answers.
+    pub async fn deny(&self, subject: &DenialSubject, reason: &str) -> Result<bool, ClientError> {
+        let message = v1::DenyCertificateRequest {
+            request_id: new_request_id(),
+            subject: subject.to_string(),
+            reason: reason.to_owned(),
+        };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                AdminServiceClient::new(channel).deny_certificate(request).await
+            })
+            .await?;
+        Ok(answer.changed)
+    }
+
+    /// Allows an identity or a certificate again. Answers whether it was denied.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, or no server answers.
+    pub async fn allow(&self, subject: &DenialSubject) -> Result<bool, ClientError> {
+        let message = v1::AllowCertificateRequest {
+            request_id: new_request_id(),
+            subject: subject.to_string(),
+        };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                AdminServiceClient::new(channel).allow_certificate(request).await
+            })
+            .await?;
+        Ok(answer.changed)
+    }
+
+    /// The whole deny-list, page by page.
+    ///
+    /// # Errors
+    /// If the caller may not read it, or no server answers.
+    pub async fn denials(&self) -> Result<Vec<v1::Denial>, ClientError> {
+        let mut denials = Vec::new();
+        let mut message = v1::ListDenialsRequest { page_size: PAGE, page_token: String::new() };
+        loop {
+            let page = self
+                .call(&message, |channel, request| async move {
+                    AdminServiceClient::new(channel).list_denials(request).await
+                })
+                .await?;
+            denials.extend(page.denials);
+            // A server that gives the same token again would keep us for ever.
+            if page.next_page_token.is_empty() {
+                return Ok(denials);
+            }
+            if page.next_page_token == message.page_token {
+                return Err(ClientError::Answer("the same page_token twice".to_owned()));
+            }
+            message.page_token = page.next_page_token;
+        }
     }
 
     /// A device and its volumes. `stale` serves what the called node has, without asking the cluster.

@@ -22,11 +22,15 @@ pub enum Right {
     ChangeGrants,
     /// Change the cluster's members and hand leadership on.
     ChangeCluster,
+    /// Deny identities and certificates, and allow them again.
+    ChangeDenials,
+    /// See what is denied.
+    ReadDenials,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::FindKeys,
         Self::DiscloseKeys,
         Self::ReadAudit,
@@ -34,6 +38,8 @@ impl Right {
         Self::ReadDevices,
         Self::ChangeGrants,
         Self::ChangeCluster,
+        Self::ChangeDenials,
+        Self::ReadDenials,
     ];
 
     /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
@@ -43,9 +49,9 @@ impl Right {
         match self {
             Self::FindKeys | Self::DiscloseKeys => &[HelpDesk, AdvancedHelpDesk],
             Self::ReadAudit => &[Auditor],
-            Self::ReadGrants => &[Administrator, Auditor],
+            Self::ReadGrants | Self::ReadDenials => &[Administrator, Auditor],
             Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
-            Self::ChangeGrants | Self::ChangeCluster => &[Administrator],
+            Self::ChangeGrants | Self::ChangeCluster | Self::ChangeDenials => &[Administrator],
         }
     }
 }
@@ -61,13 +67,22 @@ mod tests {
 
     #[test]
     fn an_auditor_reads_the_audit_and_no_keys() {
-        assert_eq!(rights(Role::Auditor), [Right::ReadAudit, Right::ReadGrants]);
+        assert_eq!(
+            rights(Role::Auditor),
+            [Right::ReadAudit, Right::ReadGrants, Right::ReadDenials]
+        );
     }
 
     #[test]
     fn an_administrator_reads_neither_keys_nor_the_audit() {
-        let own =
-            [Right::ReadGrants, Right::ReadDevices, Right::ChangeGrants, Right::ChangeCluster];
+        let own = [
+            Right::ReadGrants,
+            Right::ReadDevices,
+            Right::ChangeGrants,
+            Right::ChangeCluster,
+            Right::ChangeDenials,
+            Right::ReadDenials,
+        ];
         assert_eq!(rights(Role::Administrator), own);
     }
 

@@ -55,13 +55,17 @@ pub enum AuditAction {
     Report,
     /// A change of the cluster's members.
     ClusterChange,
+    /// An identity or a certificate was denied.
+    Deny,
+    /// An identity or a certificate was allowed again.
+    Allow,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -72,6 +76,8 @@ impl AuditAction {
         Self::Refuse,
         Self::Report,
         Self::ClusterChange,
+        Self::Deny,
+        Self::Allow,
         Self::Unreadable,
     ];
 
@@ -88,6 +94,8 @@ impl AuditAction {
             Self::Refuse => "refuse",
             Self::Report => "report",
             Self::ClusterChange => "cluster-change",
+            Self::Deny => "deny",
+            Self::Allow => "allow",
             Self::Unreadable => "unreadable",
         }
     }

@@ -20,6 +20,8 @@ pub const DEVICE_USERS: usize = 32;
 pub const PAGE_ITEMS: usize = 1000;
 /// Most open streams on one connection.
 pub const CONNECTION_STREAMS: u32 = 100;
+/// Most entries of the deny-list.
+pub const DENIALS: u64 = 10_000;
 /// Requests that are remembered, so that a retry is recognised; the oldest is forgotten first.
 pub const REMEMBERED_REQUESTS: u64 = 65_536;
 /// How long a retry of a disclosure by the same caller is answered again, in milliseconds.

@@ -7,6 +7,7 @@ mod access;
 mod actor;
 mod audit;
 mod compliance;
+mod denial;
 mod error;
 mod ids;
 mod key;
@@ -22,6 +23,7 @@ pub use audit::{
     verify_chain, verify_hashed_chain,
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
+pub use denial::{DenialSubject, Fingerprint};
 pub use error::FieldError;
 pub use ids::{
     ClusterId, DeviceId, Epoch, Incarnation, KeyIdPrefix, KeyVersion, NodeId, ProtectorId,

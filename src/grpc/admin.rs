@@ -13,7 +13,7 @@ use crate::state::{Device, Grant, Volume};
 
 use super::gate::Gate;
 use super::page::{self, Budget, start_of, token_after};
-use super::{decode, encode};
+use super::{decode, denials, encode};
 
 /// Serves administrators, and those who read devices.
 pub(super) struct AdminApi<C> {
@@ -65,6 +65,42 @@ impl<C: Consensus> AdminApi<C> {
         let more = grants.len() < found.len();
         let token = last.filter(|_| more).map(|g| page::token_after_grant(&g.operator, g.role));
         Ok(v1::ListGrantsResponse { grants, next_page_token: token.unwrap_or_default() })
+    }
+
+    async fn deny(
+        &self,
+        request: Request<v1::DenyCertificateRequest>,
+    ) -> Result<Granted, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let (id, subject, reason) = denials::decode_deny(request.into_inner())?;
+        let permit = self.gate.permit(&caller, Action::Deny)?;
+        self.service.deny(&permit, id, subject, reason).await
+    }
+
+    async fn allow(
+        &self,
+        request: Request<v1::AllowCertificateRequest>,
+    ) -> Result<Granted, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let request = request.into_inner();
+        let id = decode::request_id(&request.request_id)?;
+        let subject = decode::id("subject", &request.subject)?;
+        let permit = self.gate.permit(&caller, Action::Allow)?;
+        self.service.allow(&permit, id, subject).await
+    }
+
+    async fn denials(
+        &self,
+        request: Request<v1::ListDenialsRequest>,
+    ) -> Result<v1::ListDenialsResponse, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let request = request.into_inner();
+        let size = decode::page_size(request.page_size)?;
+        let after = page::denial_of(&request.page_token)?;
+        let permit = self.gate.permit(&caller, Action::ListDenials)?;
+        // One more than wanted shows whether a page follows.
+        let found = self.service.denials(&permit, after, size.saturating_add(1)).await?;
+        Ok(denials::encode_page(&found, size))
     }
 
     async fn device(
@@ -140,6 +176,31 @@ impl<C: Consensus> Api for AdminApi<C> {
         request: Request<v1::ListGrantsRequest>,
     ) -> Result<Response<v1::ListGrantsResponse>, Status> {
         self.grants(request).await.map(Response::new).map_err(|error| self.gate.status(error))
+    }
+
+    async fn deny_certificate(
+        &self,
+        request: Request<v1::DenyCertificateRequest>,
+    ) -> Result<Response<v1::DenyCertificateResponse>, Status> {
+        let done = self.deny(request).await.map_err(|error| self.gate.status(error))?;
+        let position = Some(encode::position(done.position));
+        Ok(Response::new(v1::DenyCertificateResponse { changed: done.changed, position }))
+    }
+
+    async fn allow_certificate(
+        &self,
+        request: Request<v1::AllowCertificateRequest>,
+    ) -> Result<Response<v1::AllowCertificateResponse>, Status> {
+        let done = self.allow(request).await.map_err(|error| self.gate.status(error))?;
+        let position = Some(encode::position(done.position));
+        Ok(Response::new(v1::AllowCertificateResponse { changed: done.changed, position }))
+    }
+
+    async fn list_denials(
+        &self,
+        request: Request<v1::ListDenialsRequest>,
+    ) -> Result<Response<v1::ListDenialsResponse>, Status> {
+        self.denials(request).await.map(Response::new).map_err(|error| self.gate.status(error))
     }
 
     async fn get_device(

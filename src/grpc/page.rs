@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
-use crate::domain::{DeviceId, FieldError, OperatorName, Role, limits};
+use crate::domain::{DenialSubject, DeviceId, FieldError, OperatorName, Role, limits};
 
 use super::{decode, encode};
 
@@ -14,6 +14,8 @@ const REST: usize = 4096;
 const TOKEN: u8 = 1;
 /// First byte of a token of grants: the role's number and the operator's name follow.
 const GRANT_TOKEN: u8 = 2;
+/// First byte of a token of denials: the subject follows.
+const DENIAL_TOKEN: u8 = 3;
 
 /// Bytes that a message has left for items.
 pub(super) struct Budget {
@@ -76,6 +78,24 @@ pub(super) fn grant_of(token: &str) -> Result<Option<(OperatorName, Role)>, Fiel
     Ok(Some((operator, role)))
 }
 
+/// The token for a page of denials that begins after this one.
+pub(super) fn token_after_denial(subject: &DenialSubject) -> String {
+    let mut bytes = vec![DENIAL_TOKEN];
+    bytes.extend_from_slice(subject.to_string().as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The denial that a page begins after; `None` for the first page.
+pub(super) fn denial_of(token: &str) -> Result<Option<DenialSubject>, FieldError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad_token())?;
+    let [DENIAL_TOKEN, subject @ ..] = bytes.as_slice() else { return Err(bad_token()) };
+    let subject = std::str::from_utf8(subject).map_err(|_| bad_token())?;
+    subject.parse().map(Some).map_err(|_| bad_token())
+}
+
 /// The first id that a page may hold; `None` for the first page, or for the end if no id comes after.
 pub(super) fn start_of(token: &str) -> Result<Option<DeviceId>, FieldError> {
     if token.is_empty() {
@@ -127,6 +147,19 @@ mod tests {
             assert_eq!(grant_of(&token), Ok(Some((longest, role))));
         }
         assert_eq!(grant_of(""), Ok(None));
+    }
+
+    #[test]
+    fn a_token_of_denials_names_the_last_one() {
+        for subject in ["node/3", "operator/alice", &format!("sha256:{}", "0f".repeat(32))] {
+            let subject: DenialSubject = subject.parse().unwrap();
+            assert_eq!(denial_of(&token_after_denial(&subject)), Ok(Some(subject)));
+        }
+        assert_eq!(denial_of(""), Ok(None));
+        let nobody = URL_SAFE_NO_PAD.encode(b"\x03alice");
+        for bad in ["x", "AAAA", "Aw", &nobody, &token_after(DeviceId::from_bytes([7; 16]))] {
+            assert_eq!(denial_of(bad).unwrap_err().field, "page_token");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use holdfast_proto::v1::escrow_service_server::EscrowServiceServer;
 use holdfast_proto::v1::recovery_service_server::RecoveryServiceServer;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use tokio::sync::watch;
 use tonic::service::Routes;
 
 use crate::auth::Authorities;
@@ -38,8 +39,8 @@ pub struct Services<C> {
     pub context: Arc<Context<C>>,
     /// The keyring of this node.
     pub sealing: Arc<Sealing>,
-    /// Signs receipts and checkpoints.
-    pub signer: Arc<NodeSigner>,
+    /// Signs receipts and checkpoints, the newest one.
+    pub signer: watch::Receiver<Arc<NodeSigner>>,
     /// Who may vouch for whom.
     pub authorities: Arc<Authorities>,
 }
@@ -48,12 +49,12 @@ pub struct Services<C> {
 pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
     let Services { context, sealing, signer, authorities } = services;
     let cluster = context.cluster();
-    let node_ca = authorities.node().clone();
+    let node_ca = authorities.node();
     let gate = Arc::new(Gate::new(Arc::clone(&context), authorities));
     let shared = || (Arc::clone(&gate), Arc::clone(&context));
 
     let (gate_, context_) = shared();
-    let service = EscrowService::new(context_, Arc::clone(&signer));
+    let service = EscrowService::new(context_, signer.clone());
     let escrow = EscrowServiceServer::new(EscrowApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);

@@ -217,6 +217,9 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
                 .with("until_ms", until)
         }
         Rejection::LastAdministrator => Line::precondition(reason, "operator", rejection),
+        Rejection::CertificateDenied(_) => Line::new(Code::PermissionDenied, reason, rejection),
+        Rejection::TooManyDenials(_) => Line::quota(reason, "denials", rejection),
+        Rejection::TooManyNodesDenied => Line::precondition(reason, "subject", rejection),
         Rejection::RepeatTooLate => Line::precondition(reason, "request_id", rejection),
         Rejection::Unreadable => Line::precondition(reason, "version", rejection),
     }

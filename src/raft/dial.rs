@@ -1,10 +1,12 @@
 //! How a node reaches the others: TLS over TCP, or what a simulation has in the place of a network.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -28,6 +30,9 @@ pub trait Dial: Send + Sync + 'static {
         within: Duration,
     ) -> Result<Channel, RaftError>;
 
+    /// Takes another certificate and CA for connections that are made from now on.
+    fn renew(&self, _authority: Authority, _certificate: tls::Identity) {}
+
     /// Tries whether anybody listens at `host:port`.
     fn knock<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<()>>;
 }
@@ -35,8 +40,7 @@ pub trait Dial: Send + Sync + 'static {
 /// TLS over TCP: the other end must be the node that is meant.
 pub(crate) struct TlsDial {
     cluster: ClusterId,
-    authority: Authority,
-    certificate: tls::Identity,
+    own: Arc<RwLock<(Authority, tls::Identity)>>,
 }
 
 impl TlsDial {
@@ -44,7 +48,8 @@ impl TlsDial {
         let authority = Authority::from_pem_file("tls.node_ca", &files.node_ca)?;
         let certificate = tls::Identity::load(&files.cert, &files.key)?;
         certificate.expect(identity.cluster, &Actor::Node(identity.id))?;
-        Ok(Self { cluster: identity.cluster, authority, certificate })
+        let own = Arc::new(RwLock::new((authority, certificate)));
+        Ok(Self { cluster: identity.cluster, own })
     }
 }
 
@@ -55,9 +60,16 @@ impl Dial for TlsDial {
         to: NodeId,
         within: Duration,
     ) -> Result<Channel, RaftError> {
-        let config = tls::peer_client_config(&self.authority, &self.certificate, self.cluster, to)
-            .map_err(|error| RaftError::Stopped(error.to_string()))?;
-        Ok(endpoint.connect_with_connector_lazy(tls::Connector::new(config, within)))
+        let (own, cluster) = (Arc::clone(&self.own), self.cluster);
+        let config = move || {
+            let own = own.read();
+            tls::peer_client_config(&own.0, &own.1, cluster, to).map_err(io::Error::other)
+        };
+        Ok(endpoint.connect_with_connector_lazy(tls::Connector::with(config, within)))
+    }
+
+    fn renew(&self, authority: Authority, certificate: tls::Identity) {
+        *self.own.write() = (authority, certificate);
     }
 
     fn knock<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<()>> {

@@ -78,12 +78,13 @@ impl<F: Fs> LeaderLink<F> {
         self.peers.identity().id
     }
 
-    /// Who leads, as far as this node knows.
+    /// Who leads, as far as this node knows. A denied leader is none: the others follow it no more.
     pub(crate) fn leader(&self) -> Option<Member> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader?;
-        metrics.membership_config.get_node(&leader).cloned()
+        let leader = metrics.membership_config.get_node(&leader).cloned()?;
+        (!self.peers.is_denied(leader.id)).then_some(leader)
     }
 
     /// I9: whether the disk has too little room for commands, in the log or in the view.

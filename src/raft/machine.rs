@@ -17,7 +17,7 @@ use super::types::{
     Entry, LogId, Response, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
 };
 use super::wire::{decode_stored_membership, encode_stored_membership};
-use crate::domain::NodeId;
+use crate::domain::{Actor, NodeId};
 use crate::fs::Fs;
 use crate::planted::{self, Plant};
 use crate::state::{self, Heads, Machine};
@@ -52,6 +52,20 @@ impl AppliedState {
     /// Whether a node was a member once and was removed.
     pub(crate) fn was_removed(&self, id: NodeId) -> bool {
         self.heads.read().removed.contains(&id)
+    }
+
+    /// Whether a node is on the deny-list. If that can't be read it counts as denied: the fault will be told elsewhere.
+    pub(crate) fn is_denied(&self, id: NodeId) -> bool {
+        if self.heads.read().denials == 0 {
+            return false;
+        }
+        match state::query::denial_of(&*self.view, &Actor::Node(id), None) {
+            Ok(denial) => denial.is_some(),
+            Err(error) => {
+                tracing::error!(%error, node = id.get(), "the deny-list can't be read");
+                true
+            }
+        }
     }
 
     /// The last applied index.

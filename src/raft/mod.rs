@@ -5,6 +5,7 @@
 mod api;
 mod barrier;
 mod changes;
+mod chunks;
 mod compare;
 mod contact;
 mod dial;

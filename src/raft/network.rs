@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use holdfast_proto::peer::v1 as pb;
 use openraft::OptionalSend;
@@ -20,6 +19,7 @@ use tokio::time::error::Elapsed;
 use tonic::{Request, Status};
 
 use super::api::Member;
+use super::chunks::send_chunks;
 use super::outgoing::{Traffic, while_wanted};
 use super::peers::{Lane, PeerClient, Peers};
 use super::types::{TypeConfig, Vote, position};
@@ -32,8 +32,6 @@ use crate::storage::snapshot::SnapshotFile;
 
 /// How long a follower may take to answer a replicated batch before its stream is given up and opened again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of a snapshot file in one message.
-const CHUNK_BYTES: usize = 256 * 1024;
 /// Snapshot chunks that may be read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -147,6 +145,10 @@ impl<F: Fs> Connection<F> {
         if self.peers.silent() {
             return Err(unreachable(text("this leader gives way")));
         }
+        if self.peers.is_denied(self.member.id) {
+            self.beats = None;
+            return Err(unreachable(text("the member's certificate was denied")));
+        }
         let mut beats = match self.beats.take() {
             Some(beats) => beats,
             None => Beats::open(self.control()?).await.map_err(unreachable)?,
@@ -209,8 +211,12 @@ impl<F: Fs> Connection<F> {
         let greeting = self.peers.greet(&self.member, term).await;
         greeting.map_err(|message| unreachable(text(message)))?;
         let (traffic, stamping) = (Traffic::default(), self.peers.clone());
-        let requests = futures::stream::once(std::future::ready(first)).chain(input);
-        let requests = traffic.count(requests).map(move |request| stamped(&stamping, request));
+        // The stream ends with the first batch that finds the member denied.
+        let (allowing, to) = (self.peers.clone(), self.member.id);
+        let allowed = futures::stream::once(std::future::ready(first))
+            .chain(input)
+            .take_while(move |_| std::future::ready(!allowing.is_denied(to)));
+        let requests = traffic.count(allowed).map(move |request| stamped(&stamping, request));
         let (wanted, requests) = while_wanted(requests);
         let call = client.append(requests);
         let Ok(answers) = tokio::time::timeout(APPEND_TIMEOUT, call).await else {
@@ -231,6 +237,9 @@ impl<F: Fs> Connection<F> {
                         Err(RPCError::Network(NetworkError::new(&elapsed)))
                     }
                 };
+                if peers.is_denied(member.id) {
+                    return None;
+                }
                 if let Ok(Ok(Some(id))) = &result {
                     peers.note_acknowledged(member.id, term, position(id));
                 }
@@ -335,7 +344,9 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         let file = snapshot.snapshot;
         let header = snapshot_header_to_wire(&vote, &snapshot.meta, file.bytes());
         let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
-        let reader = tokio::spawn(send_chunks(file, header, sender));
+        let (peers, to) = (self.peers.clone(), self.member.id);
+        let denied = move || peers.is_denied(to);
+        let reader = tokio::spawn(send_chunks(file, header, sender, denied));
         let call = client.install_snapshot(tokio_stream::wrappers::ReceiverStream::new(chunks));
         let response = tokio::select! {
             closed = cancel => return Err(closed.into()),
@@ -372,37 +383,5 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         };
         let response = self.within(&option, client.transfer_leader(Request::new(wire))).await?;
         if response.accepted { Ok(Ok(())) } else { Err(unreachable(text(response.refusal))) }
-    }
-}
-
-/// Reads a snapshot file and hands its pieces to the network.
-async fn send_chunks<F: Fs>(
-    file: SnapshotFile<F>,
-    header: pb::SnapshotHeader,
-    sender: tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
-) -> std::io::Result<()> {
-    let size = file.bytes();
-    let mut header = Some(header);
-    let mut offset = 0u64;
-    loop {
-        let length =
-            CHUNK_BYTES.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(CHUNK_BYTES));
-        let from = file.clone();
-        let data = crate::turns::blocking(move || from.read_chunk(offset, length))
-            .await
-            .map_err(std::io::Error::other)??;
-        let next = offset.saturating_add(data.len() as u64);
-        let chunk = pb::SnapshotChunk {
-            header: header.take(),
-            offset,
-            data: Bytes::from(data),
-            done: next >= size,
-        };
-        let done = chunk.done;
-        // The receiver is gone when the call was cancelled; then nothing is left to do.
-        if sender.send(chunk).await.is_err() || done {
-            return Ok(());
-        }
-        offset = next;
     }
 }

@@ -233,6 +233,7 @@ impl<F: Fs> Node<F> {
             let metrics = raft.metrics();
             move || contact::quorum_age(&metrics.borrow_watched())
         }));
+        peers.tell_denied(applied.clone());
         let time = TimeGuard::new(clock);
         let link = Arc::new(LeaderLink::new(raft, peers, wal, applied.clone(), time));
         let barrier = Barrier::start({
@@ -271,6 +272,11 @@ impl<F: Fs> Node<F> {
     /// Turns to the reason when the node has failed for good; the process must stop then.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.0.failed.subscribe()
+    }
+
+    /// Takes another certificate and CA towards the other nodes.
+    pub fn renew(&self, authority: crate::crypto::Authority, certificate: crate::tls::Identity) {
+        self.0.link.peers.renew(authority, certificate);
     }
 
     /// Proposes a command on any node, forwarding it to the leader at most once a try, and answers when it is committed

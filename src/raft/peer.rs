@@ -82,6 +82,9 @@ pub enum PeerRefusal {
     /// The sender was removed from the cluster.
     #[error("node {0} was removed from the cluster")]
     Removed(NodeId),
+    /// The sender is on the deny-list.
+    #[error("the certificate of node/{0} was denied by an administrator")]
+    Denied(NodeId),
     /// The sender is no member.
     #[error("node {0} is no member of the cluster")]
     NotMember(NodeId),
@@ -132,6 +135,9 @@ impl<F: Fs> PeerHandle<F> {
         }
         if sender.to_incarnation.is_none() && call != Call::Greeting {
             return Err(PeerRefusal::NoIncarnation);
+        }
+        if self.0.0.applied.is_denied(sender.id) {
+            return Err(PeerRefusal::Denied(sender.id));
         }
         let metrics = self.0.0.link.raft.metrics();
         let metrics = metrics.borrow_watched();

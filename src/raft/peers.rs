@@ -21,7 +21,9 @@ use tonic::{Request, Status};
 
 use super::api::{Hello, Member, RaftError};
 use super::dial::Dial;
+use super::machine::AppliedState;
 use super::shut_out::ShutOut;
+use crate::crypto::Authority;
 use crate::domain::{ClusterId, Incarnation, NodeId};
 use crate::state::Position;
 
@@ -103,6 +105,8 @@ pub(crate) struct Peers {
     /// Told when a snapshot could not be read or was refused by its receiver.
     refused: Notify,
     quorum_age: OnceLock<QuorumAge>,
+    /// Knows the deny-list.
+    applied: OnceLock<Arc<AppliedState>>,
     /// Whether no heartbeats are sent; see `undelivered.rs`.
     silent: AtomicBool,
     /// What is known of refused calls.
@@ -130,6 +134,7 @@ impl Peers {
             acknowledged: Mutex::new(BTreeMap::new()),
             refused: Notify::new(),
             quorum_age: OnceLock::new(),
+            applied: OnceLock::new(),
             silent: AtomicBool::new(false),
             shut_out: ShutOut::default(),
         }
@@ -143,6 +148,24 @@ impl Peers {
     /// Says where the age of the last proof of a quorum is known from now on. Only the first word counts.
     pub(crate) fn tell_quorum_age(&self, age: QuorumAge) {
         drop(self.quorum_age.set(age));
+    }
+
+    /// Takes another certificate and CA for calls that begin from now on: a connection with the old ones would be refused
+    /// once they end.
+    pub(crate) fn renew(&self, authority: Authority, certificate: crate::tls::Identity) {
+        self.dial.renew(authority, certificate);
+        self.channels.lock().clear();
+    }
+
+    /// Says where the deny-list is known from now on. Only the first word counts.
+    pub(crate) fn tell_denied(&self, applied: Arc<AppliedState>) {
+        drop(self.applied.set(applied));
+    }
+
+    /// Whether a node is on the deny-list. Nothing is sent to such a one, and nothing that it says counts: whoever has
+    /// its key may run anything there.
+    pub(crate) fn is_denied(&self, node: NodeId) -> bool {
+        self.applied.get().is_some_and(|applied| applied.is_denied(node))
     }
 
     /// Time since this node, as the leader, last had proof of a quorum, in milliseconds, rounded up.
@@ -188,6 +211,10 @@ impl Peers {
         incarnation: Option<Incarnation>,
         lane: Lane,
     ) -> Result<PeerClient, RaftError> {
+        if self.is_denied(to) {
+            let what = format!("the certificate of node/{to} was denied by an administrator");
+            return Err(RaftError::Membership(what));
+        }
         let mut values = vec![
             (CLUSTER, self.identity.cluster.to_string()),
             (FROM_NODE, self.identity.id.to_string()),

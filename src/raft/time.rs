@@ -98,6 +98,7 @@ mod tests {
     fn command(time: u64) -> Bytes {
         codec::encode_command(&Command {
             actor: Actor::Node(NodeId::new(2)),
+            certificate: None,
             request_id: RequestId::from_bytes([1; 16]),
             time: Timestamp::from_millis(time),
             body: CommandBody::Refusals(Vec::new()),

@@ -6,9 +6,12 @@ use tonic::service::Routes;
 
 use crate::auth::Authorities;
 use crate::clock::SharedClock;
+use crate::crypto::Authority;
 use crate::fs::{Fs, StdFs};
 use crate::grpc::PeerApi;
 use crate::raft::{Node, NodeMetrics, StartError};
+
+use crate::tls::Identity;
 
 use super::config::Config;
 use super::node::ServerNode;
@@ -35,6 +38,10 @@ impl<F: Fs> ServerNode for Node<F> {
 
     fn shut_out(&self) -> Option<String> {
         Self::shut_out(self)
+    }
+
+    fn renew(&self, authority: Authority, certificate: Identity) {
+        Self::renew(self, authority, certificate);
     }
 
     async fn failed(&self) -> String {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::evidence::{Checkpoint, EvidenceError};
@@ -182,7 +183,7 @@ impl Pace {
 /// about record `last`.
 pub(super) async fn keep<N: ServerNode>(
     context: Arc<Context<N>>,
-    signer: NodeSigner,
+    signer: watch::Receiver<Arc<NodeSigner>>,
     file: Arc<CheckpointFile>,
     last: u64,
     records: u64,
@@ -192,7 +193,8 @@ pub(super) async fn keep<N: ServerNode>(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let signed = match local_checkpoint(&context, &signer) {
+        let newest = Arc::clone(&signer.borrow());
+        let signed = match local_checkpoint(&context, &newest) {
             Ok(Some(signed)) => signed,
             Ok(None) => continue,
             Err(error) => {

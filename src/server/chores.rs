@@ -1,14 +1,16 @@
-//! What a server does by itself, now and then: unlocking the keyring, and recording refusals.
+//! What a server does by itself, now and then: unlocking the keyring, looking at the deny-list, and recording refusals.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::service::{Change, Context, Sealing, refresh_sealing};
+use crate::service::{Change, Context, Sealing, ServiceError, refresh_sealing};
 
 use super::node::ServerNode;
 
 /// How often the replicated keyring is looked at, and a root key that did not fit is tried again.
 const KEYRING: Duration = Duration::from_millis(250);
+/// How often the deny-list is looked at for the sake of calls that are open: they have to end within a second.
+const DENIALS: Duration = Duration::from_millis(100);
 /// How often refusals are recorded.
 const REFUSALS: Duration = Duration::from_secs(60);
 
@@ -23,11 +25,26 @@ pub(super) async fn keep_unsealed<N: ServerNode>(context: Arc<Context<N>>, seali
             Ok(Change::Sealed(why)) => tracing::warn!(why, "the keyring can't be unlocked"),
             Err(error) => {
                 tracing::error!(%error, "the keyring can't be read");
-                if let crate::service::ServiceError::Store(fault) = &error {
+                if let ServiceError::Store(fault) = &error {
                     context.report_fault(fault);
                 }
                 return;
             }
+        }
+    }
+}
+
+/// Has open calls of who is denied ended; for ever.
+pub(super) async fn watch_denials<N: ServerNode>(context: Arc<Context<N>>) {
+    let mut tick = tokio::time::interval(DENIALS);
+    loop {
+        tick.tick().await;
+        if let Err(error) = context.refresh_denials() {
+            tracing::error!(%error, "the deny-list can't be read");
+            if let ServiceError::Store(fault) = &error {
+                context.report_fault(fault);
+            }
+            return;
         }
     }
 }

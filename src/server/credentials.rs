@@ -1,4 +1,4 @@
-//! The certificates of a server, read and checked before anything is opened.
+//! Who the server is, and who may vouch for others: read from files, and checked as a whole.
 
 use std::sync::Arc;
 
@@ -41,9 +41,9 @@ impl Credentials {
             .expect(config.cluster_id, &Actor::Node(config.node_id))
             .map_err(ServeError::Identity)?;
         identity.node_signer(config.cluster_id, config.node_id).map_err(ServeError::Identity)?;
-        client_port_config(authorities.agent(), authorities.operator(), &identity)
+        client_port_config(&authorities.agent(), &authorities.operator(), &identity)
             .map_err(ServeError::Identity)?;
-        peer_port_config(authorities.node(), &identity).map_err(ServeError::Identity)?;
+        peer_port_config(&authorities.node(), &identity).map_err(ServeError::Identity)?;
         Ok(Self { identity, authorities: Arc::new(authorities) })
     }
 }

@@ -16,6 +16,7 @@ use crate::tls::ConnectionCounters;
 
 use super::checkpoints::CheckpointFile;
 use super::node::ServerNode;
+use super::renewal::Renewal;
 
 /// Where the numbers come from.
 pub(super) struct Sources<N> {
@@ -23,6 +24,7 @@ pub(super) struct Sources<N> {
     pub(super) sealing: Arc<Sealing>,
     pub(super) client_port: Arc<ConnectionCounters>,
     pub(super) peer_port: Arc<ConnectionCounters>,
+    pub(super) renewal: Arc<Renewal>,
     pub(super) checkpoints: Option<Arc<CheckpointFile>>,
 }
 
@@ -139,6 +141,17 @@ impl<N: ServerNode> Sources<N> {
         let counters = self.context.counters();
         out.counter("disclosures", "Keys that this node opened", counters.disclosures())?;
         out.counter("refusals", "Calls refused for want of a right", counters.refusals())?;
+        let until = self.renewal.leaf().not_after.as_millis() / 1000;
+        out.gauge(
+            "certificate_not_after_seconds",
+            "When the certificate of both ports ends, in seconds since the Unix epoch",
+            until,
+        )?;
+        out.gauge(
+            "certificate_reload_failed",
+            "Whether changed certificate files could not be used, so that older ones are in use",
+            self.renewal.failed().into(),
+        )?;
         if let Some(file) = &self.checkpoints {
             out.gauge(
                 "audit_checkpoint_failing",

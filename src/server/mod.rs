@@ -5,12 +5,14 @@ mod checkpoints;
 mod chores;
 pub mod config;
 mod credentials;
+mod expiry;
 mod health;
 mod http;
 mod metrics;
 mod node;
 mod process;
 mod readiness;
+mod renewal;
 mod serve;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 
+use crate::crypto::Authority;
 use crate::raft::NodeMetrics;
 use crate::service::Consensus;
+use crate::tls::Identity;
 
 /// A running node.
 pub trait ServerNode: Consensus {
@@ -12,6 +14,9 @@ pub trait ServerNode: Consensus {
 
     /// Why the other members want nothing of this node, if they said so just now.
     fn shut_out(&self) -> Option<String>;
+
+    /// Takes another certificate and CA towards the other nodes, for connections that are made from now on.
+    fn renew(&self, authority: Authority, certificate: Identity);
 
     /// Waits until the node has failed for good by a local fault (disk, corruption); returns the cause for a person.
     fn failed(&self) -> impl Future<Output = String> + Send;

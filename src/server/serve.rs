@@ -21,19 +21,18 @@ use crate::clock::SharedClock;
 use crate::crypto::CertificateError;
 use crate::domain::limits;
 use crate::grpc::{
-    Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
+    Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
-use crate::tls::{
-    ConnectionCounters, IncomingOptions, TlsError, client_port_config, incoming, peer_port_config,
-};
+use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
 
 use super::checkpoints::{self, CheckpointFile, CheckpointFileError};
 use super::config::Config;
 use super::credentials::Credentials;
 use super::node::ServerNode;
 use super::readiness::Readiness;
-use super::{chores, health, http, metrics};
+use super::renewal::Renewal;
+use super::{chores, expiry, health, http, metrics, renewal};
 
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -188,19 +187,25 @@ impl<N: ServerNode> Server<N> {
         background
             .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
         background.spawn(chores::record_refusals(Arc::clone(&self.context)));
-        let checkpoints = self.keep_checkpoints(&mut background)?;
+        background.spawn(chores::watch_denials(Arc::clone(&self.context)));
+        let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);
+        background.spawn(self.renewals(&renewal));
+        background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
+        let checkpoints = self.keep_checkpoints(&mut background, &renewal)?;
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
+            renewal: Arc::clone(&renewal),
             checkpoints,
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
-        background.spawn(self.peer_server(listeners.peer, peer_port)?);
-        let api = self.api(reporter, descriptors)?;
-        let clients = self.client_server(listeners.client, client_port, rpc, api, drain)?;
+        background.spawn(self.peer_server(listeners.peer, peer_port, &renewal));
+        let api = self.api(reporter, descriptors, &renewal)?;
+        let clients =
+            self.client_server((listeners.client, &renewal), client_port, rpc, api, drain);
         let clients = tokio::spawn(clients);
         self.announce();
 
@@ -226,15 +231,15 @@ impl<N: ServerNode> Server<N> {
     fn keep_checkpoints(
         &self,
         background: &mut JoinSet<()>,
+        renewal: &Renewal,
     ) -> Result<Option<Arc<CheckpointFile>>, ServeError> {
         let config = &self.config;
         let Some(path) = &config.audit.checkpoint_file else { return Ok(None) };
         let (file, last) =
             CheckpointFile::find(path, config.cluster_id).map_err(ServeError::Checkpoints)?;
         let file = Arc::new(file);
-        let signer = self.credentials.identity.node_signer(config.cluster_id, config.node_id);
-        let signer = signer.map_err(ServeError::Identity)?;
-        let (context, records) = (Arc::clone(&self.context), config.audit.checkpoint_records);
+        let (context, signer) = (Arc::clone(&self.context), renewal.signer());
+        let records = config.audit.checkpoint_records;
         background.spawn(checkpoints::keep(context, signer, Arc::clone(&file), last, records));
         Ok(Some(file))
     }
@@ -279,51 +284,44 @@ impl<N: ServerNode> Server<N> {
         &self,
         listener: TcpListener,
         counters: Arc<ConnectionCounters>,
-    ) -> Result<impl Future<Output = ()> + Send + use<N>, ServeError> {
-        let config =
-            peer_port_config(self.credentials.authorities.node(), &self.credentials.identity)
-                .map_err(ServeError::Identity)?;
+        renewal: &Renewal,
+    ) -> impl Future<Output = ()> + Send + use<N> {
         let options = self.incoming_options(PEER_CONNECTIONS, counters);
-        let connections = incoming(listener, config, options);
+        let connections = incoming(listener, renewal.peer_port(), options);
         let server = GrpcServer::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .max_concurrent_streams(Some(limits::CONNECTION_STREAMS))
             .initial_stream_window_size(Some(4 * 1024 * 1024))
             .initial_connection_window_size(Some(16 * 1024 * 1024))
+            .layer(self.guard())
             .add_routes(self.peer.clone());
-        Ok(async move {
+        async move {
             if let Err(error) = server.serve_with_incoming(connections).await {
                 tracing::error!(%error, "the peer port stopped serving");
             }
-        })
+        }
     }
 
     fn client_server(
         &self,
-        listener: TcpListener,
+        (listener, renewal): (TcpListener, &Renewal),
         counters: Arc<ConnectionCounters>,
         rpc: RpcMetrics,
         api: Routes,
         mut drain: watch::Receiver<bool>,
-    ) -> Result<impl Future<Output = ()> + Send + use<N>, ServeError> {
-        let authorities = &self.credentials.authorities;
-        let config = client_port_config(
-            authorities.agent(),
-            authorities.operator(),
-            &self.credentials.identity,
-        )
-        .map_err(ServeError::Identity)?;
+    ) -> impl Future<Output = ()> + Send + use<N> {
         let options = self.incoming_options(self.config.limits.max_connections, counters);
-        let connections = incoming(listener, config, options);
+        let connections = incoming(listener, renewal.client_port(), options);
         let server = GrpcServer::builder()
             .max_concurrent_streams(Some(limits::CONNECTION_STREAMS))
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(Some(HEADER_BYTES))
             .layer(Observe::new(rpc, self.config.limits.max_requests))
+            .layer(self.guard())
             .add_routes(api);
-        Ok(async move {
+        async move {
             let drained = async move {
                 // The sender lives until the server is closed; without it there is nothing to wait for.
                 drop(drain.wait_for(|drained| *drained).await);
@@ -332,7 +330,21 @@ impl<N: ServerNode> Server<N> {
             if let Err(error) = served {
                 tracing::error!(%error, "the client port stopped serving");
             }
-        })
+        }
+    }
+
+    /// Has the files of certificates read again when they change.
+    fn renewals(&self, renewal: &Arc<Renewal>) -> impl Future<Output = ()> + Send + use<N> {
+        renewal::watch(
+            Arc::clone(renewal),
+            self.config.clone(),
+            Arc::clone(&self.credentials.authorities),
+            Arc::clone(&self.node),
+        )
+    }
+
+    fn guard(&self) -> Guard<N> {
+        Guard::new(Arc::clone(&self.context), Arc::clone(&self.credentials.authorities))
     }
 
     fn incoming_options(
@@ -352,15 +364,12 @@ impl<N: ServerNode> Server<N> {
         &self,
         reporter: HealthReporter,
         descriptors: FileDescriptorSet,
+        renewal: &Renewal,
     ) -> Result<Routes, ServeError> {
-        let identity = &self.credentials.identity;
-        let signer = identity
-            .node_signer(self.config.cluster_id, self.config.node_id)
-            .map_err(ServeError::Identity)?;
         let services = Services {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
-            signer: Arc::new(signer),
+            signer: renewal.signer(),
             authorities: Arc::clone(&self.credentials.authorities),
         };
         let describe =

@@ -1,6 +1,7 @@
 //! A whole server over real sockets and TLS, around a consensus of one.
 
 mod checkpoints;
+mod denials;
 mod rights;
 mod wire;
 
@@ -136,11 +137,17 @@ impl Running {
     }
 
     async fn connect(&self, ca: &TestCa, actor: &Actor) -> Channel {
-        let identity = identity(ca.make(&Order::actor(actor)));
+        self.connect_with(ca.make(&Order::actor(actor))).await
+    }
+
+    async fn connect_with(&self, made: Made) -> Channel {
+        let identity = identity(made);
         let config = client_config(&self.bench.ca.authority(), Some(&identity)).unwrap();
         let uri = format!("http://localhost:{}", self.port);
         let connector = Connector::new(config, SECOND * 5);
-        Endpoint::from_shared(uri).unwrap().connect_with_connector(connector).await.unwrap()
+        // A small window, so that a long answer waits for who reads it.
+        let endpoint = Endpoint::from_shared(uri).unwrap().initial_stream_window_size(64 * 1024);
+        endpoint.connect_with_connector(connector).await.unwrap()
     }
 
     async fn agent(&self) -> Channel {

@@ -1,15 +1,15 @@
-//! Administration: grants and devices.
+//! Administration: grants, the deny-list, and devices.
 
 use std::sync::Arc;
 
 use crate::auth::{Action, Permit};
-use crate::domain::{DeviceId, OperatorName, RequestId, Role};
-use crate::state::{Accepted, CommandBody, Device, Grant, Position, query};
+use crate::domain::{DenialSubject, DeviceId, OperatorName, RequestId, Role, Text};
+use crate::state::{Accepted, CommandBody, Denial, Device, Grant, Position, query};
 
-use super::context::{ReadPoint, actor_of};
+use super::context::{Proposer, ReadPoint, proposer_of};
 use super::{Consensus, Context, ServiceError};
 
-/// A grant or a revocation is done.
+/// A grant, a revocation, a denial or its end is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
     /// Whether it changed anything.
@@ -40,8 +40,8 @@ impl<C: Consensus> AdminService<C> {
         operator: OperatorName,
         role: Role,
     ) -> Result<Granted, ServiceError> {
-        actor_of(permit, Action::Grant)?;
-        self.change(permit, request_id, CommandBody::Grant { operator, role }).await
+        let proposer = proposer_of(permit, Action::Grant)?;
+        self.change(proposer, request_id, CommandBody::Grant { operator, role }).await
     }
 
     /// Takes a role away.
@@ -55,17 +55,61 @@ impl<C: Consensus> AdminService<C> {
         operator: OperatorName,
         role: Role,
     ) -> Result<Granted, ServiceError> {
-        actor_of(permit, Action::Revoke)?;
-        self.change(permit, request_id, CommandBody::Revoke { operator, role }).await
+        let proposer = proposer_of(permit, Action::Revoke)?;
+        self.change(proposer, request_id, CommandBody::Revoke { operator, role }).await
+    }
+
+    /// Denies an identity or a certificate.
+    ///
+    /// # Errors
+    /// If it was refused, or nobody knows whether it was done.
+    pub async fn deny(
+        &self,
+        permit: &Permit,
+        request_id: RequestId,
+        subject: DenialSubject,
+        reason: Text,
+    ) -> Result<Granted, ServiceError> {
+        let proposer = proposer_of(permit, Action::Deny)?;
+        self.change(proposer, request_id, CommandBody::Deny { subject, reason }).await
+    }
+
+    /// Allows an identity or a certificate again.
+    ///
+    /// # Errors
+    /// If it was refused, or nobody knows whether it was done.
+    pub async fn allow(
+        &self,
+        permit: &Permit,
+        request_id: RequestId,
+        subject: DenialSubject,
+    ) -> Result<Granted, ServiceError> {
+        let proposer = proposer_of(permit, Action::Allow)?;
+        self.change(proposer, request_id, CommandBody::Allow { subject }).await
+    }
+
+    /// At most `limit` entries of the deny-list in their order; the first, or those after `after`.
+    ///
+    /// # Errors
+    /// If no quorum answers.
+    pub async fn denials(
+        &self,
+        permit: &Permit,
+        after: Option<DenialSubject>,
+        limit: usize,
+    ) -> Result<Vec<Denial>, ServiceError> {
+        proposer_of(permit, Action::ListDenials)?;
+        self.context.read(false).await?;
+        self.context.scan(move |view| query::denials(view, after.as_ref(), limit)).await
     }
 
     async fn change(
         &self,
-        permit: &Permit,
+        proposer: Proposer,
         request_id: RequestId,
         body: CommandBody,
     ) -> Result<Granted, ServiceError> {
-        let answer = self.context.propose(permit.actor().clone(), request_id, body).await?;
+        let answer = self.context.propose(proposer, request_id, body).await?;
         let Accepted::Granted { changed } = answer.accepted else {
             return Err(ServiceError::Unexpected("a grant has another answer"));
         };
@@ -83,7 +127,7 @@ impl<C: Consensus> AdminService<C> {
         after: Option<(OperatorName, Role)>,
         limit: usize,
     ) -> Result<Vec<Grant>, ServiceError> {
-        actor_of(permit, Action::ListGrants)?;
+        proposer_of(permit, Action::ListGrants)?;
         self.context.read(false).await?;
         let after = move |view: &C::View| {
             let after = after.as_ref().map(|(operator, role)| (operator, *role));
@@ -102,7 +146,7 @@ impl<C: Consensus> AdminService<C> {
         device: DeviceId,
         stale: bool,
     ) -> Result<(Device, ReadPoint), ServiceError> {
-        actor_of(permit, Action::GetDevice)?;
+        proposer_of(permit, Action::GetDevice)?;
         let read = self.context.read(stale).await?;
         let found = query::device(self.context.consensus().view(), device)?;
         Ok((found.ok_or(ServiceError::NoSuchDevice)?, read))
@@ -119,7 +163,7 @@ impl<C: Consensus> AdminService<C> {
         limit: usize,
         stale: bool,
     ) -> Result<(Vec<Device>, ReadPoint), ServiceError> {
-        actor_of(permit, Action::ListDevices)?;
+        proposer_of(permit, Action::ListDevices)?;
         let read = self.context.read(stale).await?;
         let devices = self.context.scan(move |view| query::devices(view, from, limit)).await?;
         Ok((devices, read))

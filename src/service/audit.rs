@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::auth::{Action, Permit};
 use crate::crypto::{CheckpointFacts, NodeSigner};
@@ -14,7 +15,7 @@ use crate::domain::{
 };
 use crate::state::{Accepted, AuditPosition, CommandBody, Heads, query};
 
-use super::context::{ReadPoint, actor_of, new_request_id};
+use super::context::{ReadPoint, new_request_id, proposer_of};
 use super::{Consensus, Context, ServiceError};
 
 /// Which records to list; all that are set must match.
@@ -135,12 +136,12 @@ pub struct Listing<C> {
 /// Use cases of auditors.
 pub struct AuditService<C> {
     context: Arc<Context<C>>,
-    signer: Arc<NodeSigner>,
+    signer: watch::Receiver<Arc<NodeSigner>>,
 }
 
 impl<C: Consensus> AuditService<C> {
-    /// With the node's own key for checkpoints.
-    pub fn new(context: Arc<Context<C>>, signer: Arc<NodeSigner>) -> Self {
+    /// With the node's own key for checkpoints, the newest one.
+    pub fn new(context: Arc<Context<C>>, signer: watch::Receiver<Arc<NodeSigner>>) -> Self {
         Self { context, signer }
     }
 
@@ -153,10 +154,10 @@ impl<C: Consensus> AuditService<C> {
         permit: &Permit,
         stale: bool,
     ) -> Result<(Head, Option<SignedCheckpoint>), ServiceError> {
-        actor_of(permit, Action::ReadAudit)?;
+        proposer_of(permit, Action::ReadAudit)?;
         let read = self.context.read(stale).await?;
         let heads = self.context.heads()?;
-        let checkpoint = SignedCheckpoint::sign(&heads, self.context.now(), &self.signer);
+        let checkpoint = SignedCheckpoint::sign(&heads, self.context.now(), &self.signer.borrow());
         Ok((Head { audit: heads.audit, read }, checkpoint))
     }
 
@@ -170,12 +171,12 @@ impl<C: Consensus> AuditService<C> {
         filter: Filter,
         stale: bool,
     ) -> Result<Listing<C>, ServiceError> {
-        let actor = actor_of(permit, Action::ReadAudit)?;
+        let proposer = proposer_of(permit, Action::ReadAudit)?;
         let read = self.context.read(stale).await?;
         let head = Head { audit: self.context.heads()?.audit, read };
         if !stale {
             let body = CommandBody::AuditRead { detail: filter.describe() };
-            let answer = self.context.propose(actor, new_request_id(), body).await?;
+            let answer = self.context.propose(proposer, new_request_id(), body).await?;
             let Accepted::Recorded = answer.accepted else {
                 return Err(ServiceError::Unexpected("a listing's record has another answer"));
             };

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use crate::auth::{Action, Permit};
 use crate::crypto::{Authority, CryptoError, KeyringParts, SigningMaterial, system_rng};
-use crate::domain::{Actor, ClusterId, Epoch, FieldError, NodeId, OperatorName, RequestId, Text};
+use crate::domain::{ClusterId, Epoch, FieldError, NodeId, OperatorName, RequestId, Text};
 use crate::raft::{ClusterView, Member, RaftError};
 use crate::state::{Accepted, Bootstrap, CommandBody, EpochRecord, Position, Signer, Wrapped};
 
-use super::context::actor_of;
+use super::context::{Proposer, proposer_of};
 use super::sealing::refresh_sealing;
 use super::{Consensus, Context, Sealing, ServiceError};
 
@@ -83,7 +83,7 @@ impl<C: Consensus> ClusterService<C> {
         request_id: RequestId,
         init: InitCluster,
     ) -> Result<Epoch, ServiceError> {
-        let actor = actor_of(permit, Action::InitCluster)?;
+        let proposer = proposer_of(permit, Action::InitCluster)?;
         let _one_at_a_time = self.making.lock().await;
         let cluster = self.context.cluster();
         if self.context.heads()?.cluster.is_some() {
@@ -96,7 +96,7 @@ impl<C: Consensus> ClusterService<C> {
             let members = self.greet_all(init.nodes).await?;
             self.context.consensus().initialize(members).await?;
         }
-        self.propose_first(actor, request_id, body).await?;
+        self.propose_first(proposer, request_id, body).await?;
         refresh_sealing(&self.context, &self.sealing)?;
         Ok(epoch)
     }
@@ -190,13 +190,13 @@ impl<C: Consensus> ClusterService<C> {
     /// Proposes the first command as soon as there is a leader.
     async fn propose_first(
         &self,
-        actor: Actor,
+        proposer: Proposer,
         request_id: RequestId,
         body: CommandBody,
     ) -> Result<(), ServiceError> {
         let deadline = Instant::now() + FIRST_LEADER;
         loop {
-            let tried = self.context.propose(actor.clone(), request_id, body.clone()).await;
+            let tried = self.context.propose(proposer.clone(), request_id, body.clone()).await;
             match tried {
                 Err(ServiceError::Raft(
                     RaftError::NoLeader | RaftError::OutcomeUnknown | RaftError::NotInitialised,
@@ -219,7 +219,7 @@ impl<C: Consensus> ClusterService<C> {
     /// # Errors
     /// [`ServiceError::ShutOut`] if the members refuse this node: another one knows more. If the local store fails.
     pub async fn status(&self, permit: &Permit, all: bool) -> Result<Status, ServiceError> {
-        actor_of(permit, Action::GetStatus)?;
+        proposer_of(permit, Action::GetStatus)?;
         let view = self.context.consensus().statuses(all).await;
         if let (None, Some(why)) = (view.leader, &view.shut_out) {
             return Err(ServiceError::ShutOut(why.clone()));
@@ -237,7 +237,7 @@ impl<C: Consensus> ClusterService<C> {
         request_id: RequestId,
         node: NodeSpec,
     ) -> Result<Position, ServiceError> {
-        let actor = actor_of(permit, Action::AddLearner)?;
+        let proposer = proposer_of(permit, Action::AddLearner)?;
         // The leader checks this again; here it is found before anything is recorded.
         if self.context.heads()?.removed.contains(&node.id) {
             return Err(RaftError::RemovedId(node.id).into());
@@ -249,7 +249,7 @@ impl<C: Consensus> ClusterService<C> {
             "add learner {} at {} as {}",
             member.id, member.peer_address, member.incarnation
         );
-        self.record(actor, request_id, what).await?;
+        self.record(proposer, request_id, what).await?;
         self.within(self.context.consensus().add_learner(member)).await
     }
 
@@ -263,8 +263,8 @@ impl<C: Consensus> ClusterService<C> {
         request_id: RequestId,
         node: NodeId,
     ) -> Result<Position, ServiceError> {
-        let actor = actor_of(permit, Action::PromoteNode)?;
-        self.record(actor, request_id, format!("promote node {node}")).await?;
+        let proposer = proposer_of(permit, Action::PromoteNode)?;
+        self.record(proposer, request_id, format!("promote node {node}")).await?;
         self.within(self.context.consensus().promote(node)).await
     }
 
@@ -278,8 +278,8 @@ impl<C: Consensus> ClusterService<C> {
         request_id: RequestId,
         node: NodeId,
     ) -> Result<Position, ServiceError> {
-        let actor = actor_of(permit, Action::RemoveNode)?;
-        self.record(actor, request_id, format!("remove node {node}")).await?;
+        let proposer = proposer_of(permit, Action::RemoveNode)?;
+        self.record(proposer, request_id, format!("remove node {node}")).await?;
         self.within(self.context.consensus().remove(node)).await
     }
 
@@ -293,23 +293,23 @@ impl<C: Consensus> ClusterService<C> {
         request_id: RequestId,
         to: Option<NodeId>,
     ) -> Result<NodeId, ServiceError> {
-        let actor = actor_of(permit, Action::TransferLeadership)?;
+        let proposer = proposer_of(permit, Action::TransferLeadership)?;
         let what = to.map_or_else(
             || "transfer leadership".to_owned(),
             |node| format!("transfer leadership to node {node}"),
         );
-        self.record(actor, request_id, what).await?;
+        self.record(proposer, request_id, what).await?;
         self.within(self.context.consensus().transfer(to)).await
     }
 
     async fn record(
         &self,
-        actor: Actor,
+        proposer: Proposer,
         request_id: RequestId,
         what: String,
     ) -> Result<(), ServiceError> {
         let body = CommandBody::ClusterChange { detail: Text::free("detail", what)? };
-        let answer = self.context.propose(actor, request_id, body).await?;
+        let answer = self.context.propose(proposer, request_id, body).await?;
         match answer.accepted {
             Accepted::Recorded => Ok(()),
             _ => Err(ServiceError::Unexpected("a record of a change has another answer")),

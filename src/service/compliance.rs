@@ -6,7 +6,7 @@ use crate::auth::{Action, Permit};
 use crate::domain::{RequestId, VolumeId};
 use crate::state::{Accepted, CommandBody, Position, ReportCompliance};
 
-use super::context::actor_of;
+use super::context::proposer_of;
 use super::{Consensus, Context, ServiceError};
 
 /// What the agent should do next.
@@ -39,9 +39,9 @@ impl<C: Consensus> ComplianceService<C> {
         request_id: RequestId,
         report: ReportCompliance,
     ) -> Result<Reported, ServiceError> {
-        let actor = actor_of(permit, Action::ReportCompliance { device: report.device })?;
+        let proposer = proposer_of(permit, Action::ReportCompliance { device: report.device })?;
         let body = CommandBody::ReportCompliance(report);
-        let answer = self.context.propose(actor, request_id, body).await?;
+        let answer = self.context.propose(proposer, request_id, body).await?;
         let Accepted::Reported { rotation_due } = answer.accepted else {
             return Err(ServiceError::Unexpected("a report has another answer"));
         };

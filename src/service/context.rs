@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::auth::{Action, Caller, Permit, authorize};
+use crate::auth::{Action, Caller, Denied, Permit, authorize};
 use crate::clock::SharedClock;
-use crate::domain::{Actor, ClusterId, NodeId, RequestId, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Timestamp};
 use crate::raft::RaftError;
 use crate::state::{
     Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
@@ -72,6 +72,8 @@ pub struct Context<C> {
     refusals: Refusals,
     counters: Counters,
     fault: watch::Sender<Option<String>>,
+    /// How often the deny-list was changed, as far as this node has looked.
+    pub(super) denials: watch::Sender<u64>,
 }
 
 /// A state to read from.
@@ -110,6 +112,7 @@ impl<C: Consensus> Context<C> {
             refusals,
             counters: Counters::default(),
             fault: watch::Sender::new(None),
+            denials: watch::Sender::new(0),
         }
     }
 
@@ -158,6 +161,8 @@ impl<C: Consensus> Context<C> {
         if action != Action::InitCluster && !self.consensus.initialized() {
             return Err(ServiceError::NotInitialised);
         }
+        // Before all else: whoever is known to be denied is denied, however old that knowledge is.
+        self.refuse_denied(caller, action.name())?;
         if staleness == Staleness::Refused {
             self.check_fresh()?;
         }
@@ -166,10 +171,14 @@ impl<C: Consensus> Context<C> {
             Actor::Agent(_) | Actor::Node(_) => Default::default(),
         };
         authorize(caller, action, &roles).map_err(|denied| {
-            self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-            self.refusals.count(caller.actor(), action.name(), denied.reason);
+            self.count_refusal(caller, action.name(), &denied);
             ServiceError::Denied(denied)
         })
+    }
+
+    pub(super) fn count_refusal(&self, caller: &Caller, what: &'static str, denied: &Denied) {
+        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
+        self.refusals.count(caller.actor(), what, denied.reason);
     }
 
     fn check_fresh(&self) -> Result<(), ServiceError> {
@@ -177,14 +186,15 @@ impl<C: Consensus> Context<C> {
         if age <= FRESH_FOR { Ok(()) } else { Err(ServiceError::NoQuorumContact { age }) }
     }
 
-    /// Proposes a command in the name of `actor` and waits for its outcome, at most for the deadline.
+    /// Proposes a command in the name of `proposer` and waits for its outcome, at most for the deadline.
     pub(super) async fn propose(
         &self,
-        actor: Actor,
+        proposer: Proposer,
         request_id: RequestId,
         body: CommandBody,
     ) -> Result<Answer, ServiceError> {
-        let command = Command { actor, request_id, time: self.now(), body };
+        let Proposer { actor, certificate } = proposer;
+        let command = Command { actor, certificate, request_id, time: self.now(), body };
         let proposed = self.consensus.propose(command);
         let applied = tokio::time::timeout(self.deadlines.propose, proposed).await;
         let Applied { position, audit, outcome } =
@@ -263,8 +273,8 @@ impl<C: Consensus> Context<C> {
     /// If the proposal failed; they are kept for the next time.
     pub async fn flush_refusals(&self) -> Result<(), ServiceError> {
         let Some((request_id, counts)) = self.refusals.begin() else { return Ok(()) };
-        let actor = Actor::Node(self.node);
-        let proposed = self.propose(actor, request_id, CommandBody::Refusals(counts)).await;
+        let node = Proposer { actor: Actor::Node(self.node), certificate: None };
+        let proposed = self.propose(node, request_id, CommandBody::Refusals(counts)).await;
         match proposed {
             // Refused by the state machine: asking again would not help.
             Ok(_) | Err(ServiceError::Rejected(_)) => self.refusals.done(),
@@ -290,10 +300,17 @@ impl Staleness {
     }
 }
 
+/// In whose name a command is proposed.
+#[derive(Debug, Clone)]
+pub(super) struct Proposer {
+    actor: Actor,
+    certificate: Option<Fingerprint>,
+}
+
 /// Who a permit was made for, if it is one for this action.
-pub(super) fn actor_of(permit: &Permit, action: Action) -> Result<Actor, ServiceError> {
+pub(super) fn proposer_of(permit: &Permit, action: Action) -> Result<Proposer, ServiceError> {
     if permit.action() == action {
-        Ok(permit.actor().clone())
+        Ok(Proposer { actor: permit.actor().clone(), certificate: permit.certificate() })
     } else {
         Err(ServiceError::Unexpected("the permit is for another action"))
     }

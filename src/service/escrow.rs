@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::auth::{Action, Permit};
 use crate::crypto::{EscrowPublicKey, NodeSigner, ReceiptFacts};
 use crate::domain::{ClusterId, NodeId, RequestId};
 use crate::state::{Accepted, CommandBody, Escrow, ReceiptBody, query};
 
-use super::context::actor_of;
+use super::context::proposer_of;
 use super::{Consensus, Context, ServiceError};
 
 /// The escrow key, and the proof that it is the cluster's.
@@ -41,12 +42,12 @@ pub struct SignedReceipt {
 /// Use cases of agents that escrow.
 pub struct EscrowService<C> {
     context: Arc<Context<C>>,
-    signer: Arc<NodeSigner>,
+    signer: watch::Receiver<Arc<NodeSigner>>,
 }
 
 impl<C: Consensus> EscrowService<C> {
-    /// With the node's own key for receipts.
-    pub fn new(context: Arc<Context<C>>, signer: Arc<NodeSigner>) -> Self {
+    /// With the node's own key for receipts, the newest one.
+    pub fn new(context: Arc<Context<C>>, signer: watch::Receiver<Arc<NodeSigner>>) -> Self {
         Self { context, signer }
     }
 
@@ -55,7 +56,7 @@ impl<C: Consensus> EscrowService<C> {
     /// # Errors
     /// If the cluster has none yet, or the local store fails.
     pub fn escrow_key(&self, permit: &Permit) -> Result<SignedEscrowKey, ServiceError> {
-        actor_of(permit, Action::GetEscrowKey)?;
+        proposer_of(permit, Action::GetEscrowKey)?;
         let keyring = query::keyring(self.context.consensus().view())?;
         let keyring = keyring.ok_or(ServiceError::NotInitialised)?;
         let epoch = keyring.epochs.last().ok_or(ServiceError::NotInitialised)?;
@@ -80,8 +81,9 @@ impl<C: Consensus> EscrowService<C> {
         request_id: RequestId,
         escrow: Escrow,
     ) -> Result<SignedReceipt, ServiceError> {
-        let actor = actor_of(permit, Action::Escrow { device: escrow.device })?;
-        let answer = self.context.propose(actor, request_id, CommandBody::Escrow(escrow)).await?;
+        let proposer = proposer_of(permit, Action::Escrow { device: escrow.device })?;
+        let answer =
+            self.context.propose(proposer, request_id, CommandBody::Escrow(escrow)).await?;
         let Accepted::Escrowed(body) = answer.accepted else {
             return Err(ServiceError::Unexpected("an escrow has another answer than a receipt"));
         };
@@ -97,11 +99,13 @@ impl<C: Consensus> EscrowService<C> {
             audit_hash: body.audit.hash,
             escrowed_at: body.escrowed_at,
         };
+        // One signer for all of it, whatever comes in between.
+        let signer = Arc::clone(&self.signer.borrow());
         Ok(SignedReceipt {
             cluster: self.context.cluster(),
-            signature: self.signer.sign_receipt(&facts),
-            node: self.signer.node(),
-            signer_chain: self.signer.chain().to_vec(),
+            signature: signer.sign_receipt(&facts),
+            node: signer.node(),
+            signer_chain: signer.chain().to_vec(),
             body,
         })
     }

@@ -9,6 +9,7 @@ mod cluster;
 mod compliance;
 mod consensus;
 mod context;
+mod denials;
 mod error;
 mod escrow;
 mod node;

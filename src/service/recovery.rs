@@ -13,7 +13,7 @@ use crate::state::{
     Accepted, AuditPosition, CommandBody, Disclose, FindQuery, KeySummary, Position, query,
 };
 
-use super::context::actor_of;
+use super::context::proposer_of;
 use super::{Consensus, Context, Opener, Sealing, ServiceError};
 
 /// What was found.
@@ -70,8 +70,9 @@ impl<C: Consensus> RecoveryService<C> {
         request_id: RequestId,
         query: FindQuery,
     ) -> Result<Found, ServiceError> {
-        let actor = actor_of(permit, Action::FindKeys)?;
-        let answer = self.context.propose(actor, request_id, CommandBody::FindKeys(query)).await?;
+        let proposer = proposer_of(permit, Action::FindKeys)?;
+        let answer =
+            self.context.propose(proposer, request_id, CommandBody::FindKeys(query)).await?;
         let Accepted::Found { keys, truncated } = answer.accepted else {
             return Err(ServiceError::Unexpected("a search has another answer"));
         };
@@ -90,10 +91,10 @@ impl<C: Consensus> RecoveryService<C> {
         disclose: Disclose,
         with_package: bool,
     ) -> Result<Disclosure, ServiceError> {
-        let actor = actor_of(permit, Action::DiscloseKey)?;
+        let proposer = proposer_of(permit, Action::DiscloseKey)?;
         let opener = self.sealing.opener()?;
         let body = CommandBody::Disclose(disclose);
-        let answer = self.context.propose(actor, request_id, body).await?;
+        let answer = self.context.propose(proposer, request_id, body).await?;
         let Accepted::Disclosed { key, repeated } = answer.accepted else {
             return Err(ServiceError::Unexpected("a disclosure has another answer"));
         };

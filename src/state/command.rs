@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 
+use super::Rejection;
 pub use crate::domain::AuditPosition;
 use crate::domain::{
-    Actor, AuditAction, ClusterId, DeviceId, Epoch, KeyIdPrefix, KeyState, KeyVersion,
-    OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text, Timestamp,
-    User, VolumeCompliance, VolumeId, VolumeKind,
+    Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, KeyIdPrefix, KeyState,
+    KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text,
+    Timestamp, User, VolumeCompliance, VolumeId, VolumeKind,
 };
 
 /// Position of an entry in the log.
@@ -26,6 +27,8 @@ pub struct Position {
 pub struct Command {
     /// Who asks, proven by the node that took the request.
     pub actor: Actor,
+    /// The certificate that proved it; none for what a node does by itself. Apply asks the deny-list for both.
+    pub certificate: Option<Fingerprint>,
     /// Made by the client; scoped to the actor.
     pub request_id: RequestId,
     /// The proposing node's clock; clamped monotone by apply.
@@ -72,6 +75,18 @@ pub enum CommandBody {
     ClusterChange {
         /// The change, in words.
         detail: Text,
+    },
+    /// Denies an identity or a certificate.
+    Deny {
+        /// Whom or what.
+        subject: DenialSubject,
+        /// Why, in words.
+        reason: Text,
+    },
+    /// Allows an identity or a certificate again.
+    Allow {
+        /// Whom or what.
+        subject: DenialSubject,
     },
 }
 
@@ -241,7 +256,7 @@ pub enum Accepted {
         /// Whether this repeats an earlier answer.
         repeated: bool,
     },
-    /// A grant or revocation is done.
+    /// A grant, a revocation, a denial or its end is done.
     Granted {
         /// Whether it changed anything.
         changed: bool,
@@ -300,104 +315,4 @@ pub struct KeySummary {
     pub host_name: Text,
     /// Users that the device last reported.
     pub users: Vec<User>,
-}
-
-/// Why the state machine refused. Deterministic; the same on every node.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// The keyring was already made.
-    #[error("the cluster is already initialised")]
-    AlreadyBootstrapped,
-    /// The keyring was not made yet.
-    #[error("the cluster is not initialised")]
-    NotBootstrapped,
-    /// The actor has no grant for this, or is no actor who may do it.
-    #[error("{actor} may not {action}")]
-    NotGranted {
-        /// Who.
-        actor: Actor,
-        /// What.
-        action: AuditAction,
-    },
-    /// An agent wrote or named a device that is not its own.
-    #[error("the device is not the caller's own")]
-    ForeignDevice,
-    /// The protector id already belongs to a volume of another device, or another volume.
-    #[error("the key id belongs to another volume")]
-    ForeignVolume,
-    /// The volume's key version is another one.
-    #[error("the volume's key version is {current}, not {expected}")]
-    StaleVersion {
-        /// What the client expected.
-        expected: KeyVersion,
-        /// What it is.
-        current: KeyVersion,
-    },
-    /// No such epoch.
-    #[error("the escrow key has no epoch {0}")]
-    UnknownEpoch(Epoch),
-    /// No such device.
-    #[error("no such device")]
-    UnknownDevice,
-    /// No such volume of the device.
-    #[error("no such volume")]
-    UnknownVolume,
-    /// No such key.
-    #[error("no such key")]
-    UnknownKey,
-    /// The request id was used by the caller for something else.
-    #[error("the request id was used for another request")]
-    RequestIdReused,
-    /// The device would have more volumes than allowed.
-    #[error("the device has {0} volumes, which is the most")]
-    TooManyVolumes(usize),
-    /// More users were named than a device may have.
-    #[error("{0} users are named, more than a device may have")]
-    TooManyUsers(usize),
-    /// Help-desk must name the user.
-    #[error("help-desk must name the user that the key is for")]
-    UserRequired,
-    /// The caller disclosed too many keys in the window.
-    #[error("the quota of {limit} disclosures is used up until {until}")]
-    QuotaExceeded {
-        /// The quota.
-        limit: u32,
-        /// When the window ends.
-        until: Timestamp,
-    },
-    /// The last administrator can't be removed.
-    #[error("the last administrator can't be removed")]
-    LastAdministrator,
-    /// A disclosure was asked for again with the same request id, but too late for its answer to be given again.
-    #[error("the disclosure was asked for again too late; ask with a new request id")]
-    RepeatTooLate,
-    /// The command was written by a newer version.
-    #[error("the command can't be read by this version")]
-    Unreadable,
-}
-
-impl Rejection {
-    /// The reason in UPPER_SNAKE, as audit records and `google.rpc.ErrorInfo` carry it.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::AlreadyBootstrapped => "ALREADY_BOOTSTRAPPED",
-            Self::NotBootstrapped => "NOT_BOOTSTRAPPED",
-            Self::NotGranted { .. } => "NOT_GRANTED",
-            Self::ForeignDevice => "FOREIGN_DEVICE",
-            Self::ForeignVolume => "FOREIGN_VOLUME",
-            Self::StaleVersion { .. } => "STALE_VERSION",
-            Self::UnknownEpoch(_) => "UNKNOWN_EPOCH",
-            Self::UnknownDevice => "UNKNOWN_DEVICE",
-            Self::UnknownVolume => "UNKNOWN_VOLUME",
-            Self::UnknownKey => "UNKNOWN_KEY",
-            Self::RequestIdReused => "REQUEST_ID_REUSED",
-            Self::TooManyVolumes(_) => "TOO_MANY_VOLUMES",
-            Self::TooManyUsers(_) => "TOO_MANY_USERS",
-            Self::UserRequired => "USER_REQUIRED",
-            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
-            Self::LastAdministrator => "LAST_ADMINISTRATOR",
-            Self::RepeatTooLate => "REPEAT_TOO_LATE",
-            Self::Unreadable => "UNREADABLE",
-        }
-    }
 }

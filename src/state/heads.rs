@@ -33,6 +33,10 @@ pub struct Heads {
     pub members: BTreeSet<NodeId>,
     /// Nodes that were members once. Such an id is never given again (I7): it may have acknowledged what it lost.
     pub removed: BTreeSet<NodeId>,
+    /// Number of entries of the deny-list.
+    pub denials: u64,
+    /// How often the deny-list was changed. Who holds a stream open for somebody looks again when this moves.
+    pub denial_changes: u64,
 }
 
 impl Heads {

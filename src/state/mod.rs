@@ -12,6 +12,7 @@ mod heads;
 mod machine;
 pub mod query;
 mod records;
+mod rejection;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -20,11 +21,12 @@ mod txn;
 pub use codec::CodecError;
 pub use command::{
     Accepted, Applied, AuditPosition, Bootstrap, Command, CommandBody, Disclose, EpochRecord,
-    Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, Rejection,
-    ReportCompliance, Signer, Wrapped,
+    Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, ReportCompliance,
+    Signer, Wrapped,
 };
 pub use digest::Digest;
 pub use heads::Heads;
 pub use machine::{Entry, Machine};
-pub use records::{Device, Grant, KeyRef, Keyring, StoredKey, Volume};
+pub use records::{Denial, Device, Grant, KeyRef, Keyring, StoredKey, Volume};
+pub use rejection::Rejection;
 pub use store::{MemoryStore, Record, Store, StoreError, Table, WriteSet};

@@ -1,6 +1,8 @@
 //! Reads of the state, for use cases and reports. They see the last commit of the store that they are given, change
 //! nothing, and ask nobody for permission: that is the affair of those who call them.
 
+mod denials;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -11,6 +13,9 @@ use super::{KeySummary, Record, Store, StoreError, Table};
 use crate::domain::{
     AuditRecord, DeviceId, KeyVersion, OperatorName, ProtectorId, Role, Sealed, VolumeId,
 };
+
+pub(super) use denials::denied_by;
+pub use denials::{denial_of, denials};
 
 /// Records that are read from the store at once.
 pub(super) const SCAN_RECORDS: usize = 1000;

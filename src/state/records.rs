@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::{AuditPosition, EpochRecord, KeySummary, Position, ReceiptBody, Signer};
 use crate::domain::{
-    Actor, ClusterId, DeviceId, KeyState, KeyVersion, OperatorName, ProtectorId, ProtectorKind,
-    RequestId, Role, Sealed, Text, Timestamp, User, VolumeCompliance, VolumeId, VolumeKind,
+    Actor, ClusterId, DenialSubject, DeviceId, KeyState, KeyVersion, OperatorName, ProtectorId,
+    ProtectorKind, RequestId, Role, Sealed, Text, Timestamp, User, VolumeCompliance, VolumeId,
+    VolumeKind,
 };
 
 /// A device with its volumes.
@@ -216,7 +217,7 @@ pub(super) enum Remembered {
     Body,
     /// The key that was stored or disclosed.
     Key(KeyRef),
-    /// Whether a grant or revocation changed anything.
+    /// Whether a grant, a revocation, a denial or its end changed anything.
     GrantedChanged(bool),
 }
 
@@ -231,6 +232,19 @@ pub struct Grant {
     pub granted_by: Actor,
     /// When.
     pub granted_at: Timestamp,
+}
+
+/// An entry of the deny-list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Whom or what it shuts out.
+    pub subject: DenialSubject,
+    /// Who denied it.
+    pub denied_by: Actor,
+    /// When.
+    pub denied_at: Timestamp,
+    /// Why, in words.
+    pub reason: Text,
 }
 
 /// All that is stored about the escrow keys. Private parts are encrypted by the root key.
@@ -256,7 +270,7 @@ pub(super) struct Quota {
 /// Keys of the tables. They are part of the stored format, like the messages.
 pub(super) mod keys {
     use super::{Bytes, DeviceId, KeyRef, OperatorName, ProtectorId};
-    use crate::domain::{Actor, Epoch};
+    use crate::domain::{Actor, DenialSubject, Epoch, Fingerprint};
 
     pub(in crate::state) const HEADS: &[u8] = b"heads";
     pub(in crate::state) const ROOT: &[u8] = b"root";
@@ -300,6 +314,37 @@ pub(super) mod keys {
         key.extend_from_slice(EPOCH_PREFIX);
         key.extend_from_slice(&epoch.get().to_be_bytes());
         key.into()
+    }
+
+    const IDENTITY: u8 = 1;
+    const CERTIFICATE: u8 = 2;
+
+    pub(in crate::state) fn denied_identity(actor: &Actor) -> Bytes {
+        [&[IDENTITY], actor.to_string().as_bytes()].concat().into()
+    }
+
+    pub(in crate::state) fn denied_certificate(certificate: &Fingerprint) -> Bytes {
+        [&[CERTIFICATE], certificate.as_bytes().as_slice()].concat().into()
+    }
+
+    pub(in crate::state) fn denial(subject: &DenialSubject) -> Bytes {
+        match subject {
+            DenialSubject::Identity(actor) => denied_identity(actor),
+            DenialSubject::Certificate(certificate) => denied_certificate(certificate),
+        }
+    }
+
+    /// What [`denial`] was made from; `None` if it wasn't.
+    pub(in crate::state) fn denial_subject(key: &[u8]) -> Option<DenialSubject> {
+        match key {
+            [IDENTITY, actor @ ..] => {
+                std::str::from_utf8(actor).ok()?.parse().ok().map(DenialSubject::Identity)
+            }
+            [CERTIFICATE, certificate @ ..] => {
+                Fingerprint::from_slice(certificate).ok().map(DenialSubject::Certificate)
+            }
+            _ => None,
+        }
     }
 
     pub(in crate::state) fn quota(actor: &Actor) -> Bytes {

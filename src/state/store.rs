@@ -31,11 +31,13 @@ pub enum Table {
     Keyring = 7,
     /// Disclosures counted per requester; key: actor as printed.
     Quotas = 8,
+    /// The deny-list; key: 1 and an actor as printed, or 2 and the SHA-256 of a certificate (32 bytes).
+    Denials = 9,
 }
 
 impl Table {
     /// All tables, in the order of their tags.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Devices,
         Self::Keys,
@@ -45,6 +47,7 @@ impl Table {
         Self::Grants,
         Self::Keyring,
         Self::Quotas,
+        Self::Denials,
     ];
 
     /// Its stored tag.

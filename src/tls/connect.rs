@@ -15,18 +15,29 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
+/// Gives the configuration for a connection.
+type Configs = Arc<dyn Fn() -> io::Result<Arc<ClientConfig>> + Send + Sync>;
+
 /// Dials `host:port` of a URI and speaks TLS there. The URI's scheme has to be `http`: with `https` tonic insists on TLS
 /// of its own.
 #[derive(Clone)]
 pub struct Connector {
-    config: Arc<ClientConfig>,
+    config: Configs,
     timeout: Duration,
 }
 
 impl Connector {
     /// Dials with this configuration; connecting and the handshake together may take as long as `timeout`.
-    pub const fn new(config: Arc<ClientConfig>, timeout: Duration) -> Self {
-        Self { config, timeout }
+    pub fn new(config: Arc<ClientConfig>, timeout: Duration) -> Self {
+        Self::with(move || Ok(Arc::clone(&config)), timeout)
+    }
+
+    /// The same, with whatever configuration there is when a connection is made.
+    pub fn with(
+        config: impl Fn() -> io::Result<Arc<ClientConfig>> + Send + Sync + 'static,
+        timeout: Duration,
+    ) -> Self {
+        Self { config: Arc::new(config), timeout }
     }
 
     /// Dials a host (a DNS name or an IP address, IPv6 with or without brackets).
@@ -41,7 +52,7 @@ impl Connector {
         let dial = async {
             let stream = TcpStream::connect((bare, port)).await?;
             stream.set_nodelay(true)?;
-            TlsConnector::from(self.config.clone()).connect(name, stream).await
+            TlsConnector::from((self.config)()?).connect(name, stream).await
         };
         match tokio::time::timeout(self.timeout, dial).await {
             Ok(done) => done.map_err(|error| address(error.kind(), in_words(&error))),

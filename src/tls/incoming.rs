@@ -17,7 +17,7 @@ use futures::Stream;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -217,21 +217,22 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections of a port. Must be called within a tokio runtime.
+/// Accepts connections of a port, each with the configuration that is the newest then. Must be called within a tokio
+/// runtime.
 pub fn incoming(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    config: watch::Receiver<Arc<ServerConfig>>,
     options: IncomingOptions,
 ) -> Incoming {
     let (sender, ready) = mpsc::channel(READY);
     let mut accept = JoinSet::new();
-    accept.spawn(accept_loop(listener, TlsAcceptor::from(config), options, sender));
+    accept.spawn(accept_loop(listener, config, options, sender));
     Incoming { ready, _accept: accept }
 }
 
 async fn accept_loop(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    config: watch::Receiver<Arc<ServerConfig>>,
     options: IncomingOptions,
     ready: mpsc::Sender<Conn>,
 ) {
@@ -256,7 +257,7 @@ async fn accept_loop(
             continue;
         };
         let handshake = Handshake {
-            acceptor: acceptor.clone(),
+            acceptor: TlsAcceptor::from(Arc::clone(&config.borrow())),
             timeout: options.handshake_timeout,
             counters: options.counters.clone(),
             ready: ready.clone(),

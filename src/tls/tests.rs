@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::Connected as _;
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::crypto::testing::{CLUSTER, DEVICE, Made, Order, TestCa, operator};
 use crate::crypto::{CertificateError, Secret};
@@ -63,7 +65,11 @@ async fn port(config: Arc<ServerConfig>, options: IncomingOptions) -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let counters = options.counters.clone();
-    Port { address, incoming: incoming(listener, config, options), counters }
+    Port {
+        address,
+        incoming: incoming(listener, watch::Sender::new(config).subscribe(), options),
+        counters,
+    }
 }
 
 impl Port {

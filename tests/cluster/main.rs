@@ -14,6 +14,7 @@
 
 mod damage;
 mod data_dir;
+mod denial;
 mod disclosure_needs_quorum;
 mod disk;
 mod disk_errors;
@@ -35,6 +36,7 @@ mod power_loss;
 mod purge;
 mod quorum;
 mod refusals;
+mod renewal;
 mod require;
 mod status;
 mod story;

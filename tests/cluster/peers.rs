@@ -16,6 +16,7 @@ use holdfast::tls::{
 use holdfast_proto::peer::v1 as pb;
 use holdfast_proto::peer::v1::peer_service_client::PeerServiceClient;
 use holdfast_proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
+use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -278,7 +279,8 @@ async fn a_state_that_differs_at_the_same_index_raises_an_alarm() {
     let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
     let config =
         peer_port_config(&node_ca(&harness), &identity(&harness.node_identity(3))).unwrap();
-    let connections = incoming(listener, config, IncomingOptions::default());
+    let connections =
+        incoming(listener, watch::Sender::new(config).subscribe(), IncomingOptions::default());
     let server = Server::builder().add_service(PeerServiceServer::new(Diverged { index }));
     let serving = tokio::spawn(server.serve_with_incoming(connections));
 

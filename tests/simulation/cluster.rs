@@ -102,7 +102,7 @@ async fn serve(
     let services = Services {
         context: Arc::clone(&context),
         sealing: Arc::clone(&sealing),
-        signer: credentials.node_signer(id),
+        signer: tokio::sync::watch::Sender::new(credentials.node_signer(id)).subscribe(),
         authorities,
     };
     let connections = (

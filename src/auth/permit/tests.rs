@@ -3,7 +3,7 @@ use crate::domain::{NodeId, Timestamp};
 
 const DEVICE: DeviceId = DeviceId::from_bytes([1; 16]);
 const OTHER: DeviceId = DeviceId::from_bytes([2; 16]);
-const ACTIONS: [Action; 18] = [
+const ACTIONS: [Action; 21] = [
     Action::GetEscrowKey,
     Action::Escrow { device: DEVICE },
     Action::ReportCompliance { device: DEVICE },
@@ -16,6 +16,9 @@ const ACTIONS: [Action; 18] = [
     Action::ListGrants,
     Action::GetDevice,
     Action::ListDevices,
+    Action::Deny,
+    Action::Allow,
+    Action::ListDenials,
     Action::InitCluster,
     Action::GetStatus,
     Action::AddLearner,
@@ -54,13 +57,16 @@ fn each_role_may_do_its_own_and_nothing_else() {
     expect(&[Role::HelpDesk], &help_desk);
     expect(&[Role::AdvancedHelpDesk], &help_desk);
     expect(&[Role::ReportReader], &["GetDevice", "ListDevices"]);
-    expect(&[Role::Auditor], &["ReadAudit", "ListGrants"]);
+    expect(&[Role::Auditor], &["ReadAudit", "ListGrants", "ListDenials"]);
     let administrator = [
         "GrantRole",
         "RevokeRole",
         "ListGrants",
         "GetDevice",
         "ListDevices",
+        "DenyCertificate",
+        "AllowCertificate",
+        "ListDenials",
         "AddLearner",
         "PromoteNode",
         "RemoveNode",
@@ -69,7 +75,7 @@ fn each_role_may_do_its_own_and_nothing_else() {
     expect(&[Role::Administrator], &administrator);
     expect(
         &[Role::Auditor, Role::ReportReader],
-        &["ReadAudit", "ListGrants", "GetDevice", "ListDevices"],
+        &["ReadAudit", "ListGrants", "ListDenials", "GetDevice", "ListDevices"],
     );
 }
 

@@ -64,7 +64,7 @@ fn what_is_issued_is_accepted_where_it_belongs() {
     }
     let server = made.issue(&node(2));
     let server = Identity::load(&server.certificate, &server.private_key).unwrap();
-    assert!(peer_port_config(authorities.node(), &server).is_ok());
+    assert!(peer_port_config(&authorities.node(), &server).is_ok());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{CERTIFICATE_BYTES, CHAIN_CERTIFICATES, PRIVATE_KEY_BYTES, decode_init};
 use crate::grpc::compliance::decode_report;
 use crate::grpc::decode;
+use crate::grpc::denials::decode_deny;
 use crate::grpc::escrow::decode_escrow;
 use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
 use crate::service::{Found, MOST_NODES};
@@ -316,4 +317,24 @@ fn a_search_that_finds_too_much_for_a_message_says_so() {
     let reply = encode_found(&found);
     assert!(reply.truncated);
     assert!(prost::Message::encoded_len(&reply) <= limits::MESSAGE_BYTES);
+}
+
+#[test]
+fn a_denial_names_somebody_and_has_a_reason_of_at_most_256_bytes() {
+    let deny = v1::DenyCertificateRequest {
+        request_id: ID.into(),
+        subject: "operator/bob".into(),
+        reason: "r".repeat(256),
+    };
+    decode_deny(deny.clone()).unwrap();
+    let with = |change: fn(&mut v1::DenyCertificateRequest)| {
+        let mut changed = deny.clone();
+        change(&mut changed);
+        field(decode_deny(changed))
+    };
+    assert_eq!(with(|deny| deny.request_id.clear()), "request_id");
+    assert_eq!(with(|deny| deny.subject = "bob".into()), "subject");
+    assert_eq!(with(|deny| deny.subject = "sha256:00".into()), "subject");
+    assert_eq!(with(|deny| deny.reason.clear()), "reason");
+    assert_eq!(with(|deny| deny.reason.push('r')), "reason");
 }

@@ -10,8 +10,11 @@ use crate::grpc::admin::decode_grant;
 use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{decode_init, decode_node};
 use crate::grpc::compliance::decode_report;
+use crate::grpc::denials::decode_deny;
 use crate::grpc::escrow::decode_escrow;
-use crate::grpc::page::{grant_of, start_of, token_after, token_after_grant};
+use crate::grpc::page::{
+    denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
+};
 use crate::grpc::recovery::{decode_disclose, decode_find};
 use crate::testing::survives;
 
@@ -88,6 +91,14 @@ fn administration_of_any_bytes_is_taken_or_refused() {
     survives(vec![grant.encode_to_vec()], |bytes| {
         taken(bytes, |m: v1::GrantRoleRequest| decode_grant(&m.request_id, &m.operator, m.role))
     });
+    let deny = v1::DenyCertificateRequest {
+        request_id: valid::ID.into(),
+        subject: format!("sha256:{}", "0f".repeat(32)),
+        reason: "stolen".into(),
+    };
+    let other = v1::DenyCertificateRequest { subject: "operator/bob".into(), ..deny.clone() };
+    let both = vec![deny.encode_to_vec(), other.encode_to_vec()];
+    survives(both, |bytes| taken(bytes, decode_deny));
     survives(vec![valid::init().encode_to_vec()], |bytes| taken(bytes, decode_init));
     survives(vec![valid::node(3).encode_to_vec()], |bytes| {
         taken(bytes, |node: v1::NodeSpec| decode_node("node", node))
@@ -100,13 +111,17 @@ fn a_page_token_of_any_text_is_taken_or_refused() {
     let tokens = [
         token_after(DeviceId::from_bytes([7; 16])).into_bytes(),
         token_after_grant(&alice, Role::Auditor).into_bytes(),
+        token_after_denial(&"operator/alice".parse().unwrap()).into_bytes(),
     ];
     survives(tokens.to_vec(), |bytes| {
         let text = String::from_utf8_lossy(bytes);
         let (device, grant) = (start_of(&text), grant_of(&text));
-        let faults = [device.clone().err(), grant.clone().err()];
+        let denial = denial_of(&text);
+        let faults = [device.clone().err(), grant.clone().err(), denial.clone().err()];
         assert!(faults.into_iter().flatten().all(|error| error.field == "page_token"));
-        matches!(device, Ok(Some(_))) || matches!(grant, Ok(Some(_)))
+        matches!(device, Ok(Some(_)))
+            || matches!(grant, Ok(Some(_)))
+            || matches!(denial, Ok(Some(_)))
     });
 }
 

@@ -38,6 +38,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::UserRequired,
         Rejection::QuotaExceeded { limit: 200, until: Timestamp::from_millis(1_060_000) },
         Rejection::LastAdministrator,
+        Rejection::CertificateDenied(Actor::Node(NodeId::new(1))),
+        Rejection::TooManyDenials(10_000),
+        Rejection::TooManyNodesDenied,
         Rejection::RepeatTooLate,
         Rejection::Unreadable,
     ];
@@ -59,6 +62,9 @@ fn rejections() -> Vec<Rejection> {
             | Rejection::UserRequired
             | Rejection::QuotaExceeded { .. }
             | Rejection::LastAdministrator
+            | Rejection::CertificateDenied(_)
+            | Rejection::TooManyDenials(_)
+            | Rejection::TooManyNodesDenied
             | Rejection::RepeatTooLate
             | Rejection::Unreadable => {}
         }
@@ -152,7 +158,10 @@ fn whoever_may_try_again_is_told_when() {
         let retry = status.get_details_retry_info().is_some();
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => assert!(retry, "{status:?}"),
-            Code::ResourceExhausted => assert_eq!(retry, reason(&status) != "TOO_MANY_VOLUMES"),
+            Code::ResourceExhausted => {
+                let for_good = ["TOO_MANY_VOLUMES", "TOO_MANY_DENIALS"];
+                assert_eq!(retry, !for_good.contains(&reason(&status).as_str()));
+            }
             _ => assert!(!retry, "{status:?}"),
         }
     }

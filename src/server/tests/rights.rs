@@ -19,8 +19,11 @@ const OTHER: DeviceId = DeviceId::from_bytes([0xd2; 16]);
 /// Marks in the order of the callers: each role alone, an operator without a role, the device's agent, another agent.
 /// A dot is a refusal.
 const MATRIX: &str = "\
+AdminService/AllowCertificate         . . . . X . . .
+AdminService/DenyCertificate          . . . . X . . .
 AdminService/GetDevice                H A R . X . . .
 AdminService/GrantRole                . . . . X . . .
+AdminService/ListDenials              . . . U X . . .
 AdminService/ListDevices              H A R . X . . .
 AdminService/ListGrants               . . . U X . . .
 AdminService/RevokeRole               . . . . X . . .
@@ -54,6 +57,15 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         "AdminService/GetDevice" => v1::GetDeviceRequest { device_id, stale: false }.raw(),
         "AdminService/GrantRole" => v1::GrantRoleRequest { request_id, operator, role }.raw(),
         "AdminService/RevokeRole" => v1::RevokeRoleRequest { request_id, operator, role }.raw(),
+        "AdminService/DenyCertificate" => {
+            let (subject, reason) = ("operator/zoe".to_owned(), "stolen".to_owned());
+            v1::DenyCertificateRequest { request_id, subject, reason }.raw()
+        }
+        "AdminService/AllowCertificate" => {
+            let subject = "operator/zoe".to_owned();
+            v1::AllowCertificateRequest { request_id, subject }.raw()
+        }
+        "AdminService/ListDenials" => v1::ListDenialsRequest::default().raw(),
         "AdminService/ListDevices" => v1::ListDevicesRequest::default().raw(),
         "AdminService/ListGrants" => v1::ListGrantsRequest::default().raw(),
         "AuditService/GetHead" => v1::GetHeadRequest::default().raw(),

@@ -168,6 +168,7 @@ async fn an_audit_listing_streams_messages_of_at_most_a_thousand_records() {
         let detail = crate::domain::Text::free("detail", n.to_string()).unwrap();
         let command = crate::state::Command {
             actor: operator("alice"),
+            certificate: None,
             request_id: crate::domain::RequestId::new(uuid::Uuid::new_v4()),
             time: bench.context.now(),
             body: crate::state::CommandBody::AuditRead { detail },

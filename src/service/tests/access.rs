@@ -63,8 +63,13 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
         for (n, (action, body)) in (150..).zip(&bodies) {
             let permitted = bench.permit(caller, *action).is_ok();
             let (actor, body) = (caller.actor().clone(), body.clone());
-            let command =
-                Command { actor, request_id: request(n), time: bench.context.now(), body };
+            let command = Command {
+                actor,
+                certificate: None,
+                request_id: request(n),
+                time: bench.context.now(),
+                body,
+            };
             let outcome = bench.fake.propose(command).await.unwrap().outcome;
             let accepted =
                 !matches!(outcome, Err(Rejection::NotGranted { .. } | Rejection::ForeignDevice));

@@ -188,6 +188,8 @@ impl ServerNode for Fake {
         None
     }
 
+    fn renew(&self, _: crate::crypto::Authority, _: crate::tls::Identity) {}
+
     async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         failure.wait_for(Option::is_some).await.unwrap().clone().unwrap()
@@ -264,12 +266,12 @@ impl Bench {
         let sealing = Arc::new(Sealing::new(CLUSTER, key_file, dir.path().join("data")));
         let made = ca.make(&Order::node(1));
         let signer = NodeSigner::new(CLUSTER, NodeId::new(1), made.chain(), &made.private_key);
-        let signer = Arc::new(signer.unwrap());
+        let signers = watch::Sender::new(Arc::new(signer.unwrap()));
         let shared = || Arc::clone(&context);
         Self {
-            escrow: EscrowService::new(shared(), Arc::clone(&signer)),
+            escrow: EscrowService::new(shared(), signers.subscribe()),
             admin: AdminService::new(shared()),
-            audit: AuditService::new(shared(), signer),
+            audit: AuditService::new(shared(), signers.subscribe()),
             compliance: ComplianceService::new(shared()),
             cluster: ClusterService::new(shared(), Arc::clone(&sealing), ca.authority()),
             ca,

@@ -40,7 +40,7 @@ impl<S: Store> Batch<'_, S> {
         operator: &OperatorName,
         role: Role,
     ) -> Ruled<Accepted> {
-        if let Some(accepted) = self.granted_before(context)? {
+        if let Some(accepted) = self.changed_before(context, Right::ChangeGrants)? {
             return Ok(accepted);
         }
         let changed = self.txn.get(Table::Grants, &codec::grant_key(operator, role))?.is_none();
@@ -53,7 +53,7 @@ impl<S: Store> Batch<'_, S> {
             };
             put_grant(&mut self.txn, &grant)?;
         }
-        self.finish_grant(context, changed)
+        self.finish_change(context, changed)
     }
 
     /// An administrator takes a role away, but not the last administrator's.
@@ -63,26 +63,31 @@ impl<S: Store> Batch<'_, S> {
         operator: &OperatorName,
         role: Role,
     ) -> Ruled<Accepted> {
-        if let Some(accepted) = self.granted_before(context)? {
+        if let Some(accepted) = self.changed_before(context, Right::ChangeGrants)? {
             return Ok(accepted);
         }
         let key = codec::grant_key(operator, role);
         let changed = self.txn.get(Table::Grants, &key)?.is_some();
         if changed {
-            if role == Role::Administrator && self.administrators()? <= 1 {
+            let one_less = role == Role::Administrator;
+            if one_less && !self.administrator_beside(operator)? {
                 return Err(Rejection::LastAdministrator.into());
             }
             self.txn.remove(Table::Grants, &key)?;
         }
-        self.finish_grant(context, changed)
+        self.finish_change(context, changed)
     }
 
-    /// The answer to a repeated grant or revocation; `None` if it is new and permitted. A repeat is answered whatever the
+    /// The answer to a repeated grant, revocation, denial or end of one; `None` if it is new and permitted. A repeat is answered whatever the
     /// actor may do by now: a node may have proposed it twice, and it may have taken the actor's own role away.
-    fn granted_before(&mut self, context: &Context<'_>) -> Ruled<Option<Accepted>> {
+    pub(super) fn changed_before(
+        &mut self,
+        context: &Context<'_>,
+        right: Right,
+    ) -> Ruled<Option<Accepted>> {
         let recalled = self.recall(context);
         if !matches!(recalled, Ok(Some(_))) {
-            self.permitted(context, Right::ChangeGrants)?;
+            self.permitted(context, right)?;
         }
         Ok(recalled?.map(|request| match request.answer {
             Remembered::GrantedChanged(changed) => Accepted::Granted { changed },
@@ -90,16 +95,31 @@ impl<S: Store> Batch<'_, S> {
         }))
     }
 
-    fn finish_grant(&mut self, context: &Context<'_>, changed: bool) -> Ruled<Accepted> {
+    pub(super) fn finish_change(
+        &mut self,
+        context: &Context<'_>,
+        changed: bool,
+    ) -> Ruled<Accepted> {
         let body = &context.command.body;
         self.record(context, action_of(body), AuditOutcome::Ok, Facts::of_body(body));
         self.remember(context, Remembered::GrantedChanged(changed))?;
         Ok(Accepted::Granted { changed })
     }
 
-    fn administrators(&self) -> Result<usize, StoreError> {
-        let grants = grants_from(&self.txn)?;
-        Ok(grants.iter().filter(|grant| grant.role == Role::Administrator).count())
+    /// Whether there is an administrator beside this one who is not denied.
+    pub(super) fn administrator_beside(
+        &mut self,
+        operator: &OperatorName,
+    ) -> Result<bool, StoreError> {
+        for grant in grants_from(&self.txn)? {
+            if grant.role == Role::Administrator
+                && grant.operator != *operator
+                && !self.is_denied(&Actor::Operator(grant.operator), None)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Somebody with the right to it is about to do something outside the state. A repeat leaves a record of its

@@ -57,6 +57,12 @@ impl Facts {
             CommandBody::AuditRead { detail } | CommandBody::ClusterChange { detail } => {
                 Self { detail: detail.clone(), ..Self::default() }
             }
+            CommandBody::Deny { subject, reason } => {
+                Self { detail: words(format!("{subject}: {reason}")), ..Self::default() }
+            }
+            CommandBody::Allow { subject } => {
+                Self { detail: words(subject.to_string()), ..Self::default() }
+            }
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
@@ -92,6 +98,8 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::AuditRead { .. } => AuditAction::AuditRead,
         CommandBody::Refusals(_) => AuditAction::Refuse,
         CommandBody::ClusterChange { .. } => AuditAction::ClusterChange,
+        CommandBody::Deny { .. } => AuditAction::Deny,
+        CommandBody::Allow { .. } => AuditAction::Allow,
     }
 }
 

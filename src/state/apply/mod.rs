@@ -6,6 +6,7 @@
 
 mod access;
 mod audit;
+mod denial;
 mod disclosure;
 mod escrow;
 mod find;
@@ -154,6 +155,7 @@ impl<'a, S: Store> Batch<'a, S> {
         if self.heads.cluster.is_none() && !early {
             return Err(Rejection::NotBootstrapped.into());
         }
+        self.refuse_denied(context)?;
         // These know devices through the batch only; all others may read them from the transaction.
         if !matches!(command.body, CommandBody::Escrow(_) | CommandBody::ReportCompliance(_)) {
             self.write_devices()?;
@@ -168,6 +170,8 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::Revoke { operator, role } => self.revoke(context, operator, *role),
             CommandBody::AuditRead { .. } => self.note(context, Right::ReadAudit),
             CommandBody::ClusterChange { .. } => self.note(context, Right::ChangeCluster),
+            CommandBody::Deny { subject, reason } => self.deny(context, subject, reason),
+            CommandBody::Allow { subject } => self.allow(context, subject),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

@@ -171,6 +171,9 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
             Why::QuotaExceeded(pb::QuotaExceeded { limit: *limit, until_ms: until.as_millis() })
         }
         Rejection::LastAdministrator => Why::LastAdministrator(pb::Empty {}),
+        Rejection::CertificateDenied(actor) => Why::CertificateDenied(actor_to(actor)),
+        Rejection::TooManyDenials(count) => Why::TooManyDenials(*count),
+        Rejection::TooManyNodesDenied => Why::TooManyNodesDenied(pb::Empty {}),
         Rejection::RepeatTooLate => Why::RepeatTooLate(pb::Empty {}),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
@@ -204,6 +207,9 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
             Rejection::QuotaExceeded { limit: why.limit, until: time(why.until_ms) }
         }
         Why::LastAdministrator(pb::Empty {}) => Rejection::LastAdministrator,
+        Why::CertificateDenied(actor) => Rejection::CertificateDenied(actor_from(Some(actor))?),
+        Why::TooManyDenials(count) => Rejection::TooManyDenials(count),
+        Why::TooManyNodesDenied(pb::Empty {}) => Rejection::TooManyNodesDenied,
         Why::RepeatTooLate(pb::Empty {}) => Rejection::RepeatTooLate,
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })

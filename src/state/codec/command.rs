@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
-    ClusterId, DeviceId, Epoch, FieldError, KeyIdPrefix, KeyVersion, ProtectorId, RequestId, Text,
-    Timestamp, VolumeId,
+    ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, ProtectorId,
+    RequestId, Text, Timestamp, VolumeId,
 };
 use crate::state::{
     Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
@@ -22,6 +22,9 @@ pub fn encode_command(command: &Command) -> Bytes {
         request_id: id(command.request_id.as_bytes()),
         time_ms: command.time.as_millis(),
         body: encode(&pb::CommandBody { body: Some(body_to(&command.body)) }),
+        certificate: command
+            .certificate
+            .map_or_else(Bytes::new, |sha256| Bytes::copy_from_slice(sha256.as_bytes())),
     })
 }
 
@@ -54,6 +57,7 @@ pub(in crate::state) fn decode_entry(bytes: &Bytes) -> Result<(Command, [u8; 32]
         actor: actor_from(command.actor)?,
         request_id: RequestId::from_slice(&command.request_id)?,
         time: time(command.time_ms),
+        certificate: optional_id(&command.certificate, Fingerprint::from_slice)?,
         body: body_from(required(body.body, "body")?)?,
     };
     Ok((command, digest))
@@ -88,6 +92,10 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
         CommandBody::ClusterChange { detail } => {
             Body::ClusterChange(pb::Note { detail: owned(detail) })
         }
+        CommandBody::Deny { subject, reason } => {
+            Body::Deny(pb::Deny { subject: Some(subject_to(subject)), reason: owned(reason) })
+        }
+        CommandBody::Allow { subject } => Body::Allow(subject_to(subject)),
     }
 }
 
@@ -122,6 +130,11 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
         Body::ClusterChange(note) => {
             CommandBody::ClusterChange { detail: Text::free("detail", note.detail)? }
         }
+        Body::Deny(deny) => CommandBody::Deny {
+            subject: subject_from(required(deny.subject, "subject")?)?,
+            reason: Text::name("reason", deny.reason)?,
+        },
+        Body::Allow(subject) => CommandBody::Allow { subject: subject_from(subject)? },
     })
 }
 

@@ -5,9 +5,9 @@ use holdfast_proto::store::v1 as pb;
 
 use super::{CodecError, required};
 use crate::domain::{
-    Actor, AuditAction, ComplianceStatus, DeviceId, EncryptionState, Epoch, FieldError, KeyState,
-    NodeId, OperatorName, ProtectorKind, Reason, Role, Sealed, Text, Timestamp, User,
-    VolumeCompliance, VolumeId, VolumeKind, limits,
+    Actor, AuditAction, ComplianceStatus, DenialSubject, DeviceId, EncryptionState, Epoch,
+    FieldError, Fingerprint, KeyState, NodeId, OperatorName, ProtectorKind, Reason, Role, Sealed,
+    Text, Timestamp, User, VolumeCompliance, VolumeId, VolumeKind, limits,
 };
 use crate::state::records::KeyRef;
 use crate::state::{AuditPosition, Position};
@@ -77,6 +77,8 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Refuse = Refuse,
     Report = Report,
     ClusterChange = ClusterChange,
+    Deny = Deny,
+    Allow = Allow,
     Unreadable = Unreadable,
 });
 
@@ -132,6 +134,27 @@ pub(super) fn actor_from(actor: Option<pb::Actor>) -> Result<Actor, CodecError> 
         pb::actor::Kind::Agent(device) => Ok(Actor::Agent(DeviceId::from_slice(&device)?)),
         pb::actor::Kind::Operator(name) => Ok(Actor::Operator(name.parse()?)),
     }
+}
+
+pub(super) fn subject_to(subject: &DenialSubject) -> pb::DenialSubject {
+    use pb::denial_subject::Subject;
+    let subject = match subject {
+        DenialSubject::Identity(actor) => Subject::Identity(actor_to(actor)),
+        DenialSubject::Certificate(certificate) => {
+            Subject::Certificate(Bytes::copy_from_slice(certificate.as_bytes()))
+        }
+    };
+    pb::DenialSubject { subject: Some(subject) }
+}
+
+pub(super) fn subject_from(subject: pb::DenialSubject) -> Result<DenialSubject, CodecError> {
+    use pb::denial_subject::Subject;
+    Ok(match required(subject.subject, "subject")? {
+        Subject::Identity(actor) => DenialSubject::Identity(actor_from(Some(actor))?),
+        Subject::Certificate(certificate) => {
+            DenialSubject::Certificate(Fingerprint::from_slice(&certificate)?)
+        }
+    })
 }
 
 pub(super) fn operator_from(name: &str) -> Result<OperatorName, CodecError> {

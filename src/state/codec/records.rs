@@ -11,7 +11,7 @@ use crate::domain::{
     ProtectorId, RequestId, Role, Sealed, Text, VolumeId,
 };
 use crate::state::records::{
-    Device, Grant, KeyRecord, Quota, Remembered, RequestRecord, Volume, keys,
+    Denial, Device, Grant, KeyRecord, Quota, Remembered, RequestRecord, Volume, keys,
 };
 use crate::state::{Digest, EpochRecord, Heads, Signer};
 
@@ -28,6 +28,8 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         cluster_id: heads.cluster.as_ref().map_or_else(Bytes::new, |c| id(c.as_bytes())),
         members: heads.members.iter().map(|node| node.get()).collect(),
         removed: heads.removed.iter().map(|node| node.get()).collect(),
+        denials: heads.denials,
+        denial_changes: heads.denial_changes,
     })
 }
 
@@ -47,6 +49,8 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         cluster: optional_id(&heads.cluster_id, ClusterId::from_slice)?,
         members: heads.members.into_iter().map(NodeId::new).collect(),
         removed: heads.removed.into_iter().map(NodeId::new).collect(),
+        denials: heads.denials,
+        denial_changes: heads.denial_changes,
     })
 }
 
@@ -261,6 +265,25 @@ pub(in crate::state) fn decode_grant(key: &[u8], value: &Bytes) -> Result<Grant,
         role: role_from(i32::from(*role))?,
         granted_by: actor_from(grant.granted_by)?,
         granted_at: time(grant.granted_at_ms),
+    })
+}
+
+pub(in crate::state) fn encode_denial(denial: &Denial) -> Bytes {
+    encode(&pb::Denial {
+        denied_by: Some(actor_to(&denial.denied_by)),
+        denied_at_ms: denial.denied_at.as_millis(),
+        reason: owned(&denial.reason),
+    })
+}
+
+pub(in crate::state) fn decode_denial(key: &[u8], value: &Bytes) -> Result<Denial, CodecError> {
+    let subject = keys::denial_subject(key).ok_or(CodecError::Missing("subject"))?;
+    let denial: pb::Denial = decode(value)?;
+    Ok(Denial {
+        subject,
+        denied_by: actor_from(denial.denied_by)?,
+        denied_at: time(denial.denied_at_ms),
+        reason: Text::name("reason", denial.reason)?,
     })
 }
 

@@ -102,7 +102,13 @@ fn a_missing_record_that_another_points_to_is_damage_and_not_absence() {
 #[test]
 fn an_enum_value_of_a_newer_version_is_an_error_and_no_default() {
     let body = grant(HUGO, Role::HelpDesk);
-    let command = Command { actor: operator(ROOT), request_id: request(1), time: at(1), body };
+    let command = Command {
+        actor: operator(ROOT),
+        certificate: None,
+        request_id: request(1),
+        time: at(1),
+        body,
+    };
     let bytes = codec::encode_command(&command);
     // The role is the last byte.
     let mut newer = bytes.to_vec();

@@ -160,6 +160,19 @@ pub(super) fn revoke(from: &str, role: Role) -> CommandBody {
     CommandBody::Revoke { operator: from.parse().unwrap(), role }
 }
 
+pub(super) fn deny(subject: &str) -> CommandBody {
+    CommandBody::Deny { subject: subject.parse().unwrap(), reason: name("laptop stolen") }
+}
+
+pub(super) fn allow(subject: &str) -> CommandBody {
+    CommandBody::Allow { subject: subject.parse().unwrap() }
+}
+
+/// A certificate by number; none for 0.
+pub(super) fn certificate(n: u8) -> Option<Fingerprint> {
+    (n > 0).then(|| Fingerprint::from_bytes([n; 32]))
+}
+
 /// A machine in memory with a log that it makes up.
 pub(super) struct Rig {
     pub(super) machine: Machine<MemoryStore>,
@@ -203,8 +216,39 @@ impl Rig {
 
     /// Applies a command with a request id of the test's choice.
     pub(super) fn send(&mut self, actor: Actor, id: u64, body: CommandBody) -> Applied {
-        let command = Command { actor, request_id: request(id), time: at(self.now), body };
+        self.send_with(actor, None, id, body)
+    }
+
+    /// The same, of an actor that came with a certificate.
+    pub(super) fn send_with(
+        &mut self,
+        actor: Actor,
+        certificate: Option<Fingerprint>,
+        id: u64,
+        body: CommandBody,
+    ) -> Applied {
+        let request_id = request(id);
+        let command = Command { actor, certificate, request_id, time: at(self.now), body };
         self.entry(Entry::Command(codec::encode_command(&command)))
+    }
+
+    /// Applies commands in one batch, each with a new request id.
+    pub(super) fn batch(
+        &mut self,
+        commands: impl IntoIterator<Item = (Actor, CommandBody)>,
+    ) -> Vec<Outcome> {
+        let mut batch = Vec::new();
+        for (actor, body) in commands {
+            let position = Position { term: 1, index: self.next_index };
+            self.next_index += 1;
+            self.next_request += 1;
+            let request_id = request(self.next_request);
+            let command =
+                Command { actor, certificate: None, request_id, time: at(self.now), body };
+            batch.push((position, Entry::Command(codec::encode_command(&command))));
+        }
+        let applied = self.machine.apply(batch).unwrap();
+        applied.into_iter().map(|applied| applied.outcome).collect()
     }
 
     /// Applies a command with a new request id.

@@ -10,9 +10,17 @@ use crate::domain::*;
 use crate::state::*;
 
 const GOLDEN: &str = include_str!("../../../tests/state/golden/store-v1.txt");
+/// What came to version 1 with the deny-list: fields and records that a history without denials does not have.
+const DENIALS: &str = include_str!("../../../tests/state/golden/store-v1-denials.txt");
 
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
-    Command { actor, request_id: request(id), time: at(1_700_000_000_000 + id), body }
+    Command {
+        actor,
+        certificate: None,
+        request_id: request(id),
+        time: at(1_700_000_000_000 + id),
+        body,
+    }
 }
 
 /// One command of each kind, and some that are refused.
@@ -52,19 +60,71 @@ fn history() -> Vec<Command> {
     bodies.into_iter().zip(1..).map(|((actor, body), id)| command(actor, id, body)).collect()
 }
 
+/// Denials, some that are refused, and commands of who is denied.
+fn denial_history() -> Vec<Command> {
+    let by_certificate = DenialSubject::Certificate(certificate(7).unwrap()).to_string();
+    let bodies = [
+        (operator(ROOT), 0, bootstrap()),
+        (operator(ROOT), 6, deny("agent/01010101-0101-0101-0101-010101010101")),
+        (operator(ROOT), 6, deny("operator/hugo")),
+        (operator(ROOT), 6, deny(&by_certificate)),
+        (operator(ROOT), 6, deny("operator/root")),
+        (operator(ROOT), 6, deny("node/1")),
+        (operator(ROOT), 7, allow("operator/hugo")),
+        (operator(ROOT), 6, allow("operator/hugo")),
+        (agent(1), 8, CommandBody::Escrow(escrow_of(1, 1, 1, 0, 0x11))),
+    ];
+    let numbered = bodies.into_iter().zip(1..);
+    let commands = numbered.map(|((actor, shown, body), id)| Command {
+        certificate: certificate(shown),
+        ..command(actor, id, body)
+    });
+    commands.collect()
+}
+
+#[test]
+fn what_is_written_of_denials_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    rig.entry(membership(b"voters", &[1, 2]));
+    let written = written_by(&mut rig, denial_history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(DENIALS.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), DENIALS.lines().count());
+    let commands = DENIALS.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), denial_history());
+    for line in DENIALS.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    assert_eq!(query::denials(rig.store(), None, 9).unwrap().len(), 2);
+}
+
 /// The history's commands, answers and records, a line each.
 fn written() -> String {
     let mut rig = Rig::empty();
+    let mut out = written_by(&mut rig, history());
+    rig.entry(Entry::Command(Bytes::from_static(b"\xff")));
+    rig.entry(membership(b"more voters", &[1, 2, 3, 300]));
+    rig.entry(membership(b"voters", &[1, 3, 4]));
+    out.push_str(&records(&rig));
+    out
+}
+
+fn written_by(rig: &mut Rig, history: Vec<Command>) -> String {
     let mut out = String::new();
-    for command in history() {
+    for command in history {
         let bytes = codec::encode_command(&command);
         let applied = rig.entry(Entry::Command(bytes.clone()));
         writeln!(out, "command {}", hex::encode(&bytes)).unwrap();
         writeln!(out, "applied {}", hex::encode(codec::encode_applied(&applied))).unwrap();
     }
-    rig.entry(Entry::Command(Bytes::from_static(b"\xff")));
-    rig.entry(membership(b"more voters", &[1, 2, 3, 300]));
-    rig.entry(membership(b"voters", &[1, 3, 4]));
+    out
+}
+
+/// The records and their digest, a line each.
+fn records(rig: &Rig) -> String {
+    let mut out = String::new();
     for (table, (key, value)) in rig.store().records() {
         let (key, value) = (hex::encode(key), hex::encode(value));
         writeln!(out, "record {} {key} {value}", table.tag()).unwrap();
@@ -120,4 +180,7 @@ fn what_was_written_can_be_read() {
 #[ignore = "prints the bytes for a new version's file"]
 fn print_what_is_written() {
     print!("{}", written());
+    let mut rig = Rig::empty();
+    rig.entry(membership(b"voters", &[1, 2]));
+    print!("{}", written_by(&mut rig, denial_history()) + &records(&rig));
 }

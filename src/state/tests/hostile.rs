@@ -29,10 +29,13 @@ fn commands() -> Vec<Command> {
         CommandBody::AuditRead { detail: name("all") },
         CommandBody::Refusals(vec![refusal]),
         CommandBody::ClusterChange { detail: name("add node/4") },
+        deny("agent/09090909-0909-0909-0909-090909090909"),
+        allow("node/9"),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
         actor: operator(who),
+        certificate: certificate(7),
         request_id: request(7),
         time: at(5),
         body,
@@ -75,6 +78,8 @@ fn right(body: &CommandBody) -> Actor {
         CommandBody::Bootstrap(_)
         | CommandBody::Grant { .. }
         | CommandBody::Revoke { .. }
-        | CommandBody::ClusterChange { .. } => operator(ROOT),
+        | CommandBody::ClusterChange { .. }
+        | CommandBody::Deny { .. }
+        | CommandBody::Allow { .. } => operator(ROOT),
     }
 }

@@ -11,6 +11,7 @@
 
 mod access;
 mod chain;
+mod denial;
 mod disclosure;
 mod escrow;
 mod faults;

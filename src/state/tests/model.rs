@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::domain::*;
 use crate::state::*;
 
+mod denials;
 mod keys;
 
 #[derive(Debug, Clone)]
@@ -62,6 +63,8 @@ pub(super) struct Model {
     requests: VecDeque<Request>,
     memory: usize,
     quotas: BTreeMap<Actor, (u64, u32)>,
+    pub(super) members: BTreeSet<NodeId>,
+    pub(super) denied: BTreeMap<DenialSubject, Text>,
 }
 
 enum Seen {
@@ -114,6 +117,8 @@ impl Model {
                 CommandBody::AuditRead { .. } => ("audit-read", None, None),
                 CommandBody::Refusals(_) => ("refuse", None, None),
                 CommandBody::ClusterChange { .. } => ("cluster-change", None, None),
+                CommandBody::Deny { .. } => ("deny", None, None),
+                CommandBody::Allow { .. } => ("allow", None, None),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -183,6 +188,7 @@ impl Model {
     }
 
     fn decide(&mut self, position: Position, command: &Command) -> Outcome {
+        self.refuse_denied(command)?;
         match &command.body {
             CommandBody::Bootstrap(b) => return self.bootstrap(position, command, b),
             CommandBody::Refusals(counts) => return self.refusals(position, command, counts),
@@ -221,6 +227,10 @@ impl Model {
                 self.need(command, &[Role::Administrator], AuditAction::ClusterChange)?;
                 self.note(position, command, "cluster-change")
             }
+            CommandBody::Deny { subject, reason } => {
+                self.deny(position, command, subject, Some(reason))
+            }
+            CommandBody::Allow { subject } => self.deny(position, command, subject, None),
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }
@@ -295,7 +305,7 @@ impl Model {
         }
         let mut after = self.grants.clone();
         let changed = if add { after.insert(grant) } else { after.remove(&grant) };
-        if !after.iter().any(|(_, role)| *role == Role::Administrator) {
+        if !self.administers(&after, None) {
             return Err(Rejection::LastAdministrator);
         }
         self.grants = after;

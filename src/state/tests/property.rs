@@ -27,6 +27,7 @@ fn set_up() -> Vec<Command> {
     numbered
         .map(|(body, id)| Command {
             actor: operator(ROOT),
+            certificate: None,
             request_id: request(id),
             time: at(1_000_000),
             body,
@@ -56,7 +57,7 @@ fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry
         let now = at(u64::try_from(clock).unwrap());
         let position = Position { term: 1, index: log.len() as u64 };
         let entry = match step {
-            Step::Command { actor, request: id, body } => {
+            Step::Command { actor, certificate: shown, request: id, body } => {
                 let actor = match actor {
                     Who::Right => right_actor(body),
                     Who::Agent(n) => agent(*n),
@@ -64,7 +65,9 @@ fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry
                     Who::Node(n) => node(*n),
                 };
                 let body = body_of(body, &model);
-                let command = Command { actor, request_id: request(*id), time: now, body };
+                let certificate = certificate(*shown);
+                let request_id = request(*id);
+                let command = Command { actor, certificate, request_id, time: now, body };
                 submit(&mut model, &mut log, &command);
                 sent.push(command);
                 continue;
@@ -75,10 +78,12 @@ fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry
                 continue;
             }
             Step::Retry(_) | Step::Blank => Entry::Blank,
-            Step::Membership(n) => Entry::Membership {
-                bytes: Bytes::from(vec![*n; 3]),
-                members: (0..8).filter(|bit| n & (1 << bit) != 0).map(NodeId::new).collect(),
-            },
+            Step::Membership(n) => {
+                let members = (0..8).filter(|bit| n & (1 << bit) != 0).map(NodeId::new);
+                let members: std::collections::BTreeSet<_> = members.collect();
+                model.members.clone_from(&members);
+                Entry::Membership { bytes: Bytes::from(vec![*n; 3]), members }
+            }
             Step::Garbage(bytes) => Entry::Command(Bytes::from(bytes.clone())),
         };
         let outcome = match &entry {
@@ -186,6 +191,10 @@ fn check_queries(store: &MemoryStore, model: &Model) {
     let grants = query::grants(store, None, usize::MAX).unwrap();
     let pairs = grants.into_iter().map(|grant| (grant.operator.as_str().to_owned(), grant.role));
     assert_eq!(pairs.collect::<std::collections::BTreeSet<_>>(), model.grants);
+    let denials = query::denials(store, None, usize::MAX).unwrap();
+    assert_eq!(Heads::load(store).unwrap().denials, denials.len() as u64);
+    let denials = denials.into_iter().map(|denial| (denial.subject, denial.reason));
+    assert_eq!(denials.collect::<BTreeMap<_, _>>(), model.denied);
 }
 
 fn check(steps: &[(Step, i64)], ready: bool, cuts: &[usize], restore_at: prop::sample::Index) {
@@ -263,7 +272,7 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
     let mut runner = prop::test_runner::TestRunner::deterministic();
     let steps = prop::collection::vec((step(), tick()), 50..60);
     let mut answers: BTreeMap<&str, usize> = BTreeMap::new();
-    for _ in 0..100 {
+    for _ in 0..250 {
         let steps = steps.new_tree(&mut runner).unwrap().current();
         let (_, _, outcomes) = run_model(&steps, true);
         for outcome in outcomes {
@@ -297,6 +306,8 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
         ("REQUEST_ID_REUSED", 1),
         ("REPEAT_TOO_LATE", 1),
         ("LAST_ADMINISTRATOR", 1),
+        ("CERTIFICATE_DENIED", 20),
+        ("TOO_MANY_NODES_DENIED", 1),
         ("UNREADABLE", 20),
     ] {
         let found = answers.get(name).copied().unwrap_or_default();

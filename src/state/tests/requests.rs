@@ -55,6 +55,7 @@ fn a_machine_remembers_65536_requests_and_not_one_more() {
     let commands = (1..=REMEMBERED_REQUESTS).map(|n| {
         let command = Command {
             actor: node(1),
+            certificate: None,
             request_id: request(n),
             time: at(rig.now),
             body: CommandBody::Refusals(vec![]),

@@ -16,6 +16,7 @@ pub(super) enum Step {
     /// A command of an actor with a request id.
     Command {
         actor: Who,
+        certificate: u8,
         request: u64,
         body: What,
     },
@@ -44,9 +45,23 @@ pub(super) enum What {
     AuditRead,
     Refusals(u8),
     ClusterChange,
+    Deny(u8),
+    Allow(u8),
 }
 
 pub(super) const OPERATORS: [&str; 4] = [ROOT, HUGO, ADA, ODO];
+
+/// Whom and what denials are about.
+const SUBJECTS: u8 = 12;
+
+fn subject(n: u8) -> DenialSubject {
+    match n {
+        0..4 => DenialSubject::Identity(operator(OPERATORS[usize::from(n)])),
+        4..7 => DenialSubject::Identity(agent(n - 4)),
+        7..10 => DenialSubject::Identity(node(u64::from(n - 6))),
+        _ => DenialSubject::Certificate(certificate(n - 9).unwrap()),
+    }
+}
 
 fn role() -> impl Strategy<Value = Role> {
     prop::sample::select(Role::ALL.to_vec())
@@ -82,6 +97,8 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::AuditRead),
         1 => (0_u8..3).prop_map(What::Refusals),
         1 => Just(What::ClusterChange),
+        1 => prop_oneof![0..SUBJECTS, 7..SUBJECTS].prop_map(What::Deny),
+        2 => (0..SUBJECTS).prop_map(What::Allow),
     ]
 }
 
@@ -96,11 +113,11 @@ fn who() -> impl Strategy<Value = Who> {
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let request = prop_oneof![6 => 100_u64..100_000_000, 1 => 0_u64..6];
-    let command = (who(), request, what()).prop_map(|(actor, request, body)| Step::Command {
-        actor,
-        request,
-        body,
-    });
+    let certificate = prop_oneof![3 => Just(0_u8), 1 => 1_u8..4];
+    let command =
+        (who(), certificate, request, what()).prop_map(|(actor, certificate, request, body)| {
+            Step::Command { actor, certificate, request, body }
+        });
     prop_oneof![
         1 => Just(Step::Blank),
         1 => any::<u8>().prop_map(Step::Membership),
@@ -122,9 +139,12 @@ pub(super) fn right_actor(body: &What) -> Actor {
         What::Disclose { named, .. } => operator(if *named { HUGO } else { ADA }),
         What::AuditRead => operator(ODO),
         What::Refusals(_) => node(1),
-        What::Bootstrap | What::Grant(..) | What::Revoke(..) | What::ClusterChange => {
-            operator(ROOT)
-        }
+        What::Bootstrap
+        | What::Grant(..)
+        | What::Revoke(..)
+        | What::ClusterChange
+        | What::Deny(_)
+        | What::Allow(_) => operator(ROOT),
     }
 }
 
@@ -168,5 +188,10 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
             CommandBody::Refusals((0..*count).map(refusal).collect())
         }
         What::ClusterChange => CommandBody::ClusterChange { detail: name("add node/4") },
+        What::Deny(n) => {
+            let reason = if n % 2 == 0 { name("stolen") } else { name("left the company") };
+            CommandBody::Deny { subject: subject(*n), reason }
+        }
+        What::Allow(n) => CommandBody::Allow { subject: subject(*n) },
     }
 }
