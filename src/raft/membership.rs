@@ -182,7 +182,7 @@ impl<F: Fs> LeaderLink<F> {
         }
         let mut metrics = self.raft.metrics();
         let caught_up = async {
-            while self.behind(id)? > CAUGHT_UP_ENTRIES {
+            while self.behind(id)?.is_none_or(|entries| entries > CAUGHT_UP_ENTRIES) {
                 metrics.changed().await.map_err(stopped)?;
             }
             Ok(())
@@ -190,10 +190,11 @@ impl<F: Fs> LeaderLink<F> {
         match tokio::time::timeout(CATCH_UP_DEADLINE, caught_up).await {
             Ok(result) => result?,
             Err(_) => {
-                let behind = self.behind(id)?;
-                let what = format!(
-                    "node {id} is {behind} entries behind; promote it when it has caught up"
-                );
+                let stands = match self.behind(id)? {
+                    Some(entries) => format!("is {entries} entries behind"),
+                    None => "has not taken in anything yet".to_owned(),
+                };
+                let what = format!("node {id} {stands}; promote it when it has caught up");
                 return Err(RaftError::Membership(what));
             }
         }
@@ -255,8 +256,9 @@ impl<F: Fs> LeaderLink<F> {
         }
     }
 
-    /// How many entries a learner is behind.
-    fn behind(&self, id: NodeId) -> Result<u64, RaftError> {
+    /// How many entries a learner is behind; none if it has not acknowledged a single one to this leader. Such a one may have
+    /// a disk that takes nothing: with a vote it would count for a majority and hold up each write.
+    fn behind(&self, id: NodeId) -> Result<Option<u64>, RaftError> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -266,7 +268,7 @@ impl<F: Fs> LeaderLink<F> {
         let matched =
             metrics.replication.as_ref().and_then(|all| all.get(&id.get()).copied()).flatten();
         let last = metrics.last_log_index.unwrap_or(0);
-        Ok(last.saturating_sub(matched.map_or(0, |matched| matched.index)))
+        Ok(matched.map(|matched| last.saturating_sub(matched.index)))
     }
 
     async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {

@@ -19,7 +19,7 @@ use tokio::time::error::Elapsed;
 use tonic::{Request, Status};
 
 use super::api::Member;
-use super::chunks::send_chunks;
+use super::chunks::{send_chunks, why_unsent};
 use super::outgoing::{Traffic, while_wanted};
 use super::peers::{Lane, PeerClient, Peers};
 use super::types::{TypeConfig, Vote, position};
@@ -129,6 +129,17 @@ fn text(message: impl Into<String>) -> std::io::Error {
 impl<F: Fs> Connection<F> {
     fn client(&self) -> Result<PeerClient, RPCError<TypeConfig>> {
         self.peers.client(&self.member, self.lane).map_err(unreachable)
+    }
+
+    /// A snapshot could not be read, or the connection did not take it.
+    fn snapshot_unsent(&self, error: &std::io::Error) -> StreamingError<TypeConfig> {
+        self.peers.shut_out.snapshot_not_taken_by(self.member.id, &error.to_string());
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            self.peers.hang_up(&self.member, self.lane);
+        } else {
+            self.peers.note_snapshot_refused();
+        }
+        StreamingError::Unreachable(Unreachable::new(error))
     }
 
     /// Votes and heartbeats must not queue behind a batch of entries.
@@ -346,18 +357,17 @@ impl<F: Fs> RaftNetworkV2<TypeConfig> for Connection<F> {
         let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
         let (peers, to) = (self.peers.clone(), self.member.id);
         let denied = move || peers.is_denied(to);
-        let reader = tokio::spawn(send_chunks(file, header, sender, denied));
+        let unsent = why_unsent(tokio::spawn(send_chunks(file, header, sender, denied)));
         let call = client.install_snapshot(tokio_stream::wrappers::ReceiverStream::new(chunks));
         let response = tokio::select! {
+            biased;
             closed = cancel => return Err(closed.into()),
+            // Whoever reads failed has cut the stream short, so the call fails too; this error says more.
+            error = unsent => return Err(self.snapshot_unsent(&error)),
             response = call => response,
         };
-        // A reader that failed has cut the stream short, so the call failed too; its error says more.
-        if let Ok(Err(error)) = reader.await {
-            self.peers.note_snapshot_refused();
-            return Err(StreamingError::Unreachable(Unreachable::new(&error)));
-        }
         let response = response.map_err(|status| {
+            self.peers.shut_out.snapshot_not_taken_by(to, status.message());
             if status.code() == tonic::Code::DataLoss {
                 self.peers.note_snapshot_refused();
                 // Sending it again at once would not help.

@@ -238,6 +238,17 @@ impl<F: Fs> PeerHandle<F> {
     /// If it is malformed, fails its checks, or the node can't store it.
     pub async fn install_snapshot(
         &self,
+        chunks: Streaming<pb::SnapshotChunk>,
+    ) -> Result<pb::InstallSnapshotResponse, Status> {
+        let taken = self.take_in(chunks).await;
+        if let Err(status) = &taken {
+            self.0.0.link.peers.shut_out.snapshot_not_taken(status.message());
+        }
+        taken
+    }
+
+    async fn take_in(
+        &self,
         mut chunks: Streaming<pb::SnapshotChunk>,
     ) -> Result<pb::InstallSnapshotResponse, Status> {
         let unavailable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());

@@ -44,6 +44,20 @@ impl ShutOut {
         self.tell(format!("node {member} refuses this node: {why}"));
     }
 
+    /// This node could not take in the snapshot that its leader sent. The leader sends it again.
+    pub(crate) fn snapshot_not_taken(&self, error: &str) {
+        if self.first(format!("not taken: {error}"), Instant::now()) {
+            tracing::warn!(error, "the leader's snapshot could not be taken in");
+        }
+    }
+
+    /// A member did not take in a snapshot of this node. It is sent again.
+    pub(crate) fn snapshot_not_taken_by(&self, member: NodeId, error: &str) {
+        if self.first(format!("not taken by {member}: {error}"), Instant::now()) {
+            tracing::warn!(to = member.get(), error, "a member did not take in the snapshot");
+        }
+    }
+
     /// Why this node is shut out, if it was told so just now.
     pub(crate) fn why(&self) -> Option<String> {
         self.why_at(Instant::now())

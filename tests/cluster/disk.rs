@@ -27,14 +27,16 @@ fn run(program: &str, args: &[&Path]) {
 impl Mount {
     /// A file system in memory for the data of each node.
     pub(crate) fn tmpfs_each(cluster: &LocalCluster, mebibytes: u64) -> Vec<Self> {
-        let mount = |point: PathBuf| {
-            std::fs::create_dir_all(&point).unwrap();
-            let size = format!("size={mebibytes}m");
-            let args = ["-t", "tmpfs", "-o", size.as_str(), "tmpfs"].map(Path::new);
-            run("mount", &[&args[..], &[&point]].concat());
-            Self { point, image: None }
-        };
-        cluster.nodes().iter().map(|node| mount(node.data_dir())).collect()
+        cluster.nodes().iter().map(|node| Self::tmpfs(node.data_dir(), mebibytes)).collect()
+    }
+
+    /// A file system in memory at a directory.
+    pub(crate) fn tmpfs(point: PathBuf, mebibytes: u64) -> Self {
+        std::fs::create_dir_all(&point).unwrap();
+        let size = format!("size={mebibytes}m");
+        let args = ["-t", "tmpfs", "-o", size.as_str(), "tmpfs"].map(Path::new);
+        run("mount", &[&args[..], &[&point]].concat());
+        Self { point, image: None }
     }
 
     /// An ext4 of its own for the data of each node.
@@ -69,6 +71,13 @@ impl Mount {
             }
         }
         assert!(statvfs(&self.point).unwrap().f_bavail < 16, "the disk is not full");
+    }
+
+    /// Takes the room but for so many bytes.
+    pub(crate) fn fill_all_but(&self, bytes: u64) {
+        self.fill();
+        let file = File::options().write(true).open(self.point.join(FILLER)).unwrap();
+        file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
     }
 
     /// Gives the room back.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast::cli::local_cluster::wait_for;
 use holdfast::client::{ClientError, ErrorKind, KeyQuery};
+use holdfast::domain::NodeId;
 use holdfast_proto::v1;
 
 use crate::disk::Mount;
@@ -133,6 +134,34 @@ async fn i9_a_leader_with_a_full_disk_hands_over_and_writes_go_on() {
     let written = load.stop();
     has_caught_up(&mut harness, leader).await;
     written.all_are_there(&agent).await;
+    harness.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i9_a_new_server_gets_no_vote_before_its_disk_has_taken_anything() {
+    if !require::root() {
+        return;
+    }
+    let mut harness = on_small_disks().await;
+    harness.cluster.add_node(4).unwrap();
+    let data = harness.cluster.node(4).unwrap().data_dir();
+    harness.mounts.push(Mount::tmpfs(data, 48));
+    harness.cluster.start_node(4).await.unwrap();
+    // Room for its first vote, and for nothing in the log.
+    disk(&harness, 4).fill_all_but(64 << 10);
+    harness.metric_is(4, LOW, 1.0).await;
+    let spec = harness.cluster.spec(4).unwrap();
+    let administrator = harness.client(&harness.administrator);
+    administrator.add_learner(spec).await.unwrap();
+    // The log is short: by the number of entries that it lacks alone it would pass.
+    let error = administrator.promote(NodeId::new(4)).await.unwrap_err();
+    assert!(error.to_string().contains("has not taken in anything yet"), "{error}");
+    assert!(!member(&harness, 4).await.voter);
+
+    free(&harness, 4).await;
+    has_caught_up(&mut harness, 4).await;
+    administrator.promote(NodeId::new(4)).await.unwrap();
+    assert!(member(&harness, 4).await.voter);
     harness.cluster.stop().await.unwrap();
 }
 

@@ -13,7 +13,7 @@ use super::credentials::host;
 use super::disks;
 use super::oracle::Check;
 use super::sights::Sight;
-use super::world::{Change, World};
+use super::world::{Change, Machine, World};
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;
@@ -153,6 +153,20 @@ impl Nemesis {
         }
     }
 
+    /// Where the power went within a write the machine is dark, whatever its process was doing with the disk.
+    fn darken(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        let torn = |machine: &Machine| machine.disk.torn();
+        let dark: Vec<u64> = {
+            let machines = world.machines.lock();
+            machines.iter().filter(|(_, machine)| torn(machine)).map(|(id, _)| *id).collect()
+        };
+        for id in dark {
+            world.note(format!("n{id} is dark"));
+            stop(sim, world, id, Some(Survivors::Random(self.rng.random())));
+            self.later(world, 50..1500, Mend::Start(id));
+        }
+    }
+
     /// A node whose disk is lost is replaced by a new one under a new id.
     fn replace(&mut self, sim: &mut Sim<'_>, world: &Arc<World>, old: u64) {
         world.machines.lock().remove(&old);
@@ -215,6 +229,7 @@ impl Nemesis {
 
     /// Mends what is due, and starts again what has ended: that may be noticed late.
     pub(crate) fn keep_up(&mut self, sim: &mut Sim<'_>, world: &Arc<World>) {
+        self.darken(sim, world);
         self.bury(sim, world);
         self.switch_off(world);
         let now = world.millis();

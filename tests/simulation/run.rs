@@ -164,7 +164,10 @@ fn drive(sim: &mut Sim<'_>, world: &Arc<World>, nemesis: &mut Nemesis) {
         level = if idle && is_level(world) { level.or(Some(world.millis())) } else { None };
         if world.millis() > stopped + LEVEL {
             let what = if idle { "the nodes are not level" } else { "callers have no answer" };
-            world.violation(Check::Live, format!("{what} although all is mended"));
+            world.violation(
+                Check::Live,
+                format!("{what} although all is mended: {}", standing(world)),
+            );
             return;
         }
     }
@@ -191,6 +194,26 @@ fn is_level(world: &World) -> bool {
         applied.push(index);
     }
     applied.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// Where every machine stands, in words.
+fn standing(world: &World) -> String {
+    let machines = world.machines.lock();
+    let mut said: Vec<String> = machines
+        .iter()
+        .map(|(id, machine)| {
+            let runs = if machine.node.is_some() { "runs" } else { "is off" };
+            let leads = if machine.leads { ", leads" } else { "" };
+            format!(
+                "n{id} {runs}{leads}, term {}, log and applied {:?}",
+                machine.term, machine.seen
+            )
+        })
+        .collect();
+    drop(machines);
+    said.extend(world.change.lock().map(|change| format!("{change:?} is not done")));
+    said.extend(world.removed.lock().iter().map(|id| format!("n{id} is removed and runs")));
+    said.join("; ")
 }
 
 /// Every acknowledged escrow is in the state of every node, as it was sent.

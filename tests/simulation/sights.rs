@@ -119,7 +119,16 @@ impl Listener {
     /// Listens on this thread until the guard is dropped.
     pub(crate) fn listen(self) -> tracing::subscriber::DefaultGuard {
         let own = Targets::new().with_target("holdfast::raft", tracing::Level::INFO);
-        tracing::subscriber::set_default(Registry::default().with(self.with_filter(own)))
+        let aloud = std::env::var("HOLDFAST_SIM_LOG").ok().map(|targets| {
+            let targets: Targets = targets.parse().unwrap();
+            tracing_subscriber::fmt::layer()
+                .without_time()
+                .with_writer(std::io::stderr)
+                .with_filter(targets)
+        });
+        tracing::subscriber::set_default(
+            Registry::default().with(aloud).with(self.with_filter(own)),
+        )
     }
 }
 

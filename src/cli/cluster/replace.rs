@@ -105,7 +105,7 @@ async fn promote_when_level(
             Err(error) => {
                 let text = error.to_string();
                 let late = tokio::time::Instant::now() >= deadline;
-                if late || !text.contains("entries behind") {
+                if late || !text.contains("when it has caught up") {
                     return Err(error);
                 }
                 context.printer.progress(text);
