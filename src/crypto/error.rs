@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::domain::Epoch;
+use crate::domain::{Epoch, FieldError};
 
 use super::{CertificateError, RootKeyFault};
 
@@ -50,6 +50,12 @@ pub enum CryptoError {
     /// The root key is not the one that the cluster was made with.
     #[error("the root key is not the one that this cluster was made with")]
     WrongRootKey,
+    /// The root key can't be split so.
+    #[error("the root key can't be split so")]
+    BadSplitting(#[source] FieldError),
+    /// Shares are too few, there twice, or not of one splitting.
+    #[error("the shares are too few, or don't belong together")]
+    SharesDontFit,
     /// Something wrapped by the root key is damaged, although the root key is right.
     #[error("{0} in the keyring is damaged")]
     DamagedKeyring(&'static str),

@@ -12,6 +12,7 @@ mod keyring;
 mod root;
 mod seal;
 mod secret;
+mod shares;
 mod signing;
 mod statement;
 #[cfg(test)]
@@ -25,9 +26,10 @@ pub use certificate::{
 };
 pub use error::CryptoError;
 pub use keyring::{EpochParts, KeyringParts, SignerParts, SigningMaterial, UnlockedKeyring};
-pub use root::{ROOT_KEY_PREFIX, RootKey, RootKeyFault, WrapPurpose};
+pub use root::{ROOT_KEY_BYTES, ROOT_KEY_PREFIX, RootKey, RootKeyFault, WrapPurpose};
 pub use seal::{Binding, EscrowPublicKey, KEY_PLAINTEXT_BYTES, Part, PrivateKey, open, seal};
 pub use secret::Secret;
+pub use shares::{SHARE_PREFIX, Share, ShareFault, ShareLabel};
 pub use signing::{NodeSigner, StatementVerifier};
 pub use statement::{
     CheckpointFacts, ReceiptFacts, checkpoint_statement, escrow_key_statement, receipt_statement,

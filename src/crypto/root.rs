@@ -22,6 +22,8 @@ use super::{CryptoError, Secret};
 
 /// What the text of a root key file begins with; 64 lower-case hexadecimal digits follow.
 pub const ROOT_KEY_PREFIX: &str = "holdfast-root-key-v1:";
+/// Length of a root key.
+pub const ROOT_KEY_BYTES: usize = 32;
 const CHECK: &[u8] = b"holdfast root check v1\0";
 const WRAPPING_KEY: &[u8] = b"holdfast root wrapping key v1\0";
 const WRAP: &[u8] = b"holdfast wrap v1\0";
@@ -65,6 +67,26 @@ impl RootKey {
     /// From its 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
+    }
+
+    /// From a slice, if it has as many bytes as a root key.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        let mut own = Zeroizing::new([0; ROOT_KEY_BYTES]);
+        if bytes.len() != own.len() {
+            return None;
+        }
+        own.copy_from_slice(bytes);
+        Some(Self(own))
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8; ROOT_KEY_BYTES] {
+        &self.0
+    }
+
+    /// Its bytes, for the one request that makes a cluster with it.
+    pub fn expose_secret(&self) -> &[u8] {
+        self.0.as_ref()
     }
 
     /// Makes a new one.

@@ -26,11 +26,15 @@ pub enum Right {
     ChangeDenials,
     /// See what is denied.
     ReadDenials,
+    /// Seal the cluster, let nodes read the root key again, and change the keys that keys are sealed to.
+    ChangeKeyring,
+    /// Give shares of the root key. Whoever has them was trusted with them; the role only keeps strangers out.
+    GiveShares,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::FindKeys,
         Self::DiscloseKeys,
         Self::ReadAudit,
@@ -40,6 +44,8 @@ impl Right {
         Self::ChangeCluster,
         Self::ChangeDenials,
         Self::ReadDenials,
+        Self::ChangeKeyring,
+        Self::GiveShares,
     ];
 
     /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
@@ -51,7 +57,10 @@ impl Right {
             Self::ReadAudit => &[Auditor],
             Self::ReadGrants | Self::ReadDenials => &[Administrator, Auditor],
             Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
-            Self::ChangeGrants | Self::ChangeCluster | Self::ChangeDenials => &[Administrator],
+            Self::ChangeGrants | Self::ChangeCluster | Self::ChangeDenials | Self::ChangeKeyring => {
+                &[Administrator]
+            }
+            Self::GiveShares => &Role::ALL,
         }
     }
 }
@@ -69,7 +78,7 @@ mod tests {
     fn an_auditor_reads_the_audit_and_no_keys() {
         assert_eq!(
             rights(Role::Auditor),
-            [Right::ReadAudit, Right::ReadGrants, Right::ReadDenials]
+            [Right::ReadAudit, Right::ReadGrants, Right::ReadDenials, Right::GiveShares]
         );
     }
 
@@ -82,6 +91,8 @@ mod tests {
             Right::ChangeCluster,
             Right::ChangeDenials,
             Right::ReadDenials,
+            Right::ChangeKeyring,
+            Right::GiveShares,
         ];
         assert_eq!(rights(Role::Administrator), own);
     }

@@ -59,13 +59,17 @@ pub enum AuditAction {
     Deny,
     /// An identity or a certificate was allowed again.
     Allow,
+    /// All nodes were sealed.
+    Seal,
+    /// A node was unsealed by shares of the root key, or nodes may read it themselves again.
+    Unseal,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -78,6 +82,8 @@ impl AuditAction {
         Self::ClusterChange,
         Self::Deny,
         Self::Allow,
+        Self::Seal,
+        Self::Unseal,
         Self::Unreadable,
     ];
 
@@ -96,6 +102,8 @@ impl AuditAction {
             Self::ClusterChange => "cluster-change",
             Self::Deny => "deny",
             Self::Allow => "allow",
+            Self::Seal => "seal",
+            Self::Unseal => "unseal",
             Self::Unreadable => "unreadable",
         }
     }

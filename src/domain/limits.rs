@@ -22,6 +22,10 @@ pub const PAGE_ITEMS: usize = 1000;
 pub const CONNECTION_STREAMS: u32 = 100;
 /// Most entries of the deny-list.
 pub const DENIALS: u64 = 10_000;
+/// Most shares that a root key is split into.
+pub const KEY_SHARES: u8 = 32;
+/// Fewest shares that may open a root key that is split.
+pub const LEAST_KEY_THRESHOLD: u8 = 2;
 /// Requests that are remembered, so that a retry is recognised; the oldest is forgotten first.
 pub const REMEMBERED_REQUESTS: u64 = 65_536;
 /// How long a retry of a disclosure by the same caller is answered again, in milliseconds.

@@ -15,6 +15,7 @@ pub mod limits;
 mod people;
 mod reason;
 mod recovery_key;
+mod shares;
 
 pub use access::Right;
 pub use actor::{Actor, SpiffeError};
@@ -33,3 +34,4 @@ pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
 pub use people::{OperatorName, Role, Text, User};
 pub use reason::{REASONS, Reason, ReasonCode};
 pub use recovery_key::{FormatError, GroupFault, RecoveryKey};
+pub use shares::{ShareSet, ShareSetId};

@@ -220,6 +220,10 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
         Rejection::CertificateDenied(_) => Line::new(Code::PermissionDenied, reason, rejection),
         Rejection::TooManyDenials(_) => Line::quota(reason, "denials", rejection),
         Rejection::TooManyNodesDenied => Line::precondition(reason, "subject", rejection),
+        // No other node would do: all are sealed.
+        Rejection::Sealed | Rejection::SealedAgain => {
+            Line::precondition(reason, "cluster", rejection)
+        }
         Rejection::RepeatTooLate => Line::precondition(reason, "request_id", rejection),
         Rejection::Unreadable => Line::precondition(reason, "version", rejection),
     }

@@ -9,8 +9,8 @@ use super::Rejection;
 pub use crate::domain::AuditPosition;
 use crate::domain::{
     Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, KeyIdPrefix, KeyState,
-    KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text,
-    Timestamp, User, VolumeCompliance, VolumeId, VolumeKind,
+    KeyVersion, NodeId, OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed,
+    ShareSet, Text, Timestamp, User, VolumeCompliance, VolumeId, VolumeKind,
 };
 
 /// Position of an entry in the log.
@@ -88,6 +88,37 @@ pub enum CommandBody {
         /// Whom or what.
         subject: DenialSubject,
     },
+    /// Seals all nodes: none opens a key, and none reads the root key by itself, until [`CommandBody::Unseal`].
+    Seal {
+        /// Why, in words.
+        reason: Text,
+    },
+    /// Ends a seal.
+    Unseal(Unseal),
+}
+
+/// Ends a seal, or records that a node was unsealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseal {
+    /// How often the cluster had been sealed when this was asked for: a later seal is not undone by it.
+    pub seals: u64,
+    /// By what.
+    pub by: UnsealedBy,
+}
+
+/// What ends a seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnsealedBy {
+    /// An administrator: nodes may read the root key from where they have it.
+    Order,
+    /// Enough shares, which one node was given and has tried. The node is unsealed by this, and no other one but those
+    /// that have the root key in a file.
+    Shares {
+        /// The node.
+        node: NodeId,
+        /// Numbers of the shares, ascending.
+        numbers: Vec<u8>,
+    },
 }
 
 /// The first command of a cluster: makes the keyring and the first administrator.
@@ -103,6 +134,8 @@ pub struct Bootstrap {
     pub signer: Signer,
     /// The first epoch.
     pub epoch: EpochRecord,
+    /// How the root key is split, if it is.
+    pub shares: Option<ShareSet>,
 }
 
 /// Encrypted by the root key (AES-256-GCM); opaque here.
@@ -256,7 +289,7 @@ pub enum Accepted {
         /// Whether this repeats an earlier answer.
         repeated: bool,
     },
-    /// A grant, a revocation, a denial or its end is done.
+    /// A grant, a revocation, a denial, a seal or the end of one is done.
     Granted {
         /// Whether it changed anything.
         changed: bool,

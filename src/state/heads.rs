@@ -37,6 +37,10 @@ pub struct Heads {
     pub denials: u64,
     /// How often the deny-list was changed. Who holds a stream open for somebody looks again when this moves.
     pub denial_changes: u64,
+    /// How often an operator sealed the cluster. Whoever holds opened keys forgets them when this moves.
+    pub seals: u64,
+    /// Whether the cluster is sealed: nobody opens a key, and no node reads the root key by itself.
+    pub sealed: bool,
 }
 
 impl Heads {

@@ -348,5 +348,17 @@ pub fn keyring(store: &impl Store) -> Result<Option<Keyring>, StoreError> {
     if epochs.is_empty() {
         return Err(missing());
     }
-    Ok(Some(Keyring { cluster, root_check, signer, epochs }))
+    let shares = store.get(Table::Keyring, keys::SHARES)?;
+    let shares = shares.map(|value| codec::decode_share_set(&value)).transpose();
+    let shares = shares.map_err(corrupt(Table::Keyring))?;
+    Ok(Some(Keyring { cluster, root_check, signer, epochs, shares }))
+}
+
+/// Who sealed the cluster; `None` if it is not sealed.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn seal(store: &impl Store) -> Result<Option<Seal>, StoreError> {
+    let value = store.get(Table::Keyring, keys::SEAL)?;
+    value.map(|value| codec::decode_seal(&value)).transpose().map_err(corrupt(Table::Keyring))
 }

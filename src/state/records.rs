@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{AuditPosition, EpochRecord, KeySummary, Position, ReceiptBody, Signer};
 use crate::domain::{
     Actor, ClusterId, DenialSubject, DeviceId, KeyState, KeyVersion, OperatorName, ProtectorId,
-    ProtectorKind, RequestId, Role, Sealed, Text, Timestamp, User, VolumeCompliance, VolumeId,
+    ProtectorKind, RequestId, Role, Sealed, ShareSet, Text, Timestamp, User, VolumeCompliance, VolumeId,
     VolumeKind,
 };
 
@@ -217,7 +217,7 @@ pub(super) enum Remembered {
     Body,
     /// The key that was stored or disclosed.
     Key(KeyRef),
-    /// Whether a grant, a revocation, a denial or its end changed anything.
+    /// Whether a grant, a revocation, a denial, a seal or the end of one changed anything.
     GrantedChanged(bool),
 }
 
@@ -258,6 +258,19 @@ pub struct Keyring {
     pub signer: Signer,
     /// All epochs, ascending; the last is the current one.
     pub epochs: Vec<EpochRecord>,
+    /// How the root key is split; `None` if it is not, so that each node has it in a file.
+    pub shares: Option<ShareSet>,
+}
+
+/// Who sealed the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// Who.
+    pub sealed_by: Actor,
+    /// When.
+    pub sealed_at: Timestamp,
+    /// Why, in words.
+    pub reason: Text,
 }
 
 /// Disclosures counted for one requester.
@@ -275,6 +288,8 @@ pub(super) mod keys {
     pub(in crate::state) const HEADS: &[u8] = b"heads";
     pub(in crate::state) const ROOT: &[u8] = b"root";
     pub(in crate::state) const SIGNER: &[u8] = b"signer";
+    pub(in crate::state) const SHARES: &[u8] = b"shares";
+    pub(in crate::state) const SEAL: &[u8] = b"seal";
     pub(in crate::state) const EPOCH_PREFIX: &[u8] = b"epoch";
 
     pub(in crate::state) fn device(id: DeviceId) -> Bytes {

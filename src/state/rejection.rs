@@ -82,6 +82,14 @@ pub enum Rejection {
     /// A disclosure was asked for again with the same request id, but too late for its answer to be given again.
     #[error("the disclosure was asked for again too late; ask with a new request id")]
     RepeatTooLate,
+    /// An operator sealed the cluster.
+    #[error(
+        "the cluster was sealed by an operator: no key is opened before it is unsealed (`holdfast operator unseal`)"
+    )]
+    Sealed,
+    /// The cluster was sealed again while it was being unsealed.
+    #[error("the cluster was sealed again meanwhile; look why (`holdfast operator status`)")]
+    SealedAgain,
     /// The command was written by a newer version.
     #[error("the command can't be read by this version")]
     Unreadable,
@@ -111,6 +119,8 @@ impl Rejection {
             Self::TooManyDenials(_) => "TOO_MANY_DENIALS",
             Self::TooManyNodesDenied => "TOO_MANY_NODES_DENIED",
             Self::RepeatTooLate => "REPEAT_TOO_LATE",
+            Self::Sealed => "SEALED",
+            Self::SealedAgain => "SEALED_AGAIN",
             Self::Unreadable => "UNREADABLE",
         }
     }

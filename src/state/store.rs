@@ -27,7 +27,8 @@ pub enum Table {
     Requests = 5,
     /// Role grants; key: operator, a zero byte, the role's number in store.proto (1 byte).
     Grants = 6,
-    /// Keys: `root`, `signer`, and `epoch` with its number (4 bytes, big-endian).
+    /// Keys: `root`, `signer`, `epoch` with its number (4 bytes, big-endian), `shares` if the root key is split, and `seal`
+    /// while the cluster is sealed.
     Keyring = 7,
     /// Disclosures counted per requester; key: actor as printed.
     Quotas = 8,

@@ -6,7 +6,9 @@ use crate::domain::{
     RequestId, Text, User, VolumeId,
 };
 use crate::state::records::keys;
-use crate::state::{CommandBody, FindQuery, Position, RefusalCount, Store, Table, codec};
+use crate::state::{
+    CommandBody, FindQuery, Position, RefusalCount, Store, Table, UnsealedBy, codec,
+};
 
 /// What an audit record says beside who, when and how it ended.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +65,10 @@ impl Facts {
             CommandBody::Allow { subject } => {
                 Self { detail: words(subject.to_string()), ..Self::default() }
             }
+            CommandBody::Seal { reason } => Self { detail: reason.clone(), ..Self::default() },
+            CommandBody::Unseal(unseal) => {
+                Self { detail: words(unsealed_by(&unseal.by)), ..Self::default() }
+            }
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
@@ -85,6 +91,16 @@ impl Facts {
     }
 }
 
+fn unsealed_by(by: &UnsealedBy) -> String {
+    match by {
+        UnsealedBy::Order => "nodes may read the root key again".to_owned(),
+        UnsealedBy::Shares { node, numbers } => {
+            let numbers: Vec<_> = numbers.iter().map(u8::to_string).collect();
+            format!("node {node} by shares {}", numbers.join(", "))
+        }
+    }
+}
+
 /// What a command is called in the audit chain.
 pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
     match body {
@@ -100,6 +116,8 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::ClusterChange { .. } => AuditAction::ClusterChange,
         CommandBody::Deny { .. } => AuditAction::Deny,
         CommandBody::Allow { .. } => AuditAction::Allow,
+        CommandBody::Seal { .. } => AuditAction::Seal,
+        CommandBody::Unseal(_) => AuditAction::Unseal,
     }
 }
 

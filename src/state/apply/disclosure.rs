@@ -22,6 +22,11 @@ impl<S: Store> Batch<'_, S> {
     ) -> Ruled<Accepted> {
         let roles = self.permitted(context, Right::DiscloseKeys)?;
         check_user(&roles, disclose)?;
+        // Here and not only on the nodes: what comes after a seal in the log is opened nowhere, not even by a node that
+        // has not yet heard of it.
+        if self.heads.sealed {
+            return Err(Rejection::Sealed.into());
+        }
         if let Some(request) = self.recall(context)? {
             return self.disclose_again(context, disclose, &request);
         }

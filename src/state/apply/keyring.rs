@@ -33,6 +33,10 @@ impl<S: Store> Batch<'_, S> {
         self.txn.put(Table::Keyring, &keys::SIGNER.into(), signer)?;
         let epoch = codec::encode_epoch(&bootstrap.epoch);
         self.txn.put(Table::Keyring, &keys::epoch(bootstrap.epoch.epoch), epoch)?;
+        if let Some(shares) = &bootstrap.shares {
+            let shares = codec::encode_share_set(shares);
+            self.txn.put(Table::Keyring, &keys::SHARES.into(), shares)?;
+        }
         let grant = Grant {
             operator: bootstrap.administrator.clone(),
             role: Role::Administrator,

@@ -13,6 +13,7 @@ mod find;
 mod keyring;
 mod report;
 mod requests;
+mod seal;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -172,6 +173,8 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::ClusterChange { .. } => self.note(context, Right::ChangeCluster),
             CommandBody::Deny { subject, reason } => self.deny(context, subject, reason),
             CommandBody::Allow { subject } => self.allow(context, subject),
+            CommandBody::Seal { reason } => self.seal(context, reason),
+            CommandBody::Unseal(unseal) => self.unseal(context, unseal),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

@@ -175,6 +175,8 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::TooManyDenials(count) => Why::TooManyDenials(*count),
         Rejection::TooManyNodesDenied => Why::TooManyNodesDenied(pb::Empty {}),
         Rejection::RepeatTooLate => Why::RepeatTooLate(pb::Empty {}),
+        Rejection::Sealed => Why::Sealed(pb::Empty {}),
+        Rejection::SealedAgain => Why::SealedAgain(pb::Empty {}),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
     pb::Rejection { why: Some(why) }
@@ -211,6 +213,8 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::TooManyDenials(count) => Rejection::TooManyDenials(count),
         Why::TooManyNodesDenied(pb::Empty {}) => Rejection::TooManyNodesDenied,
         Why::RepeatTooLate(pb::Empty {}) => Rejection::RepeatTooLate,
+        Why::Sealed(pb::Empty {}) => Rejection::Sealed,
+        Why::SealedAgain(pb::Empty {}) => Rejection::SealedAgain,
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })
 }

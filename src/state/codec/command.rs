@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
-    ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, ProtectorId,
-    RequestId, Text, Timestamp, VolumeId,
+    ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, NodeId,
+    ProtectorId, RequestId, ShareSet, ShareSetId, Text, Timestamp, VolumeId, limits,
 };
 use crate::state::{
     Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
-    ReportCompliance, Signer, Wrapped,
+    ReportCompliance, Signer, Unseal, UnsealedBy, Wrapped,
 };
 
 /// The bytes of a log entry.
@@ -96,6 +96,8 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
             Body::Deny(pb::Deny { subject: Some(subject_to(subject)), reason: owned(reason) })
         }
         CommandBody::Allow { subject } => Body::Allow(subject_to(subject)),
+        CommandBody::Seal { reason } => Body::Seal(pb::Seal { reason: owned(reason) }),
+        CommandBody::Unseal(unseal) => Body::Unseal(unseal_to(unseal)),
     }
 }
 
@@ -135,6 +137,8 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
             reason: Text::name("reason", deny.reason)?,
         },
         Body::Allow(subject) => CommandBody::Allow { subject: subject_from(subject)? },
+        Body::Seal(seal) => CommandBody::Seal { reason: Text::name("reason", seal.reason)? },
+        Body::Unseal(unseal) => CommandBody::Unseal(unseal_from(unseal)?),
     })
 }
 
@@ -145,6 +149,7 @@ fn bootstrap_to(bootstrap: &Bootstrap) -> pb::Bootstrap {
         root_check: Bytes::copy_from_slice(&bootstrap.root_check),
         signer: Some(signer_to(&bootstrap.signer)),
         epoch: Some(epoch_to(&bootstrap.epoch)),
+        share_set: bootstrap.shares.as_ref().map(share_set_to),
     }
 }
 
@@ -155,7 +160,44 @@ fn bootstrap_from(bootstrap: pb::Bootstrap) -> Result<Bootstrap, CodecError> {
         root_check: digest("root_check", &bootstrap.root_check)?,
         signer: signer_from(required(bootstrap.signer, "signer")?),
         epoch: epoch_from(required(bootstrap.epoch, "epoch")?)?,
+        shares: bootstrap.share_set.map(share_set_from).transpose()?,
     })
+}
+
+pub(super) fn share_set_to(set: &ShareSet) -> pb::ShareSet {
+    pb::ShareSet {
+        id: Bytes::copy_from_slice(set.id().as_bytes()),
+        shares: set.shares().into(),
+        threshold: set.threshold().into(),
+    }
+}
+
+pub(super) fn share_set_from(set: pb::ShareSet) -> Result<ShareSet, CodecError> {
+    // What does not fit into a byte is more than there may be.
+    let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+    let id = ShareSetId::from_slice(&set.id)?;
+    Ok(ShareSet::new(id, byte(set.shares), byte(set.threshold))?)
+}
+
+fn unseal_to(unseal: &Unseal) -> pb::Unseal {
+    let (node, shares) = match &unseal.by {
+        UnsealedBy::Order => (0, Bytes::new()),
+        UnsealedBy::Shares { node, numbers } => (node.get(), Bytes::copy_from_slice(numbers)),
+    };
+    pb::Unseal { seals: unseal.seals, node, shares }
+}
+
+fn unseal_from(unseal: pb::Unseal) -> Result<Unseal, CodecError> {
+    let by = match unseal.node {
+        0 => UnsealedBy::Order,
+        _ if unseal.shares.len() > usize::from(limits::KEY_SHARES) => {
+            return Err(FieldError::new("shares", "are more than there may be").into());
+        }
+        node => {
+            UnsealedBy::Shares { node: NodeId::new(node), numbers: unseal.shares.to_vec() }
+        }
+    };
+    Ok(Unseal { seals: unseal.seals, by })
 }
 
 pub(super) fn signer_to(signer: &Signer) -> pb::Signer {

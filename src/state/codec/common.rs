@@ -79,6 +79,8 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     ClusterChange = ClusterChange,
     Deny = Deny,
     Allow = Allow,
+    Seal = Seal,
+    Unseal = Unseal,
     Unreadable = Unreadable,
 });
 

@@ -3,15 +3,17 @@
 use bytes::Bytes;
 use holdfast_proto::store::v1 as pb;
 
-use super::command::{epoch_from, epoch_to, signer_from, signer_to};
+use super::command::{
+    epoch_from, epoch_to, share_set_from, share_set_to, signer_from, signer_to,
+};
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId, OperatorName,
-    ProtectorId, RequestId, Role, Sealed, Text, VolumeId,
+    ProtectorId, RequestId, Role, Sealed, ShareSet, Text, VolumeId,
 };
 use crate::state::records::{
-    Denial, Device, Grant, KeyRecord, Quota, Remembered, RequestRecord, Volume, keys,
+    Denial, Device, Grant, KeyRecord, Quota, Remembered, RequestRecord, Seal, Volume, keys,
 };
 use crate::state::{Digest, EpochRecord, Heads, Signer};
 
@@ -30,6 +32,8 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         removed: heads.removed.iter().map(|node| node.get()).collect(),
         denials: heads.denials,
         denial_changes: heads.denial_changes,
+        seals: heads.seals,
+        sealed: heads.sealed,
     })
 }
 
@@ -51,6 +55,8 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         removed: heads.removed.into_iter().map(NodeId::new).collect(),
         denials: heads.denials,
         denial_changes: heads.denial_changes,
+        seals: heads.seals,
+        sealed: heads.sealed,
     })
 }
 
@@ -310,6 +316,31 @@ pub(in crate::state) fn encode_epoch(epoch: &EpochRecord) -> Bytes {
 
 pub(in crate::state) fn decode_epoch(value: &Bytes) -> Result<EpochRecord, CodecError> {
     epoch_from(decode(value)?)
+}
+
+pub(in crate::state) fn encode_share_set(set: &ShareSet) -> Bytes {
+    encode(&share_set_to(set))
+}
+
+pub(in crate::state) fn decode_share_set(value: &Bytes) -> Result<ShareSet, CodecError> {
+    share_set_from(decode(value)?)
+}
+
+pub(in crate::state) fn encode_seal(seal: &Seal) -> Bytes {
+    encode(&pb::SealRecord {
+        sealed_by: Some(actor_to(&seal.sealed_by)),
+        sealed_at_ms: seal.sealed_at.as_millis(),
+        reason: owned(&seal.reason),
+    })
+}
+
+pub(in crate::state) fn decode_seal(value: &Bytes) -> Result<Seal, CodecError> {
+    let seal: pb::SealRecord = decode(value)?;
+    Ok(Seal {
+        sealed_by: actor_from(seal.sealed_by)?,
+        sealed_at: time(seal.sealed_at_ms),
+        reason: Text::name("reason", seal.reason)?,
+    })
 }
 
 pub(in crate::state) fn encode_quota(quota: Quota) -> Bytes {
