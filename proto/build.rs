@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "holdfast/v1/audit.proto",
         "holdfast/v1/admin.proto",
         "holdfast/v1/cluster.proto",
+        "holdfast/v1/operator.proto",
         "holdfast/peer/v1/peer.proto",
         "holdfast/store/v1/store.proto",
     ];
@@ -28,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug([
             ".holdfast.v1.DiscloseKeyResponse",
             ".holdfast.v1.InitClusterRequest",
+            ".holdfast.v1.GiveShareRequest",
             ".holdfast.v1.SealedKey",
         ])
         .compile_fds(descriptors)?;

@@ -47,6 +47,14 @@ pub enum Action {
     Allow,
     /// `AdminService.ListDenials`.
     ListDenials,
+    /// `OperatorService.GetSealStatus`.
+    GetSealStatus,
+    /// `OperatorService.GiveShare`.
+    GiveShare,
+    /// `OperatorService.SealCluster`.
+    SealCluster,
+    /// `OperatorService.UnsealCluster`.
+    UnsealCluster,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -94,6 +102,10 @@ impl Action {
             Self::Deny => "DenyCertificate",
             Self::Allow => "AllowCertificate",
             Self::ListDenials => "ListDenials",
+            Self::GetSealStatus => "GetSealStatus",
+            Self::GiveShare => "GiveShare",
+            Self::SealCluster => "SealCluster",
+            Self::UnsealCluster => "UnsealCluster",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -119,7 +131,9 @@ impl Action {
             Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
                 Rule::Has(Right::ChangeCluster)
             }
-            Self::ListReasons | Self::GetStatus => Rule::AnyRole,
+            Self::SealCluster | Self::UnsealCluster => Rule::Has(Right::ChangeKeyring),
+            Self::GiveShare => Rule::Has(Right::GiveShares),
+            Self::ListReasons | Self::GetStatus | Self::GetSealStatus => Rule::AnyRole,
             // There are no grants yet; that it happens once only is for the state machine to see.
             Self::InitCluster => Rule::AnyOperator,
         }

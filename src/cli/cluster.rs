@@ -60,18 +60,18 @@ pub(super) enum ClusterCommand {
 pub(super) struct InitArgs {
     /// Directory that `holdfast pki init` made
     #[arg(long, value_name = "DIR")]
-    pki: PathBuf,
+    pub(super) pki: PathBuf,
     /// A server: ID=CLIENT_HOST:PORT,PEER_HOST:PORT; several times
     #[arg(long = "node", value_name = "ID=CLIENT,PEER", required = true)]
-    nodes: Vec<NodeArg>,
+    pub(super) nodes: Vec<NodeArg>,
     /// Operator who becomes the first administrator
     #[arg(long, value_name = "NAME")]
-    admin: OperatorName,
+    pub(super) admin: OperatorName,
 }
 
 /// A server and its addresses, as written on the command line.
 #[derive(Debug, Clone)]
-pub(super) struct NodeArg(v1::NodeSpec);
+pub(super) struct NodeArg(pub(super) v1::NodeSpec);
 
 impl std::str::FromStr for NodeArg {
     type Err = String;
@@ -131,15 +131,19 @@ async fn init(context: &Context, client: &Client, args: InitArgs) -> Done {
         epoch: made.epoch,
         first_administrator: args.admin.to_string(),
     })?;
+    note_caller(context, &args.admin);
+    Ok(Exit::Ok)
+}
+
+/// Says so if whoever made the cluster has no role in it.
+pub(super) fn note_caller(context: &Context, admin: &OperatorName) {
     if let Some(caller) = context.connection.caller()
-        && caller != args.admin.as_str()
+        && caller != admin.as_str()
     {
         context.printer.progress(format!(
-            "note: {} is the administrator; {caller}, whose certificate made the cluster, has no role in it",
-            args.admin
+            "note: {admin} is the administrator; {caller}, whose certificate made the cluster, has no role in it"
         ));
     }
-    Ok(Exit::Ok)
 }
 
 #[derive(Debug, Serialize)]

@@ -83,6 +83,14 @@ impl ConnectionArgs {
         identity.leaf().uri.split_once("/operator/").map(|(_, name)| name.to_owned())
     }
 
+    /// A client of one server, which is asked and no other one.
+    ///
+    /// # Errors
+    /// If a flag is missing, the address is none, or a file can't be read.
+    pub(super) fn client_of(&self, address: &str) -> Result<Client, CliError> {
+        Self { addr: Some(address.to_owned()), ..self.clone() }.client()
+    }
+
     /// A client.
     ///
     /// # Errors

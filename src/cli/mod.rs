@@ -18,6 +18,7 @@ mod exit;
 mod grant;
 mod key;
 pub mod local_cluster;
+mod operator;
 mod out_file;
 mod output;
 pub mod pki;
@@ -86,6 +87,9 @@ enum Command {
     /// Deny certificates that were lost or stolen, and allow them again
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Seal and unseal servers: the root key and its shares
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
     /// Make the certificate authorities, certificates and the root key
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -185,6 +189,7 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
         Command::Cert(command) => cert::run(&context, command).await,
+        Command::Operator(command) => operator::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Bench(args) => bench::run(&context, args).await,

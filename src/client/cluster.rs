@@ -5,15 +5,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_proto::v1;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use zeroize::Zeroizing;
 
 use super::call::Patience;
 use super::error::ClientError;
-use super::{Client, new_request_id};
-use crate::crypto::SigningMaterial;
-use crate::domain::{NodeId, OperatorName};
+use super::{Client, new_request_id, wire};
+use crate::crypto::{RootKey, SigningMaterial};
+use crate::domain::{NodeId, OperatorName, ShareSet};
 
 /// How long a membership change may take at one server: it waits for snapshots and catching up.
 const CHANGE_ATTEMPT: Duration = Duration::from_secs(60);
+
+/// A secret as a message takes it; wiped when the last copy of the message is gone.
+pub(super) fn wiped(secret: &[u8]) -> Bytes {
+    Bytes::from_owner(Zeroizing::new(secret.to_vec()))
+}
 
 impl Client {
     fn change_patience(&self) -> Patience {
@@ -31,12 +37,42 @@ impl Client {
         administrator: &OperatorName,
         signer: &SigningMaterial,
     ) -> Result<v1::InitClusterResponse, ClientError> {
+        self.init(nodes, administrator, signer, None).await
+    }
+
+    /// The same with a root key that is split into shares. Asked again with the same root key it answers again.
+    ///
+    /// # Errors
+    /// If it was already made with another root key, a node can't be reached, or no server answers.
+    pub async fn init_split_cluster(
+        &self,
+        nodes: Vec<v1::NodeSpec>,
+        administrator: &OperatorName,
+        signer: &SigningMaterial,
+        split: (&RootKey, ShareSet),
+    ) -> Result<v1::InitClusterResponse, ClientError> {
+        self.init(nodes, administrator, signer, Some(split)).await
+    }
+
+    async fn init(
+        &self,
+        nodes: Vec<v1::NodeSpec>,
+        administrator: &OperatorName,
+        signer: &SigningMaterial,
+        split: Option<(&RootKey, ShareSet)>,
+    ) -> Result<v1::InitClusterResponse, ClientError> {
+        let (root_key, share_set) = match split {
+            Some((root, set)) => (wiped(root.expose_secret()), Some(wire::share_set(&set))),
+            None => (Bytes::new(), None),
+        };
         let message = v1::InitClusterRequest {
             request_id: new_request_id(),
             nodes,
             first_administrator: administrator.to_string(),
             signer_chain: signer.chain.clone(),
             signer_private_key: Bytes::copy_from_slice(signer.private_key.expose_secret()),
+            root_key,
+            share_set,
         };
         self.call_with(self.change_patience(), &message, |channel, request| async move {
             ClusterServiceClient::new(channel).init_cluster(request).await

@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod escrow;
 pub mod evidence;
+mod operator;
 mod options;
 mod raw;
 mod receipt;

@@ -3,7 +3,7 @@
 use holdfast_proto::v1;
 
 use super::error::ClientError;
-use crate::domain::{FieldError, ProtectorKind, Role, User, VolumeKind};
+use crate::domain::{FieldError, ProtectorKind, Role, ShareSet, User, VolumeKind};
 
 /// A kind of protector on the wire.
 pub const fn protector_kind(kind: ProtectorKind) -> v1::ProtectorKind {
@@ -30,6 +30,15 @@ pub const fn role(role: Role) -> v1::Role {
         Role::ReportReader => v1::Role::ReportReader,
         Role::Auditor => v1::Role::Auditor,
         Role::Administrator => v1::Role::Administrator,
+    }
+}
+
+/// How a root key is split, on the wire.
+pub fn share_set(set: &ShareSet) -> v1::ShareSet {
+    v1::ShareSet {
+        id: set.id().to_string(),
+        shares: set.shares().into(),
+        threshold: set.threshold().into(),
     }
 }
 

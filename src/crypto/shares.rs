@@ -82,7 +82,10 @@ impl Share {
             .map_err(CryptoError::BadSplitting)?;
         let mut newer = NewerRng(rng);
         let dealer = Sharks(threshold).dealer_rng(root.bytes(), &mut newer);
-        dealer.zip(1..=shares).map(|(dealt, number)| Self::dealt(&dealt, cluster, set, number)).collect()
+        dealer
+            .zip(1..=shares)
+            .map(|(dealt, number)| Self::dealt(&dealt, cluster, set, number))
+            .collect()
     }
 
     fn dealt(
@@ -112,7 +115,8 @@ impl Share {
         let mut numbers: Vec<_> = shares.iter().map(|share| share.label.number).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let one = |share: &&Self| share.label.cluster == first.cluster && share.label.set == first.set;
+        let one =
+            |share: &&Self| share.label.cluster == first.cluster && share.label.set == first.set;
         if numbers.len() != shares.len()
             || numbers.len() < usize::from(first.set.threshold())
             || !shares.iter().all(one)
@@ -144,8 +148,7 @@ impl Share {
     /// What is wrong with it; nothing of the text is repeated.
     pub fn parse(text: &[u8]) -> Result<Self, ShareFault> {
         let digits = text.trim_ascii();
-        let digits =
-            digits.strip_prefix(SHARE_PREFIX.as_bytes()).ok_or(ShareFault::NotAShare)?;
+        let digits = digits.strip_prefix(SHARE_PREFIX.as_bytes()).ok_or(ShareFault::NotAShare)?;
         if digits.len() > MOST_TEXT {
             return Err(ShareFault::Length(digits.len()));
         }

@@ -57,9 +57,10 @@ impl Right {
             Self::ReadAudit => &[Auditor],
             Self::ReadGrants | Self::ReadDenials => &[Administrator, Auditor],
             Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
-            Self::ChangeGrants | Self::ChangeCluster | Self::ChangeDenials | Self::ChangeKeyring => {
-                &[Administrator]
-            }
+            Self::ChangeGrants
+            | Self::ChangeCluster
+            | Self::ChangeDenials
+            | Self::ChangeKeyring => &[Administrator],
             Self::GiveShares => &Role::ALL,
         }
     }

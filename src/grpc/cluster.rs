@@ -8,16 +8,17 @@ use holdfast_proto::v1::cluster_service_server::ClusterService as Api;
 use tonic::{Request, Response, Status};
 
 use crate::auth::{Action, Permit};
-use crate::crypto::{Secret, SigningMaterial};
+use crate::crypto::{RootKey, Secret, SigningMaterial};
 use crate::domain::{ClusterId, Epoch, FieldError, NodeId, RequestId, limits};
 use crate::raft::{Member, MemberRole, MemberStatus};
 use crate::service::{
-    self, ClusterService, Consensus, InitCluster, MOST_NODES, NodeSpec, ServiceError, Staleness,
+    self, ClusterService, Consensus, InitCluster, MOST_NODES, NodeSpec, ServiceError, SplitRootKey,
+    Staleness,
 };
 use crate::state::Position;
 
 use super::gate::Gate;
-use super::{decode, encode};
+use super::{decode, encode, operator};
 
 /// Most certificates of a signer's chain.
 pub(super) const CHAIN_CERTIFICATES: usize = 4;
@@ -199,6 +200,7 @@ pub(super) fn decode_init(
 ) -> Result<(RequestId, InitCluster), FieldError> {
     // Taken over first, so that it is wiped whatever else is wrong.
     let private_key = Secret::new(request.signer_private_key.to_vec());
+    let root_key = Secret::new(request.root_key.to_vec());
     let request_id = decode::request_id(&request.request_id)?;
     if request.nodes.is_empty() {
         return Err(FieldError::new("nodes", "is empty"));
@@ -213,6 +215,7 @@ pub(super) fn decode_init(
         let what = format!("has more than {PRIVATE_KEY_BYTES} bytes");
         return Err(FieldError::new("signer_private_key", what));
     }
+    let split = decode_split(&root_key, request.share_set.as_ref())?;
     let nodes = request.nodes.into_iter().enumerate();
     let init = InitCluster {
         nodes: nodes
@@ -220,8 +223,24 @@ pub(super) fn decode_init(
             .collect::<Result<_, _>>()?,
         administrator: decode::operator("first_administrator", &request.first_administrator)?,
         signer: SigningMaterial { chain: request.signer_chain, private_key },
+        split,
     };
     Ok((request_id, init))
+}
+
+fn decode_split(
+    root_key: &Secret,
+    set: Option<&v1::ShareSet>,
+) -> Result<Option<SplitRootKey>, FieldError> {
+    let Some(set) = set else {
+        return match root_key.expose_secret() {
+            [] => Ok(None),
+            _ => Err(FieldError::new("share_set", "is missing, although there is a root_key")),
+        };
+    };
+    let root = RootKey::from_slice(root_key.expose_secret())
+        .ok_or_else(|| FieldError::new("root_key", "must have 32 bytes"))?;
+    Ok(Some(SplitRootKey { root: Arc::new(root), set: operator::decode_share_set(set)? }))
 }
 
 fn encode_status(status: &service::Status) -> v1::GetStatusResponse {

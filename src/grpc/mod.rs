@@ -13,6 +13,7 @@ mod escrow;
 mod gate;
 mod guard;
 mod observe;
+mod operator;
 mod page;
 mod peer;
 mod recovery;

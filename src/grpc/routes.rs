@@ -8,6 +8,7 @@ use holdfast_proto::v1::audit_service_server::AuditServiceServer;
 use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
 use holdfast_proto::v1::compliance_service_server::ComplianceServiceServer;
 use holdfast_proto::v1::escrow_service_server::EscrowServiceServer;
+use holdfast_proto::v1::operator_service_server::OperatorServiceServer;
 use holdfast_proto::v1::recovery_service_server::RecoveryServiceServer;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -19,7 +20,7 @@ use crate::crypto::NodeSigner;
 use crate::domain::limits::MESSAGE_BYTES;
 use crate::service::{
     AdminService, AuditService, ClusterService, ComplianceService, Consensus, Context,
-    EscrowService, RecoveryService, Sealing,
+    EscrowService, OperatorService, RecoveryService, Sealing,
 };
 
 use super::admin::AdminApi;
@@ -28,6 +29,7 @@ use super::cluster::ClusterApi;
 use super::compliance::ComplianceApi;
 use super::escrow::EscrowApi;
 use super::gate::Gate;
+use super::operator::OperatorApi;
 use super::recovery::RecoveryApi;
 
 /// Package of the services that everyone may know.
@@ -78,6 +80,11 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
     let admin = AdminServiceServer::new(AdminApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
+    let (gate_, context_) = shared();
+    let service = OperatorService::new(context_, Arc::clone(&sealing));
+    let operator = OperatorServiceServer::new(OperatorApi { gate: gate_, service })
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
     let service = ClusterService::new(context, sealing, node_ca);
     let cluster = ClusterServiceServer::new(ClusterApi { gate, service, cluster })
         .max_decoding_message_size(MESSAGE_BYTES)
@@ -89,6 +96,7 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
         .add_service(audit)
         .add_service(admin)
         .add_service(cluster)
+        .add_service(operator)
 }
 
 /// The descriptors of the public API, without those of node-to-node calls and of stored messages.

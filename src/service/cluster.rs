@@ -9,13 +9,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::auth::{Action, Permit};
-use crate::crypto::{Authority, CryptoError, KeyringParts, SigningMaterial, system_rng};
-use crate::domain::{ClusterId, Epoch, FieldError, NodeId, OperatorName, RequestId, Text};
+use crate::crypto::{
+    Authority, CryptoError, KeyringParts, RootKey, SigningMaterial, UnlockedKeyring, system_rng,
+};
+use crate::domain::{
+    ClusterId, Epoch, FieldError, NodeId, OperatorName, RequestId, ShareSet, Text,
+};
 use crate::raft::{ClusterView, Member, RaftError};
-use crate::state::{Accepted, Bootstrap, CommandBody, EpochRecord, Position, Signer, Wrapped};
+use crate::state::{
+    Accepted, Bootstrap, CommandBody, EpochRecord, Position, Signer, Wrapped, query,
+};
 
 use super::context::{Proposer, proposer_of};
-use super::sealing::refresh_sealing;
+use super::sealing::{keyring_parts, refresh_sealing};
 use super::{Consensus, Context, Sealing, ServiceError};
 
 /// Most nodes of a new cluster.
@@ -45,6 +51,17 @@ pub struct InitCluster {
     pub administrator: OperatorName,
     /// The signer of its escrow keys.
     pub signer: SigningMaterial,
+    /// A root key that is split into shares; `None` if this node has it in a file.
+    pub split: Option<SplitRootKey>,
+}
+
+/// A root key and how it was split.
+#[derive(Debug)]
+pub struct SplitRootKey {
+    /// The root key.
+    pub root: Arc<RootKey>,
+    /// Its shares, which nobody but its operators has.
+    pub set: ShareSet,
 }
 
 /// The cluster as this node sees it.
@@ -87,7 +104,12 @@ impl<C: Consensus> ClusterService<C> {
         let _one_at_a_time = self.making.lock().await;
         let cluster = self.context.cluster();
         if self.context.heads()?.cluster.is_some() {
-            return Err(ServiceError::AlreadyInitialised);
+            return self.made_before(init.split.as_ref());
+        }
+        if init.split.is_some() && self.sealing.reads_key_file() {
+            let what = "this server reads another root key from a file: take auto_unseal_key_file out of the \
+                        configuration of all servers, and restart them";
+            return Err(FieldError::new("root_key", what).into());
         }
         self.check_nodes(&init.nodes)?;
         // Everything that can be wrong is found before the first irrevocable step.
@@ -97,8 +119,40 @@ impl<C: Consensus> ClusterService<C> {
             self.context.consensus().initialize(members).await?;
         }
         self.propose_first(proposer, request_id, body).await?;
+        if let Some(split) = &init.split {
+            self.keep(split)?;
+        }
         refresh_sealing(&self.context, &self.sealing)?;
         Ok(epoch)
+    }
+
+    /// Keeps the root key that the cluster was made with: nobody else here has it.
+    fn keep(&self, split: &SplitRootKey) -> Result<(), ServiceError> {
+        let view = self.context.consensus().view();
+        let keyring = query::keyring(view)?.ok_or(ServiceError::NotInitialised)?;
+        let (cluster, parts) = (self.context.cluster(), keyring_parts(&keyring));
+        let unlocked = UnlockedKeyring::unlock(&split.root, cluster, &parts, &mut system_rng());
+        let unlocked = unlocked
+            .map_err(|error| ServiceError::Integrity(format!("the new keyring: {error}")))?;
+        let seals = self.context.heads()?.seals;
+        self.sealing.install(unlocked, parts, Some(Arc::clone(&split.root)), seals);
+        Ok(())
+    }
+
+    /// The answer to somebody who comes with the very root key that the cluster was made with: the first answer was lost.
+    fn made_before(&self, split: Option<&SplitRootKey>) -> Result<Epoch, ServiceError> {
+        let keyring = query::keyring(self.context.consensus().view())?;
+        let (Some(split), Some(keyring)) = (split, keyring) else {
+            return Err(ServiceError::AlreadyInitialised);
+        };
+        let own = split.root.check(self.context.cluster(), &keyring.root_check).is_ok();
+        match keyring.epochs.first() {
+            Some(first) if own && keyring.shares == Some(split.set) => {
+                self.keep(split)?;
+                Ok(first.epoch)
+            }
+            Some(_) | None => Err(ServiceError::AlreadyInitialised),
+        }
     }
 
     fn check_nodes(&self, nodes: &[NodeSpec]) -> Result<(), ServiceError> {
@@ -119,7 +173,10 @@ impl<C: Consensus> ClusterService<C> {
         cluster: ClusterId,
         init: &InitCluster,
     ) -> Result<(Epoch, CommandBody), ServiceError> {
-        let root = self.sealing.root_key()?;
+        let root = match &init.split {
+            Some(split) => Arc::clone(&split.root),
+            None => self.sealing.root_key()?,
+        };
         let now = self.context.now();
         let made = KeyringParts::create(
             &root,
@@ -148,6 +205,7 @@ impl<C: Consensus> ClusterService<C> {
                 private_key: Wrapped(first.private_key),
                 signature: first.signature,
             },
+            shares: init.split.as_ref().map(|split| split.set),
         });
         Ok((epoch, body))
     }

@@ -13,20 +13,24 @@ mod denials;
 mod error;
 mod escrow;
 mod node;
+mod operator;
 mod recovery;
 mod refusals;
 mod sealing;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unsealing;
 
 pub use admin::{AdminService, Granted};
 pub use audit::{AuditService, Filter, Head, Listing, SignedCheckpoint, local_checkpoint};
-pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, Status};
+pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, SplitRootKey, Status};
 pub use compliance::{ComplianceService, Reported};
 pub use consensus::Consensus;
 pub use context::{Context, Counters, Deadlines, FRESH_FOR, ReadPoint, Staleness};
 pub use error::ServiceError;
 pub use escrow::{EscrowService, SignedEscrowKey, SignedReceipt};
+pub use operator::{Given, OperatorService, SealStatus};
 pub use recovery::{Disclosure, Found, RecoveryService};
 pub use refusals::{MOST_KINDS, Refusals};
-pub use sealing::{Change, Opener, Sealing, refresh_sealing};
+pub use sealing::{Change, Opener, SealMark, Sealing, refresh_sealing};
+pub use unsealing::SHARES_KEPT;

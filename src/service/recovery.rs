@@ -10,7 +10,8 @@ use crate::crypto::{Binding, CryptoError, Part, Secret};
 use crate::domain::{ProtectorKind, RecoveryKey, RequestId};
 use crate::planted::{self, Plant};
 use crate::state::{
-    Accepted, AuditPosition, CommandBody, Disclose, FindQuery, KeySummary, Position, query,
+    Accepted, AuditPosition, CommandBody, Disclose, FindQuery, KeySummary, Position, Rejection,
+    query,
 };
 
 use super::context::proposer_of;
@@ -92,6 +93,10 @@ impl<C: Consensus> RecoveryService<C> {
         with_package: bool,
     ) -> Result<Disclosure, ServiceError> {
         let proposer = proposer_of(permit, Action::DiscloseKey)?;
+        // Before anything else: the seal is the cluster's, so that no other node would do.
+        if self.context.heads()?.sealed {
+            return Err(Rejection::Sealed.into());
+        }
         let opener = self.sealing.opener()?;
         let body = CommandBody::Disclose(disclose);
         let answer = self.context.propose(proposer, request_id, body).await?;

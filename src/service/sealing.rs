@@ -1,20 +1,25 @@
 //! Whether this node can open keys: it holds the unlocked keyring, and unlocks it when it can.
 //!
-//! The root key is read from a file, used, and forgotten; it is never kept beside the keyring that it opened.
+//! A root key that is read from a file is used and forgotten. One that came in shares is kept beside the keyring that it
+//! opened, since nobody else here could open the next epoch with it; both are forgotten at the seal.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::crypto::{
     Binding, CryptoError, EpochParts, KeyringParts, Part, RootKey, Secret, SignerParts,
     UnlockedKeyring, system_rng,
 };
 use crate::domain::{ClusterId, Sealed};
-use crate::state::{Keyring, query};
+use crate::state::{Heads, Keyring, query};
 
+use super::unsealing::Progress;
 use super::{Consensus, Context, ServiceError};
+
+/// Why a node is sealed whose operator said so.
+const BY_OPERATOR: &str = "an operator sealed the cluster; see `holdfast operator status`, and unseal it with `holdfast operator unseal`";
 
 /// Opens what was sealed to the cluster's escrow key.
 pub trait Opener: Send + Sync + 'static {
@@ -37,11 +42,37 @@ pub struct Sealing {
     key_file: Option<PathBuf>,
     data_dir: PathBuf,
     state: RwLock<State>,
+    /// Shares that this node was given so far.
+    pub(super) progress: Mutex<Option<Progress>>,
 }
 
 enum State {
     Sealed(String),
-    Unsealed { opener: Arc<dyn Opener>, parts: Option<KeyringParts> },
+    Unsealed(Unsealed),
+}
+
+struct Unsealed {
+    opener: Arc<dyn Opener>,
+    parts: Option<KeyringParts>,
+    /// Only if it came in shares.
+    root: Option<Arc<RootKey>>,
+    /// How often the cluster had been sealed by then.
+    seals: u64,
+}
+
+/// How often the cluster was sealed, and whether it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SealMark {
+    /// How often.
+    pub seals: u64,
+    /// Whether it is now.
+    pub sealed: bool,
+}
+
+impl From<&Heads> for SealMark {
+    fn from(heads: &Heads) -> Self {
+        Self { seals: heads.seals, sealed: heads.sealed }
+    }
 }
 
 /// What [`Sealing::refresh`] changed, for logs.
@@ -59,21 +90,27 @@ impl Sealing {
     /// For a node that may read the root key from `key_file`, if there is one.
     pub fn new(cluster: ClusterId, key_file: Option<PathBuf>, data_dir: PathBuf) -> Self {
         let state = RwLock::new(State::Sealed("the cluster is not initialised".to_owned()));
-        Self { cluster, key_file, data_dir, state }
+        Self { cluster, key_file, data_dir, state, progress: Mutex::new(None) }
     }
 
     /// Already unsealed, by something that opens keys.
     pub fn with_opener(cluster: ClusterId, opener: Arc<dyn Opener>) -> Self {
-        let state = RwLock::new(State::Unsealed { opener, parts: None });
-        Self { cluster, key_file: None, data_dir: PathBuf::new(), state }
+        let state = State::Unsealed(Unsealed { opener, parts: None, root: None, seals: 0 });
+        let (state, progress) = (RwLock::new(state), Mutex::new(None));
+        Self { cluster, key_file: None, data_dir: PathBuf::new(), state, progress }
     }
 
     /// Why the node can't open keys; `None` if it can.
     pub fn sealed_because(&self) -> Option<String> {
         match &*self.state.read() {
             State::Sealed(why) => Some(why.clone()),
-            State::Unsealed { .. } => None,
+            State::Unsealed(_) => None,
         }
+    }
+
+    /// Whether it may read the root key from a file.
+    pub const fn reads_key_file(&self) -> bool {
+        self.key_file.is_some()
     }
 
     /// What opens keys.
@@ -83,15 +120,22 @@ impl Sealing {
     pub fn opener(&self) -> Result<Arc<dyn Opener>, ServiceError> {
         match &*self.state.read() {
             State::Sealed(why) => Err(ServiceError::Sealed(why.clone())),
-            State::Unsealed { opener, .. } => Ok(Arc::clone(opener)),
+            State::Unsealed(unsealed) => Ok(Arc::clone(&unsealed.opener)),
         }
     }
 
-    /// Reads the root key.
+    /// The root key: the one that it keeps, or the one in its file.
     ///
     /// # Errors
-    /// If this node has no file for it, or the file can't be used.
-    pub fn root_key(&self) -> Result<RootKey, ServiceError> {
+    /// If it has none.
+    pub fn root_key(&self) -> Result<Arc<RootKey>, ServiceError> {
+        if let State::Unsealed(Unsealed { root: Some(root), .. }) = &*self.state.read() {
+            return Ok(Arc::clone(root));
+        }
+        self.read_root_key().map(Arc::new)
+    }
+
+    fn read_root_key(&self) -> Result<RootKey, ServiceError> {
         let Some(path) = self.key_file.as_deref() else {
             return Err(ServiceError::Sealed("no auto_unseal_key_file is configured".to_owned()));
         };
@@ -99,13 +143,17 @@ impl Sealing {
             .map_err(|error| ServiceError::Sealed(describe(&error, Some(path))))
     }
 
-    /// Unlocks the keyring of the replicated state if that is new.
-    pub fn refresh(&self, keyring: Option<&Keyring>) -> Change {
+    /// Unlocks the keyring of the replicated state if that is new, or forgets it if the cluster was sealed.
+    pub fn refresh(&self, keyring: Option<&Keyring>, mark: SealMark) -> Change {
+        self.forget_old_shares(mark.seals);
         let Some(keyring) = keyring else { return Change::None };
+        if mark.sealed {
+            return self.forget();
+        }
         let parts = keyring_parts(keyring);
-        if let State::Unsealed { parts: known, .. } = &*self.state.read()
-            && known.as_ref().is_none_or(|known| *known == parts)
-        {
+        // Sealed and unsealed again since: what was opened before that counts no more.
+        self.forget_before(mark.seals);
+        if self.knows(&parts) {
             return Change::None;
         }
         let unlocked = self.root_key().and_then(|root| {
@@ -113,14 +161,69 @@ impl Sealing {
                 .map_err(|error| ServiceError::Sealed(describe(&error, self.key_file.as_deref())))
         });
         match unlocked {
-            Ok(keyring) => {
-                *self.state.write() =
-                    State::Unsealed { opener: Arc::new(keyring), parts: Some(parts) };
+            Ok(unlocked) => {
+                self.install(unlocked, parts, None, mark.seals);
                 Change::Unsealed
             }
-            Err(ServiceError::Sealed(why)) => self.seal(why),
-            Err(other) => self.seal(other.to_string()),
+            Err(error) => self.stay_sealed(keyring, error),
         }
+    }
+
+    fn knows(&self, parts: &KeyringParts) -> bool {
+        match &*self.state.read() {
+            State::Unsealed(unsealed) => unsealed.parts.as_ref().is_none_or(|known| known == parts),
+            State::Sealed(_) => false,
+        }
+    }
+
+    /// Takes an unlocked keyring, and the root key if there is no other place to have it from. A root key that is kept stays.
+    pub(super) fn install(
+        &self,
+        keyring: UnlockedKeyring,
+        parts: KeyringParts,
+        root: Option<Arc<RootKey>>,
+        seals: u64,
+    ) {
+        let mut state = self.state.write();
+        let kept = match &*state {
+            State::Unsealed(Unsealed { root, .. }) => root.clone(),
+            State::Sealed(_) => None,
+        };
+        let (opener, parts, root) = (Arc::new(keyring), Some(parts), root.or(kept));
+        *state = State::Unsealed(Unsealed { opener, parts, root, seals });
+        drop(state);
+        *self.progress.lock() = None;
+    }
+
+    /// Forgets root key and opened keys, at the word of an operator. What is being opened at this moment ends.
+    fn forget(&self) -> Change {
+        let mut state = self.state.write();
+        if matches!(&*state, State::Sealed(why) if why == BY_OPERATOR) {
+            return Change::None;
+        }
+        *state = State::Sealed(BY_OPERATOR.to_owned());
+        Change::Sealed(BY_OPERATOR.to_owned())
+    }
+
+    fn forget_before(&self, seals: u64) {
+        let mut state = self.state.write();
+        if matches!(&*state, State::Unsealed(unsealed) if unsealed.parts.is_some() && unsealed.seals != seals)
+        {
+            *state = State::Sealed(BY_OPERATOR.to_owned());
+        }
+    }
+
+    fn stay_sealed(&self, keyring: &Keyring, error: ServiceError) -> Change {
+        let why = match (&keyring.shares, error) {
+            (Some(set), _) if self.key_file.is_none() => format!(
+                "the root key is split: give this server {} of its {} shares with `holdfast operator unseal`",
+                set.threshold(),
+                set.shares()
+            ),
+            (_, ServiceError::Sealed(why)) => why,
+            (_, other) => other.to_string(),
+        };
+        self.seal(why)
     }
 
     /// Keeps an older keyring that is unlocked: it still opens all keys but those of the newest epoch.
@@ -128,7 +231,7 @@ impl Sealing {
         let mut state = self.state.write();
         match &*state {
             State::Sealed(known) if *known == why => Change::None,
-            State::Unsealed { .. } => Change::Sealed(why),
+            State::Unsealed(_) => Change::Sealed(why),
             State::Sealed(_) => {
                 *state = State::Sealed(why.clone());
                 Change::Sealed(why)
@@ -145,8 +248,10 @@ pub fn refresh_sealing<C: Consensus>(
     context: &Context<C>,
     sealing: &Sealing,
 ) -> Result<Change, ServiceError> {
+    // In this order: a seal that comes in between is seen the next time, and forgets what this opened.
+    let mark = SealMark::from(&context.heads()?);
     let keyring = query::keyring(context.consensus().view())?;
-    let change = sealing.refresh(keyring.as_ref());
+    let change = sealing.refresh(keyring.as_ref(), mark);
     context.consensus().set_unsealed(sealing.sealed_because().is_none());
     Ok(change)
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::codec::{self, CodecError};
-use super::records::{Device, Grant, KeyRecord, KeyRef, Keyring, StoredKey, keys};
+use super::records::{Device, Grant, KeyRecord, KeyRef, Keyring, Seal, StoredKey, keys};
 use super::{KeySummary, Record, Store, StoreError, Table};
 use crate::domain::{
     AuditRecord, DeviceId, KeyVersion, OperatorName, ProtectorId, Role, Sealed, VolumeId,

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::{AuditPosition, EpochRecord, KeySummary, Position, ReceiptBody, Signer};
 use crate::domain::{
     Actor, ClusterId, DenialSubject, DeviceId, KeyState, KeyVersion, OperatorName, ProtectorId,
-    ProtectorKind, RequestId, Role, Sealed, ShareSet, Text, Timestamp, User, VolumeCompliance, VolumeId,
-    VolumeKind,
+    ProtectorKind, RequestId, Role, Sealed, ShareSet, Text, Timestamp, User, VolumeCompliance,
+    VolumeId, VolumeKind,
 };
 
 /// A device with its volumes.

@@ -3,7 +3,7 @@ use crate::domain::{NodeId, Timestamp};
 
 const DEVICE: DeviceId = DeviceId::from_bytes([1; 16]);
 const OTHER: DeviceId = DeviceId::from_bytes([2; 16]);
-const ACTIONS: [Action; 21] = [
+const ACTIONS: [Action; 25] = [
     Action::GetEscrowKey,
     Action::Escrow { device: DEVICE },
     Action::ReportCompliance { device: DEVICE },
@@ -19,6 +19,10 @@ const ACTIONS: [Action; 21] = [
     Action::Deny,
     Action::Allow,
     Action::ListDenials,
+    Action::GetSealStatus,
+    Action::GiveShare,
+    Action::SealCluster,
+    Action::UnsealCluster,
     Action::InitCluster,
     Action::GetStatus,
     Action::AddLearner,
@@ -44,7 +48,7 @@ fn allowed(caller: &Caller, roles: &[Role]) -> Vec<&'static str> {
 
 #[test]
 fn each_role_may_do_its_own_and_nothing_else() {
-    let common = ["ListReasons", "GetStatus"];
+    let common = ["ListReasons", "GetStatus", "GetSealStatus", "GiveShare"];
     let expect = |roles: &[Role], own: &[&str]| {
         let mut expected: Vec<&str> = own.iter().chain(&common).copied().collect();
         expected.push("InitCluster");
@@ -67,6 +71,8 @@ fn each_role_may_do_its_own_and_nothing_else() {
         "DenyCertificate",
         "AllowCertificate",
         "ListDenials",
+        "SealCluster",
+        "UnsealCluster",
         "AddLearner",
         "PromoteNode",
         "RemoveNode",

@@ -157,8 +157,8 @@ impl StatusView {
             }
             if member.unsealed == Some(false) {
                 cares.push(format!(
-                    "node {id} is sealed: it opens no keys; look at its log and /readyz, and give it the cluster's root \
-                     key (auto_unseal_key_file)"
+                    "node {id} is sealed: it opens no keys; `holdfast operator status` says why, and whether it takes \
+                     shares of the root key (`holdfast operator unseal`) or its file (auto_unseal_key_file)"
                 ));
             }
             if member.disk_low == Some(true) {

@@ -3,9 +3,7 @@
 use super::{Batch, Context, Ruled};
 use crate::domain::{Right, Text};
 use crate::state::records::{Seal, keys};
-use crate::state::{
-    Accepted, Rejection, Store, Table, Unseal, UnsealedBy, codec,
-};
+use crate::state::{Accepted, Rejection, Store, Table, Unseal, UnsealedBy, codec};
 
 impl<S: Store> Batch<'_, S> {
     /// An administrator seals all nodes. Sealing what is sealed changes no record of who sealed it first, and still counts:

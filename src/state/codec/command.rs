@@ -193,9 +193,7 @@ fn unseal_from(unseal: pb::Unseal) -> Result<Unseal, CodecError> {
         _ if unseal.shares.len() > usize::from(limits::KEY_SHARES) => {
             return Err(FieldError::new("shares", "are more than there may be").into());
         }
-        node => {
-            UnsealedBy::Shares { node: NodeId::new(node), numbers: unseal.shares.to_vec() }
-        }
+        node => UnsealedBy::Shares { node: NodeId::new(node), numbers: unseal.shares.to_vec() },
     };
     Ok(Unseal { seals: unseal.seals, by })
 }

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use holdfast_proto::store::v1 as pb;
 
-use super::command::{
-    epoch_from, epoch_to, share_set_from, share_set_to, signer_from, signer_to,
-};
+use super::command::{epoch_from, epoch_to, share_set_from, share_set_to, signer_from, signer_to};
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{

@@ -1,0 +1,65 @@
+//! The seal: asking for it, sealing, and giving shares.
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::operator_service_client::OperatorServiceClient;
+
+use super::cluster::wiped;
+use super::error::ClientError;
+use super::{Client, new_request_id};
+use crate::crypto::Share;
+
+impl Client {
+    /// Whether the answering node can open keys. Make the client of one address to ask a certain one.
+    ///
+    /// # Errors
+    /// If the caller may not ask, or no server answers.
+    pub async fn seal_status(&self) -> Result<v1::GetSealStatusResponse, ClientError> {
+        self.call(&v1::GetSealStatusRequest {}, |channel, request| async move {
+            OperatorServiceClient::new(channel).get_seal_status(request).await
+        })
+        .await
+    }
+
+    /// Gives a share to the server of this client, which should have one address only: each server needs its own shares.
+    ///
+    /// # Errors
+    /// What is wrong with the share; if the caller has no role, or the server doesn't answer.
+    pub async fn give_share(&self, share: &Share) -> Result<v1::GiveShareResponse, ClientError> {
+        let text = share.expose_text();
+        let message =
+            v1::GiveShareRequest { request_id: new_request_id(), share: wiped(text.as_bytes()) };
+        self.call(&message, |channel, request| async move {
+            OperatorServiceClient::new(channel).give_share(request).await
+        })
+        .await
+    }
+
+    /// Seals all nodes. Answers whether they were not sealed before.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, or no server answers.
+    pub async fn seal_cluster(&self, reason: &str) -> Result<bool, ClientError> {
+        let message =
+            v1::SealClusterRequest { request_id: new_request_id(), reason: reason.to_owned() };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                OperatorServiceClient::new(channel).seal_cluster(request).await
+            })
+            .await?;
+        Ok(answer.changed)
+    }
+
+    /// Lets nodes read the root key from their files again. Answers whether the cluster was sealed.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, or no server answers.
+    pub async fn unseal_cluster(&self) -> Result<bool, ClientError> {
+        let message = v1::UnsealClusterRequest { request_id: new_request_id() };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                OperatorServiceClient::new(channel).unseal_cluster(request).await
+            })
+            .await?;
+        Ok(answer.changed)
+    }
+}
