@@ -42,6 +42,7 @@ fn bootstrap() -> Result<(Position, Entry), holdfast::domain::FieldError> {
             private_key: Wrapped(Bytes::new()),
             signature: Bytes::new(),
         },
+        shares: None,
     });
     Ok(entry(0, Actor::Operator("root".parse()?), body))
 }

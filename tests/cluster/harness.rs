@@ -103,6 +103,11 @@ impl Harness {
         harness
     }
 
+    /// The files of three servers, for a test that changes them before it starts anything.
+    pub(crate) fn not_started() -> Self {
+        Self::prepare(toml::Table::new(), |_| Vec::new())
+    }
+
     /// Three servers that run and are in no cluster.
     pub(crate) async fn not_initialised() -> Self {
         let mut harness = Self::prepare(toml::Table::new(), |_| Vec::new());

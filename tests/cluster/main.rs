@@ -38,5 +38,6 @@ mod quorum;
 mod refusals;
 mod renewal;
 mod require;
+mod seal;
 mod status;
 mod story;

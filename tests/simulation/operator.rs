@@ -125,6 +125,8 @@ pub(crate) async fn make_cluster(desk: &mut Caller) {
         signer_chain: signer.chain.clone(),
         signer_private_key: Bytes::copy_from_slice(signer.private_key.expose_secret()),
         request_id: desk.request_id(),
+        root_key: Bytes::new(),
+        share_set: None,
     };
     loop {
         let mut client = ClusterServiceClient::new(desk.channel(1));

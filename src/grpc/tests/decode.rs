@@ -12,6 +12,7 @@ use crate::grpc::compliance::decode_report;
 use crate::grpc::decode;
 use crate::grpc::denials::decode_deny;
 use crate::grpc::escrow::decode_escrow;
+use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
 use crate::service::{Found, MOST_NODES};
 use crate::state::FindQuery;
@@ -105,7 +106,66 @@ pub(super) fn init() -> v1::InitClusterRequest {
         first_administrator: "alice".into(),
         signer_chain: vec![Bytes::from(vec![0; CERTIFICATE_BYTES]); CHAIN_CERTIFICATES],
         signer_private_key: Bytes::from(vec![0; PRIVATE_KEY_BYTES]),
+        root_key: Bytes::new(),
+        share_set: None,
     }
+}
+
+/// The same with a root key in shares.
+pub(super) fn split_init() -> v1::InitClusterRequest {
+    v1::InitClusterRequest {
+        root_key: Bytes::from(vec![0x4b; 32]),
+        share_set: Some(v1::ShareSet { id: "0f".repeat(8), shares: 32, threshold: 2 }),
+        ..init()
+    }
+}
+
+#[test]
+fn a_root_key_in_shares_is_taken_at_its_limits_and_refused_beyond_them() {
+    assert!(decode_init(split_init()).unwrap().1.split.is_some());
+    let fault = |change: fn(&mut v1::InitClusterRequest)| {
+        let mut request = split_init();
+        change(&mut request);
+        field(decode_init(request))
+    };
+    assert_eq!(fault(|r| r.share_set = None), "share_set");
+    assert_eq!(fault(|r| r.root_key = Bytes::new()), "root_key");
+    assert_eq!(fault(|r| r.root_key = Bytes::from(vec![1; 33])), "root_key");
+    assert_eq!(fault(|r| r.share_set.as_mut().unwrap().id.clear()), "share_set.id");
+    assert_eq!(fault(|r| r.share_set.as_mut().unwrap().shares = 33), "share_set.shares");
+    assert_eq!(fault(|r| r.share_set.as_mut().unwrap().threshold = 1), "share_set.threshold");
+    assert_eq!(fault(|r| r.share_set.as_mut().unwrap().threshold = 1 << 9), "share_set.threshold");
+}
+
+/// A share as an operator types it.
+pub(super) fn share() -> v1::GiveShareRequest {
+    let root = crate::crypto::RootKey::from_bytes([0x4b; 32]);
+    let mut rng = crate::crypto::testing::rng();
+    let shares =
+        crate::crypto::Share::split(&root, crate::crypto::testing::CLUSTER, (5, 3), &mut rng);
+    let share = Bytes::copy_from_slice(shares.unwrap()[1].expose_text().as_bytes());
+    v1::GiveShareRequest { request_id: ID.into(), share }
+}
+
+#[test]
+fn a_share_is_read_and_one_that_is_mistyped_names_the_field_and_not_its_text() {
+    assert_eq!(decode_share(share()).unwrap().1.label().number, 2);
+    for text in ["", "holdfast-share-v1:", "holdfast-root-key-v1:471207"] {
+        let error =
+            decode_share(v1::GiveShareRequest { share: text.into(), ..share() }).unwrap_err();
+        assert_eq!(error.field, "share");
+        assert!(!error.to_string().contains("471207"), "{error}");
+    }
+}
+
+#[test]
+fn a_seal_needs_a_reason() {
+    let seal = |reason: &str| {
+        decode_seal(v1::SealClusterRequest { request_id: ID.into(), reason: reason.into() })
+    };
+    assert!(seal(&"r".repeat(limits::NAME_BYTES)).is_ok());
+    assert_eq!(field(seal("")), "reason");
+    assert_eq!(field(seal(&"r".repeat(limits::NAME_BYTES + 1))), "reason");
 }
 
 /// What a change to a valid request makes of it.

@@ -12,6 +12,7 @@ use crate::grpc::cluster::{decode_init, decode_node};
 use crate::grpc::compliance::decode_report;
 use crate::grpc::denials::decode_deny;
 use crate::grpc::escrow::decode_escrow;
+use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::page::{
     denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
 };
@@ -99,7 +100,11 @@ fn administration_of_any_bytes_is_taken_or_refused() {
     let other = v1::DenyCertificateRequest { subject: "operator/bob".into(), ..deny.clone() };
     let both = vec![deny.encode_to_vec(), other.encode_to_vec()];
     survives(both, |bytes| taken(bytes, decode_deny));
-    survives(vec![valid::init().encode_to_vec()], |bytes| taken(bytes, decode_init));
+    let inits = [valid::init(), valid::split_init()].map(|init| init.encode_to_vec());
+    survives(inits.to_vec(), |bytes| taken(bytes, decode_init));
+    let seal = v1::SealClusterRequest { request_id: valid::ID.into(), reason: "incident".into() };
+    survives(vec![seal.encode_to_vec()], |bytes| taken(bytes, decode_seal));
+    survives(vec![valid::share().encode_to_vec()], |bytes| taken(bytes, decode_share));
     survives(vec![valid::node(3).encode_to_vec()], |bytes| {
         taken(bytes, |node: v1::NodeSpec| decode_node("node", node))
     });
@@ -134,7 +139,7 @@ fn what_carries_a_secret_shows_none_of_it_when_it_is_printed() {
         ..Default::default()
     };
     let init =
-        v1::InitClusterRequest { signer_private_key: b"private"[..].into(), ..valid::init() };
+        v1::InitClusterRequest { signer_private_key: b"private"[..].into(), ..valid::split_init() };
     let (_, decoded) = decode_init(init.clone()).unwrap();
     let shown = [
         format!("{disclosed:?} {disclosed:#?}"),
@@ -142,11 +147,12 @@ fn what_carries_a_secret_shows_none_of_it_when_it_is_printed() {
         format!("{init:?} {:?}", tonic::Request::new(init.clone())),
         format!("{:?}", decoded.signer),
         format!("{decoded:?}"),
+        format!("{:?} {:?}", valid::share(), decode_share(valid::share())),
     ];
     let bytes = |secret: &[u8]| format!("{secret:?}").trim_matches(['[', ']']).to_owned();
     for shown in &shown {
         assert!(!shown.contains("471207") && !shown.contains("693451"), "{shown}");
-        for secret in [&b"key package"[..], b"private"] {
+        for secret in [&b"key package"[..], b"private", &[0x4b; 32], b"holdfast-share-v1:"] {
             let text = std::str::from_utf8(secret).unwrap();
             assert!(!shown.contains(text) && !shown.contains(&bytes(secret)), "{shown}");
         }

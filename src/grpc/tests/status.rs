@@ -42,6 +42,8 @@ fn rejections() -> Vec<Rejection> {
         Rejection::TooManyDenials(10_000),
         Rejection::TooManyNodesDenied,
         Rejection::RepeatTooLate,
+        Rejection::Sealed,
+        Rejection::SealedAgain,
         Rejection::Unreadable,
     ];
     for one in &all {
@@ -66,6 +68,8 @@ fn rejections() -> Vec<Rejection> {
             | Rejection::TooManyDenials(_)
             | Rejection::TooManyNodesDenied
             | Rejection::RepeatTooLate
+            | Rejection::Sealed
+            | Rejection::SealedAgain
             | Rejection::Unreadable => {}
         }
     }

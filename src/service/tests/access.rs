@@ -7,7 +7,7 @@ use crate::auth::Action;
 use crate::crypto::testing::{DEVICE, operator};
 use crate::domain::{Actor, NodeId, Role, Text};
 use crate::service::{Consensus as _, FRESH_FOR, ServiceError};
-use crate::state::{Command, CommandBody, FindQuery, Rejection};
+use crate::state::{Command, CommandBody, FindQuery, Rejection, Unseal, UnsealedBy};
 
 #[tokio::test]
 async fn each_role_may_do_its_part_and_no_more() {
@@ -41,6 +41,7 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
     let detail = || Text::free("detail", "x").unwrap();
     let grant = |role| CommandBody::Grant { operator: "zoe".parse().unwrap(), role };
     let revoke = |role| CommandBody::Revoke { operator: "zoe".parse().unwrap(), role };
+    let unseal = |by| CommandBody::Unseal(Unseal { seals: 0, by });
     let bodies = [
         (Action::FindKeys, CommandBody::FindKeys(FindQuery::Protector(PROTECTOR))),
         (Action::DiscloseKey, CommandBody::Disclose(disclosure())),
@@ -52,6 +53,9 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
         (Action::RemoveNode, CommandBody::ClusterChange { detail: detail() }),
         (Action::TransferLeadership, CommandBody::ClusterChange { detail: detail() }),
         (Action::Escrow { device: DEVICE }, CommandBody::Escrow(bench.sealed(b"other"))),
+        (Action::GiveShare, unseal(UnsealedBy::Shares { node: NodeId::new(1), numbers: vec![1] })),
+        (Action::UnsealCluster, unseal(UnsealedBy::Order)),
+        (Action::SealCluster, CommandBody::Seal { reason: detail() }),
     ];
     let mut callers =
         vec![caller(operator("nobody")), agent(), caller(Actor::Node(NodeId::new(2)))];

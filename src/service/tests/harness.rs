@@ -228,6 +228,7 @@ pub(crate) struct Bench {
     pub(crate) audit: AuditService<Fake>,
     pub(crate) compliance: ComplianceService<Fake>,
     pub(crate) cluster: ClusterService<Fake>,
+    pub(crate) operator: OperatorService<Fake>,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -274,6 +275,7 @@ impl Bench {
             audit: AuditService::new(shared(), signers.subscribe()),
             compliance: ComplianceService::new(shared()),
             cluster: ClusterService::new(shared(), Arc::clone(&sealing), ca.authority()),
+            operator: OperatorService::new(shared(), Arc::clone(&sealing)),
             ca,
             fake,
             context,
@@ -302,7 +304,18 @@ impl Bench {
             nodes: (1..=nodes).map(node).collect(),
             administrator: "alice".parse().unwrap(),
             signer: self.ca.make(&Order::escrow_signer()).material(),
+            split: None,
         }
+    }
+
+    /// The node after a restart: what it had in memory is gone.
+    pub(crate) fn restart(&mut self) {
+        let path = self.dir.path().join("root.key");
+        let key_file = path.exists().then_some(path);
+        self.sealing = Arc::new(Sealing::new(CLUSTER, key_file, self.dir.path().join("data")));
+        let (context, sealing) = (Arc::clone(&self.context), Arc::clone(&self.sealing));
+        self.operator = OperatorService::new(context, sealing);
+        refresh_sealing(&self.context, &self.sealing).unwrap();
     }
 
     pub(crate) async fn grant(&self, n: u8, operator: &str, role: Role) {

@@ -5,3 +5,4 @@ mod cluster;
 mod disclose;
 pub(crate) mod harness;
 mod keys;
+mod seal;

@@ -97,7 +97,19 @@ pub(super) fn bootstrap() -> CommandBody {
             private_key: Wrapped(Bytes::from_static(b"wrapped epoch")),
             signature: Bytes::from_static(b"signature"),
         },
+        shares: None,
     })
+}
+
+/// Three of five.
+pub(super) fn share_set() -> ShareSet {
+    ShareSet::new(ShareSetId::from_bytes([0x55; 8]), 5, 3).unwrap()
+}
+
+/// The same with a root key that is split.
+pub(super) fn bootstrap_with_shares() -> CommandBody {
+    let CommandBody::Bootstrap(made) = bootstrap() else { unreachable!() };
+    CommandBody::Bootstrap(Bootstrap { shares: Some(share_set()), ..made })
 }
 
 /// An escrow of a volume of `device` with contents that follow from `fill`.
@@ -166,6 +178,21 @@ pub(super) fn deny(subject: &str) -> CommandBody {
 
 pub(super) fn allow(subject: &str) -> CommandBody {
     CommandBody::Allow { subject: subject.parse().unwrap() }
+}
+
+pub(super) fn seal(reason: &str) -> CommandBody {
+    CommandBody::Seal { reason: name(reason) }
+}
+
+/// By order of an administrator.
+pub(super) fn unseal(seals: u64) -> CommandBody {
+    CommandBody::Unseal(Unseal { seals, by: UnsealedBy::Order })
+}
+
+/// By shares that node 2 was given.
+pub(super) fn unseal_by_shares(seals: u64) -> CommandBody {
+    let by = UnsealedBy::Shares { node: NodeId::new(2), numbers: vec![1, 3, 5] };
+    CommandBody::Unseal(Unseal { seals, by })
 }
 
 /// A certificate by number; none for 0.

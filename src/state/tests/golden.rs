@@ -12,6 +12,8 @@ use crate::state::*;
 const GOLDEN: &str = include_str!("../../../tests/state/golden/store-v1.txt");
 /// What came to version 1 with the deny-list: fields and records that a history without denials does not have.
 const DENIALS: &str = include_str!("../../../tests/state/golden/store-v1-denials.txt");
+/// What came to version 1 with shares of the root key and the seal.
+const SEALS: &str = include_str!("../../../tests/state/golden/store-v1-seals.txt");
 
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
     Command {
@@ -100,6 +102,41 @@ fn what_is_written_of_denials_has_not_changed_and_can_be_read() {
     assert_eq!(query::denials(rig.store(), None, 9).unwrap().len(), 2);
 }
 
+/// A root key in shares, seals and their ends, some that are refused.
+fn seal_history() -> Vec<Command> {
+    let bodies = [
+        (operator(ROOT), bootstrap_with_shares()),
+        (operator(ROOT), grant(HUGO, Role::HelpDesk)),
+        (agent(1), CommandBody::Escrow(escrow_of(1, 1, 1, 0, 0x11))),
+        (operator(ROOT), seal("incident")),
+        (operator(HUGO), disclose_of(1, 0, Some("eve"))),
+        (operator(HUGO), unseal(1)),
+        (operator(HUGO), unseal_by_shares(0)),
+        (operator(HUGO), unseal_by_shares(1)),
+        (operator(ROOT), seal("once more")),
+        (operator(ROOT), unseal(2)),
+        (operator(ROOT), seal("and again")),
+    ];
+    bodies.into_iter().zip(1..).map(|((actor, body), id)| command(actor, id, body)).collect()
+}
+
+#[test]
+fn what_is_written_of_seals_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    let written = written_by(&mut rig, seal_history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(SEALS.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), SEALS.lines().count());
+    let commands = SEALS.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), seal_history());
+    for line in SEALS.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    assert_eq!(query::seal(rig.store()).unwrap().unwrap().reason, name("and again"));
+}
+
 /// The history's commands, answers and records, a line each.
 fn written() -> String {
     let mut rig = Rig::empty();
@@ -183,4 +220,6 @@ fn print_what_is_written() {
     let mut rig = Rig::empty();
     rig.entry(membership(b"voters", &[1, 2]));
     print!("{}", written_by(&mut rig, denial_history()) + &records(&rig));
+    let mut rig = Rig::empty();
+    print!("SEALS\n{}", written_by(&mut rig, seal_history()) + &records(&rig));
 }

@@ -31,6 +31,10 @@ fn commands() -> Vec<Command> {
         CommandBody::ClusterChange { detail: name("add node/4") },
         deny("agent/09090909-0909-0909-0909-090909090909"),
         allow("node/9"),
+        seal("incident"),
+        unseal(1),
+        unseal_by_shares(1),
+        bootstrap_with_shares(),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
@@ -74,12 +78,13 @@ fn right(body: &CommandBody) -> Actor {
         CommandBody::Escrow(_) | CommandBody::ReportCompliance(_) => agent(1),
         CommandBody::FindKeys(_) | CommandBody::Disclose(_) => operator(HUGO),
         CommandBody::Refusals(_) => node(1),
-        CommandBody::AuditRead { .. } => operator(ODO),
+        CommandBody::AuditRead { .. } | CommandBody::Unseal(_) => operator(ODO),
         CommandBody::Bootstrap(_)
         | CommandBody::Grant { .. }
         | CommandBody::Revoke { .. }
         | CommandBody::ClusterChange { .. }
         | CommandBody::Deny { .. }
-        | CommandBody::Allow { .. } => operator(ROOT),
+        | CommandBody::Allow { .. }
+        | CommandBody::Seal { .. } => operator(ROOT),
     }
 }

@@ -23,4 +23,5 @@ mod model;
 mod property;
 mod report;
 mod requests;
+mod seal;
 mod steps;

@@ -8,6 +8,7 @@ use crate::state::*;
 
 mod denials;
 mod keys;
+mod seal;
 
 #[derive(Debug, Clone)]
 pub(super) struct ModelKey {
@@ -65,6 +66,9 @@ pub(super) struct Model {
     quotas: BTreeMap<Actor, (u64, u32)>,
     pub(super) members: BTreeSet<NodeId>,
     pub(super) denied: BTreeMap<DenialSubject, Text>,
+    /// How often the cluster was sealed, and by whom if it is.
+    pub(super) seals: u64,
+    pub(super) sealed: Option<(Actor, Text)>,
 }
 
 enum Seen {
@@ -119,6 +123,8 @@ impl Model {
                 CommandBody::ClusterChange { .. } => ("cluster-change", None, None),
                 CommandBody::Deny { .. } => ("deny", None, None),
                 CommandBody::Allow { .. } => ("allow", None, None),
+                CommandBody::Seal { .. } => ("seal", None, None),
+                CommandBody::Unseal(_) => ("unseal", None, None),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -231,6 +237,8 @@ impl Model {
                 self.deny(position, command, subject, Some(reason))
             }
             CommandBody::Allow { subject } => self.deny(position, command, subject, None),
+            CommandBody::Seal { reason } => self.seal(position, command, reason),
+            CommandBody::Unseal(unseal) => self.unseal(position, command, unseal),
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }

@@ -195,6 +195,10 @@ fn check_queries(store: &MemoryStore, model: &Model) {
     assert_eq!(Heads::load(store).unwrap().denials, denials.len() as u64);
     let denials = denials.into_iter().map(|denial| (denial.subject, denial.reason));
     assert_eq!(denials.collect::<BTreeMap<_, _>>(), model.denied);
+    let heads = Heads::load(store).unwrap();
+    assert_eq!((heads.seals, heads.sealed), (model.seals, model.sealed.is_some()));
+    let sealed = query::seal(store).unwrap().map(|seal| (seal.sealed_by, seal.reason));
+    assert_eq!(sealed, model.sealed);
 }
 
 fn check(steps: &[(Step, i64)], ready: bool, cuts: &[usize], restore_at: prop::sample::Index) {
@@ -308,6 +312,8 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
         ("LAST_ADMINISTRATOR", 1),
         ("CERTIFICATE_DENIED", 20),
         ("TOO_MANY_NODES_DENIED", 1),
+        ("SEALED", 20),
+        ("SEALED_AGAIN", 5),
         ("UNREADABLE", 20),
     ] {
         let found = answers.get(name).copied().unwrap_or_default();

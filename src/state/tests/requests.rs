@@ -96,6 +96,9 @@ fn a_command_of_any_kind_that_is_proposed_twice_has_one_effect() {
         (operator(ODO), CommandBody::AuditRead { detail: name("all") }),
         (operator(ROOT), CommandBody::ClusterChange { detail: name("remove node 2") }),
         (node(1), CommandBody::Refusals(vec![refusal])),
+        (operator(ROOT), seal("incident")),
+        (operator(ODO), unseal_by_shares(1)),
+        (operator(ROOT), unseal(1)),
         (operator(ROOT), revoke(HUGO, Role::HelpDesk)),
     ];
     for (id, (actor, body)) in (1..).zip(commands) {

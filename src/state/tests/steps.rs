@@ -36,10 +36,26 @@ pub(super) enum Who {
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Bootstrap,
-    Escrow { d: u8, v: u8, p: u8, expected: Option<u32>, fill: u8, package: bool, epoch: u32 },
-    Report { d: u8, volumes: Vec<u8>, status: bool },
+    Escrow {
+        d: u8,
+        v: u8,
+        p: u8,
+        expected: Option<u32>,
+        fill: u8,
+        package: bool,
+        epoch: u32,
+    },
+    Report {
+        d: u8,
+        volumes: Vec<u8>,
+        status: bool,
+    },
     Find(u8, u8),
-    Disclose { p: u8, v: u32, named: bool },
+    Disclose {
+        p: u8,
+        v: u32,
+        named: bool,
+    },
     Grant(u8, Role),
     Revoke(u8, Role),
     AuditRead,
@@ -47,6 +63,12 @@ pub(super) enum What {
     ClusterChange,
     Deny(u8),
     Allow(u8),
+    Seal(u8),
+    /// By shares or by order; by the newest count of seals or an older one.
+    Unseal {
+        shares: bool,
+        late: bool,
+    },
 }
 
 pub(super) const OPERATORS: [&str; 4] = [ROOT, HUGO, ADA, ODO];
@@ -99,6 +121,9 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::ClusterChange),
         1 => prop_oneof![0..SUBJECTS, 7..SUBJECTS].prop_map(What::Deny),
         2 => (0..SUBJECTS).prop_map(What::Allow),
+        1 => (0_u8..3).prop_map(What::Seal),
+        2 => (any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(shares, late)| What::Unseal { shares, late }),
     ]
 }
 
@@ -137,14 +162,16 @@ pub(super) fn right_actor(body: &What) -> Actor {
         What::Escrow { d, .. } | What::Report { d, .. } => agent(*d),
         What::Find(..) => operator(HUGO),
         What::Disclose { named, .. } => operator(if *named { HUGO } else { ADA }),
-        What::AuditRead => operator(ODO),
+        What::AuditRead | What::Unseal { shares: true, .. } => operator(ODO),
         What::Refusals(_) => node(1),
         What::Bootstrap
         | What::Grant(..)
         | What::Revoke(..)
         | What::ClusterChange
         | What::Deny(_)
-        | What::Allow(_) => operator(ROOT),
+        | What::Allow(_)
+        | What::Seal(_)
+        | What::Unseal { shares: false, .. } => operator(ROOT),
     }
 }
 
@@ -193,5 +220,10 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
             CommandBody::Deny { subject: subject(*n), reason }
         }
         What::Allow(n) => CommandBody::Allow { subject: subject(*n) },
+        What::Seal(n) => seal(&format!("incident {n}")),
+        What::Unseal { shares, late } => {
+            let seals = model.seals.saturating_sub(u64::from(*late));
+            if *shares { unseal_by_shares(seals) } else { unseal(seals) }
+        }
     }
 }

@@ -218,6 +218,9 @@ impl Model {
         if d.user.is_none() && !self.has(&command.actor, Role::AdvancedHelpDesk) {
             return Err(Rejection::UserRequired);
         }
+        if self.sealed.is_some() {
+            return Err(Rejection::Sealed);
+        }
         let (wanted, repeated) = match self.seen(command) {
             Seen::Other => return Err(Rejection::RequestIdReused),
             Seen::Same(n) if self.time - self.requests[n].time > 120_000 => {
