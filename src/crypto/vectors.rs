@@ -169,6 +169,42 @@ fn the_statement_of_a_checkpoint_in_the_document_is_what_the_code_makes() {
     assert!(document.contains(&block), "not in docs/formats-evidence.md:\n{block}");
 }
 
+/// Counts, so that every coefficient of the sharing is another one.
+struct Counting(u8);
+
+impl RngCore for Counting {
+    fn next_u32(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(1);
+        u32::from_be_bytes([self.0, 0, 0, 0])
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        u64::from(self.next_u32()) << 32
+    }
+
+    fn fill_bytes(&mut self, out: &mut [u8]) {
+        out.fill(0x55);
+    }
+}
+
+impl CryptoRng for Counting {}
+
+#[test]
+fn the_documents_shares_are_what_the_code_makes_and_give_the_root_key() {
+    let root = RootKey::from_bytes([0x4b; 32]);
+    let shares = Share::split(&root, CLUSTER, (5, 3), &mut Counting(0)).unwrap();
+    let shown = [&shares[0], &shares[1], &shares[4]];
+    let mut block = String::new();
+    writeln!(block, "shared root key   {}", hex::encode([0x4b; 32])).unwrap();
+    for share in shown {
+        let number = share.label().number;
+        writeln!(block, "share {number}           {}", share.expose_text().as_str()).unwrap();
+    }
+    check(&block);
+    let combined = Share::combine(&shown).unwrap();
+    combined.check(CLUSTER, &root.check_value(CLUSTER).unwrap()).unwrap();
+}
+
 #[test]
 fn the_documents_root_key_vectors_are_what_the_code_makes() {
     let root = RootKey::from_bytes([0x4b; 32]);

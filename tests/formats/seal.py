@@ -148,4 +148,41 @@ associated = b"holdfast wrap v1\0" + bytes([2]) + ID["cluster"] + number(1, 4)
 equal("version of what is wrapped", wrapped[:1], "01")
 equal("secret", AESGCM(wrapping).decrypt(wrapped[1:13], wrapped[13:], associated), root["secret"])
 
+
+
+def multiply(a, b):
+    product = 0
+    for bit in range(8):
+        if b >> bit & 1:
+            product ^= a << bit
+    for bit in range(14, 7, -1):
+        if product >> bit & 1:
+            product ^= 0x11D << (bit - 8)
+    return product
+
+
+def divide(a, b):
+    return next(q for q in range(256) if multiply(q, b) == a)
+
+
+split = block_with("shared root key")
+points = []
+for _, text in split[1:]:
+    share = bytes.fromhex(text.removeprefix("holdfast-share-v1:").replace("-", ""))
+    equal("cluster of a share", share[:16], ID["cluster"].hex())
+    checksum = hashlib.sha256(b"holdfast share v1\0" + share[:59]).digest()[:5]
+    equal("checksum of a share", checksum, share[59:].hex())
+    points.append((share[24], share[27:59]))
+if len(points) != share[26]:
+    sys.exit(f"{len(points)} shares, not {share[26]}")
+secret = bytearray(32)
+for x, values in points:
+    weight = 1
+    for other, _ in points:
+        if other != x:
+            weight = multiply(weight, divide(other, other ^ x))
+    for at, value in enumerate(values):
+        secret[at] ^= multiply(weight, value)
+equal("root key from its shares", bytes(secret), split[0][1])
+
 print("all vectors hold")
