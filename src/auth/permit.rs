@@ -55,6 +55,10 @@ pub enum Action {
     SealCluster,
     /// `OperatorService.UnsealCluster`.
     UnsealCluster,
+    /// `OperatorService.RotateEscrowKey`.
+    RotateEscrowKey,
+    /// `OperatorService.ResealKeys`.
+    ResealKeys,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -106,6 +110,8 @@ impl Action {
             Self::GiveShare => "GiveShare",
             Self::SealCluster => "SealCluster",
             Self::UnsealCluster => "UnsealCluster",
+            Self::RotateEscrowKey => "RotateEscrowKey",
+            Self::ResealKeys => "ResealKeys",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -131,7 +137,9 @@ impl Action {
             Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
                 Rule::Has(Right::ChangeCluster)
             }
-            Self::SealCluster | Self::UnsealCluster => Rule::Has(Right::ChangeKeyring),
+            Self::SealCluster | Self::UnsealCluster | Self::RotateEscrowKey | Self::ResealKeys => {
+                Rule::Has(Right::ChangeKeyring)
+            }
             Self::GiveShare => Rule::Has(Right::GiveShares),
             Self::ListReasons | Self::GetStatus | Self::GetSealStatus => Rule::AnyRole,
             // There are no grants yet; that it happens once only is for the state machine to see.

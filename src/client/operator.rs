@@ -7,6 +7,7 @@ use super::cluster::wiped;
 use super::error::ClientError;
 use super::{Client, new_request_id};
 use crate::crypto::Share;
+use crate::domain::Epoch;
 
 impl Client {
     /// Whether the answering node can open keys. Make the client of one address to ask a certain one.
@@ -30,6 +31,36 @@ impl Client {
             v1::GiveShareRequest { request_id: new_request_id(), share: wiped(text.as_bytes()) };
         self.call(&message, |channel, request| async move {
             OperatorServiceClient::new(channel).give_share(request).await
+        })
+        .await
+    }
+
+    /// Makes the epoch after `current`; answers the newest epoch, and whether this made it.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, the newest epoch is another one, or no server answers that is unsealed.
+    pub async fn rotate_escrow_key(
+        &self,
+        current: Epoch,
+    ) -> Result<v1::RotateEscrowKeyResponse, ClientError> {
+        let message = v1::RotateEscrowKeyRequest { current_epoch: current.get() };
+        self.call(&message, |channel, request| async move {
+            OperatorServiceClient::new(channel).rotate_escrow_key(request).await
+        })
+        .await
+    }
+
+    /// Seals the next keys to the newest epoch. `page_token` is empty to begin, and comes from the answer before.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, or no server answers that is unsealed.
+    pub async fn reseal_keys(
+        &self,
+        page_token: &str,
+    ) -> Result<v1::ResealKeysResponse, ClientError> {
+        let message = v1::ResealKeysRequest { page_token: page_token.to_owned() };
+        self.call(&message, |channel, request| async move {
+            OperatorServiceClient::new(channel).reseal_keys(request).await
         })
         .await
     }

@@ -193,6 +193,35 @@ impl UnlockedKeyring {
         seal::open(key.ok_or(CryptoError::UnknownEpoch(sealed.epoch))?, binding, part, sealed)
     }
 
+    /// Seals what was sealed to any of its epochs to another one, with the same binding. The plaintext stays here.
+    ///
+    /// # Errors
+    /// As [`UnlockedKeyring::open`]; or if what is inside can't be sealed, which only a faulty client can have sealed.
+    pub fn reseal(
+        &self,
+        to: &EscrowPublicKey,
+        binding: &Binding,
+        part: Part,
+        sealed: &Sealed,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Sealed, CryptoError> {
+        let secret = self.open(binding, part, sealed)?;
+        let resealed = seal::seal(to, binding, part, secret.expose_secret(), rng)?;
+        // What can't be opened again must not take the place of what can.
+        let again = self.open(binding, part, &resealed)?;
+        if again.expose_secret() == secret.expose_secret() {
+            Ok(resealed)
+        } else {
+            Err(CryptoError::SelfTest(to.epoch))
+        }
+    }
+
+    /// Whether what is sealed to a public key opens with the private key of its epoch: it is tried.
+    pub fn opens_to(&self, key: &EscrowPublicKey, rng: &mut (impl CryptoRng + ?Sized)) -> bool {
+        let private = self.epochs.get(&key.epoch).filter(|_| key.cluster == self.cluster);
+        private.is_some_and(|private| self_test(key, private, rng).is_ok())
+    }
+
     /// Its newest epoch.
     pub fn newest_epoch(&self) -> Option<Epoch> {
         self.epochs.last_key_value().map(|(epoch, _)| *epoch)

@@ -63,13 +63,17 @@ pub enum AuditAction {
     Seal,
     /// A node was unsealed by shares of the root key, or nodes may read it themselves again.
     Unseal,
+    /// A new epoch of the escrow key was made.
+    Rotate,
+    /// Keys were sealed anew, to a newer epoch.
+    Reseal,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -84,6 +88,8 @@ impl AuditAction {
         Self::Allow,
         Self::Seal,
         Self::Unseal,
+        Self::Rotate,
+        Self::Reseal,
         Self::Unreadable,
     ];
 
@@ -104,6 +110,8 @@ impl AuditAction {
             Self::Allow => "allow",
             Self::Seal => "seal",
             Self::Unseal => "unseal",
+            Self::Rotate => "rotate",
+            Self::Reseal => "reseal",
             Self::Unreadable => "unreadable",
         }
     }

@@ -26,6 +26,8 @@ pub const DENIALS: u64 = 10_000;
 pub const KEY_SHARES: u8 = 32;
 /// Fewest shares that may open a root key that is split.
 pub const LEAST_KEY_THRESHOLD: u8 = 2;
+/// Most keys that are sealed anew by one entry of the log.
+pub const RESEALED_KEYS: usize = 64;
 /// Requests that are remembered, so that a retry is recognised; the oldest is forgotten first.
 pub const REMEMBERED_REQUESTS: u64 = 65_536;
 /// How long a retry of a disclosure by the same caller is answered again, in milliseconds.

@@ -8,13 +8,14 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::Action;
 use crate::crypto::{Secret, Share};
-use crate::domain::{FieldError, RequestId, ShareSet, ShareSetId, Text};
+use crate::domain::{Epoch, FieldError, RequestId, ShareSet, ShareSetId, Text};
 use crate::service::{
-    Consensus, Given, Granted, OperatorService, SealStatus, ServiceError, Staleness,
+    Consensus, Given, Granted, OperatorService, ResealStep, Rotated, SealStatus, ServiceError,
+    Staleness,
 };
 
 use super::gate::Gate;
-use super::{decode, encode};
+use super::{decode, encode, page};
 
 /// Serves those who hold the root key.
 pub(super) struct OperatorApi<C> {
@@ -58,8 +59,57 @@ impl<C: Consensus> OperatorApi<C> {
     }
 }
 
+impl<C: Consensus> OperatorApi<C> {
+    async fn rotate(
+        &self,
+        request: Request<v1::RotateEscrowKeyRequest>,
+    ) -> Result<Rotated, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let current = match request.get_ref().current_epoch {
+            0 => return Err(FieldError::new("current_epoch", "must be 1 or more").into()),
+            epoch => Epoch::new(epoch),
+        };
+        let permit = self.gate.permit(&caller, Action::RotateEscrowKey)?;
+        self.service.rotate(&permit, current).await
+    }
+
+    async fn reseal(
+        &self,
+        request: Request<v1::ResealKeysRequest>,
+    ) -> Result<ResealStep, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let after = page::key_of(&request.get_ref().page_token)?;
+        let permit = self.gate.permit(&caller, Action::ResealKeys)?;
+        self.service.reseal(&permit, after).await
+    }
+}
+
 #[tonic::async_trait]
 impl<C: Consensus> Api for OperatorApi<C> {
+    async fn rotate_escrow_key(
+        &self,
+        request: Request<v1::RotateEscrowKeyRequest>,
+    ) -> Result<Response<v1::RotateEscrowKeyResponse>, Status> {
+        let done = self.rotate(request).await.map_err(|error| self.gate.status(error))?;
+        let (epoch, changed) = (done.epoch.get(), done.changed);
+        Ok(Response::new(v1::RotateEscrowKeyResponse { epoch, changed }))
+    }
+
+    async fn reseal_keys(
+        &self,
+        request: Request<v1::ResealKeysRequest>,
+    ) -> Result<Response<v1::ResealKeysResponse>, Status> {
+        let step = self.reseal(request).await.map_err(|error| self.gate.status(error))?;
+        Ok(Response::new(v1::ResealKeysResponse {
+            looked_at: step.looked_at,
+            resealed: step.resealed,
+            changed_meanwhile: step.changed_meanwhile,
+            failed: step.failed,
+            next_page_token: step.next.map(page::token_after_key).unwrap_or_default(),
+            epoch: step.epoch.map_or(0, Epoch::get),
+        }))
+    }
+
     async fn get_seal_status(
         &self,
         request: Request<v1::GetSealStatusRequest>,

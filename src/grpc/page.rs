@@ -4,7 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
-use crate::domain::{DenialSubject, DeviceId, FieldError, OperatorName, Role, limits};
+use crate::domain::{
+    DenialSubject, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, limits,
+};
+use crate::state::KeyRef;
 
 use super::{decode, encode};
 
@@ -16,6 +19,8 @@ const TOKEN: u8 = 1;
 const GRANT_TOKEN: u8 = 2;
 /// First byte of a token of denials: the subject follows.
 const DENIAL_TOKEN: u8 = 3;
+/// First byte of a token of key versions: the key id and the version follow.
+const KEY_TOKEN: u8 = 4;
 
 /// Bytes that a message has left for items.
 pub(super) struct Budget {
@@ -94,6 +99,29 @@ pub(super) fn denial_of(token: &str) -> Result<Option<DenialSubject>, FieldError
     let [DENIAL_TOKEN, subject @ ..] = bytes.as_slice() else { return Err(bad_token()) };
     let subject = std::str::from_utf8(subject).map_err(|_| bad_token())?;
     subject.parse().map(Some).map_err(|_| bad_token())
+}
+
+/// The token for keys that begin after this one.
+pub(super) fn token_after_key(key: KeyRef) -> String {
+    let mut bytes = vec![KEY_TOKEN];
+    bytes.extend_from_slice(key.protector.as_bytes());
+    bytes.extend_from_slice(&key.version.get().to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The key version that a page begins after; `None` for the first page.
+pub(super) fn key_of(token: &str) -> Result<Option<KeyRef>, FieldError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad_token())?;
+    let [KEY_TOKEN, key @ ..] = bytes.as_slice() else { return Err(bad_token()) };
+    let (protector, version) = key.split_at_checked(16).ok_or_else(bad_token)?;
+    let version = version.try_into().map_err(|_| bad_token())?;
+    Ok(Some(KeyRef {
+        protector: ProtectorId::from_slice(protector).map_err(|_| bad_token())?,
+        version: KeyVersion::new(u32::from_be_bytes(version)),
+    }))
 }
 
 /// The first id that a page may hold; `None` for the first page, or for the end if no id comes after.

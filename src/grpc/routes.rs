@@ -56,7 +56,7 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
     let shared = || (Arc::clone(&gate), Arc::clone(&context));
 
     let (gate_, context_) = shared();
-    let service = EscrowService::new(context_, signer.clone());
+    let service = EscrowService::new(context_, Arc::clone(&sealing), signer.clone());
     let escrow = EscrowServiceServer::new(EscrowApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);

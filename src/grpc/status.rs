@@ -224,6 +224,7 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
         Rejection::Sealed | Rejection::SealedAgain => {
             Line::precondition(reason, "cluster", rejection)
         }
+        Rejection::KeyringChanged => Line::precondition(reason, "keyring", rejection),
         Rejection::RepeatTooLate => Line::precondition(reason, "request_id", rejection),
         Rejection::Unreadable => Line::precondition(reason, "version", rejection),
     }

@@ -11,6 +11,10 @@ use super::node::ServerNode;
 const KEYRING: Duration = Duration::from_millis(250);
 /// How often the deny-list is looked at for the sake of calls that are open: they have to end within a second.
 const DENIALS: Duration = Duration::from_millis(100);
+/// How often a sample of the stored keys is opened.
+const SELF_TEST: Duration = Duration::from_secs(3600);
+/// When it is after the start.
+const FIRST_SELF_TEST: Duration = Duration::from_secs(60);
 /// How often refusals are recorded.
 const REFUSALS: Duration = Duration::from_secs(60);
 
@@ -29,6 +33,35 @@ pub(super) async fn keep_unsealed<N: ServerNode>(context: Arc<Context<N>>, seali
                     context.report_fault(fault);
                 }
                 return;
+            }
+        }
+    }
+}
+
+/// Opens a sample of the stored keys every hour, while this node can; for ever.
+pub(super) async fn test_keys<N: ServerNode>(context: Arc<Context<N>>, sealing: Arc<Sealing>) {
+    let mut tick = tokio::time::interval(SELF_TEST);
+    // The first one soon, but not while the server has yet to find its cluster.
+    tick.reset_after(FIRST_SELF_TEST);
+    loop {
+        tick.tick().await;
+        match context.self_test(&sealing).await {
+            Ok(None) => tracing::debug!("sealed: no stored key is tested"),
+            Ok(Some(test)) if test.passed() => {
+                tracing::info!(keys = test.tested, "a sample of the stored keys opens");
+            }
+            Ok(Some(test)) => tracing::error!(
+                keys = test.tested,
+                failed = test.failed.join(" "),
+                escrow_key_opens = test.escrow_key_opens,
+                "STORED KEYS DON'T OPEN: see \"What is stored does not open\" in operations.md"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "stored keys can't be tested");
+                if let ServiceError::Store(fault) = &error {
+                    context.report_fault(fault);
+                    return;
+                }
             }
         }
     }

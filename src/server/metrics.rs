@@ -159,6 +159,16 @@ impl<N: ServerNode> Sources<N> {
                 file.failing().into(),
             )?;
         }
+        out.counter(
+            "self_test_keys",
+            "Stored keys that were opened to see whether they open",
+            counters.self_tested_keys(),
+        )?;
+        out.gauge(
+            "self_test_failed",
+            "Whether a stored key or the escrow key did not open when that was last tested",
+            counters.self_test_failed().into(),
+        )?;
         let unsealed = self.sealing.sealed_because().is_none();
         out.gauge("unsealed", "Whether this node can open keys", unsealed.into())
     }

@@ -186,6 +186,7 @@ impl<N: ServerNode> Server<N> {
         ));
         background
             .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
+        background.spawn(chores::test_keys(Arc::clone(&self.context), Arc::clone(&self.sealing)));
         background.spawn(chores::record_refusals(Arc::clone(&self.context)));
         background.spawn(chores::watch_denials(Arc::clone(&self.context)));
         let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);

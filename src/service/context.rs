@@ -1,7 +1,7 @@
 //! What all use cases share: the consensus, the clock, deadlines, and the reading of a state that is recent enough.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use crate::state::{
     Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
 };
 
-use super::{Consensus, Refusals, ServiceError};
+use super::{Consensus, Refusals, SelfTest, ServiceError};
 
 /// A node without proof of a quorum for longer than this refuses everything but stale reads: its grants may be old.
 pub const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ impl Default for Deadlines {
 pub struct Counters {
     disclosures: AtomicU64,
     refusals: AtomicU64,
+    self_tested: AtomicU64,
+    self_test_failed: AtomicBool,
 }
 
 impl Counters {
@@ -55,6 +57,21 @@ impl Counters {
     /// Refusals for want of a grant since the start.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// Stored keys that were opened to see whether they open, since the start.
+    pub fn self_tested_keys(&self) -> u64 {
+        self.self_tested.load(Ordering::Relaxed)
+    }
+
+    /// Whether something did not open at the last test of itself.
+    pub fn self_test_failed(&self) -> bool {
+        self.self_test_failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn self_tested(&self, test: &SelfTest) {
+        self.self_tested.fetch_add(test.tested, Ordering::Relaxed);
+        self.self_test_failed.store(!test.passed(), Ordering::Relaxed);
     }
 
     pub(super) fn disclosed(&self) {

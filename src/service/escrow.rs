@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use crate::auth::{Action, Permit};
 use crate::crypto::{EscrowPublicKey, NodeSigner, ReceiptFacts};
 use crate::domain::{ClusterId, NodeId, RequestId};
-use crate::state::{Accepted, CommandBody, Escrow, ReceiptBody, query};
+use crate::state::{Accepted, CommandBody, EpochRecord, Escrow, ReceiptBody, query};
 
 use super::context::proposer_of;
-use super::{Consensus, Context, ServiceError};
+use super::{Consensus, Context, Sealing, ServiceError};
 
 /// The escrow key, and the proof that it is the cluster's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,16 +42,23 @@ pub struct SignedReceipt {
 /// Use cases of agents that escrow.
 pub struct EscrowService<C> {
     context: Arc<Context<C>>,
+    sealing: Arc<Sealing>,
     signer: watch::Receiver<Arc<NodeSigner>>,
 }
 
 impl<C: Consensus> EscrowService<C> {
     /// With the node's own key for receipts, the newest one.
-    pub fn new(context: Arc<Context<C>>, signer: watch::Receiver<Arc<NodeSigner>>) -> Self {
-        Self { context, signer }
+    pub fn new(
+        context: Arc<Context<C>>,
+        sealing: Arc<Sealing>,
+        signer: watch::Receiver<Arc<NodeSigner>>,
+    ) -> Self {
+        Self { context, sealing, signer }
     }
 
-    /// The newest escrow key, from the local state: it is signed, so that its age does no harm.
+    /// The newest escrow key, from the local state: it is signed, so that its age does no harm. A node that is unsealed gives
+    /// out none that it can't open itself; one that is sealed relies on whoever made the epoch, who opened it before it was
+    /// stored.
     ///
     /// # Errors
     /// If the cluster has none yet, or the local store fails.
@@ -59,7 +66,9 @@ impl<C: Consensus> EscrowService<C> {
         proposer_of(permit, Action::GetEscrowKey)?;
         let keyring = query::keyring(self.context.consensus().view())?;
         let keyring = keyring.ok_or(ServiceError::NotInitialised)?;
-        let epoch = keyring.epochs.last().ok_or(ServiceError::NotInitialised)?;
+        let opened = self.sealing.newest_opened();
+        let good = |epoch: &&EpochRecord| opened.is_none_or(|opened| epoch.epoch <= opened);
+        let epoch = keyring.epochs.iter().rfind(good).ok_or(ServiceError::NotInitialised)?;
         Ok(SignedEscrowKey {
             key: EscrowPublicKey {
                 cluster: keyring.cluster,

@@ -16,7 +16,9 @@ mod node;
 mod operator;
 mod recovery;
 mod refusals;
+mod rotation;
 mod sealing;
+mod self_test;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unsealing;
@@ -32,5 +34,7 @@ pub use escrow::{EscrowService, SignedEscrowKey, SignedReceipt};
 pub use operator::{Given, OperatorService, SealStatus};
 pub use recovery::{Disclosure, Found, RecoveryService};
 pub use refusals::{MOST_KINDS, Refusals};
+pub use rotation::{ResealStep, Rotated};
 pub use sealing::{Change, Opener, SealMark, Sealing, refresh_sealing};
+pub use self_test::{SAMPLE, SelfTest};
 pub use unsealing::SHARES_KEPT;

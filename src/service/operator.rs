@@ -47,8 +47,8 @@ pub struct Given {
 
 /// Use cases of those who hold the root key.
 pub struct OperatorService<C> {
-    context: Arc<Context<C>>,
-    sealing: Arc<Sealing>,
+    pub(super) context: Arc<Context<C>>,
+    pub(super) sealing: Arc<Sealing>,
     giving: tokio::sync::Mutex<()>,
 }
 
@@ -177,7 +177,7 @@ impl<C: Consensus> OperatorService<C> {
         Ok(done)
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         proposer: Proposer,
         request_id: RequestId,

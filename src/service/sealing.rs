@@ -9,10 +9,10 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use crate::crypto::{
-    Binding, CryptoError, EpochParts, KeyringParts, Part, RootKey, Secret, SignerParts,
-    UnlockedKeyring, system_rng,
+    Binding, CryptoError, EpochParts, EscrowPublicKey, KeyringParts, Part, RootKey, Secret,
+    SignerParts, UnlockedKeyring, system_rng,
 };
-use crate::domain::{ClusterId, Sealed};
+use crate::domain::{ClusterId, Epoch, Sealed};
 use crate::state::{Heads, Keyring, query};
 
 use super::unsealing::Progress;
@@ -28,11 +28,40 @@ pub trait Opener: Send + Sync + 'static {
     /// # Errors
     /// If it was sealed to another key, bound to something else, or changed.
     fn open(&self, binding: &Binding, part: Part, sealed: &Sealed) -> Result<Secret, CryptoError>;
+
+    /// Whether what is sealed to this escrow key opens: it is tried.
+    fn opens_to(&self, key: &EscrowPublicKey) -> bool;
+
+    /// Seals it to another escrow key of the same cluster, without letting the plaintext out.
+    ///
+    /// # Errors
+    /// As [`Opener::open`]; or if the other key can't be opened here.
+    fn reseal(
+        &self,
+        to: &EscrowPublicKey,
+        binding: &Binding,
+        part: Part,
+        sealed: &Sealed,
+    ) -> Result<Sealed, CryptoError>;
 }
 
 impl Opener for UnlockedKeyring {
     fn open(&self, binding: &Binding, part: Part, sealed: &Sealed) -> Result<Secret, CryptoError> {
         Self::open(self, binding, part, sealed)
+    }
+
+    fn opens_to(&self, key: &EscrowPublicKey) -> bool {
+        Self::opens_to(self, key, &mut system_rng())
+    }
+
+    fn reseal(
+        &self,
+        to: &EscrowPublicKey,
+        binding: &Binding,
+        part: Part,
+        sealed: &Sealed,
+    ) -> Result<Sealed, CryptoError> {
+        Self::reseal(self, to, binding, part, sealed, &mut system_rng())
     }
 }
 
@@ -58,6 +87,8 @@ struct Unsealed {
     root: Option<Arc<RootKey>>,
     /// How often the cluster had been sealed by then.
     seals: u64,
+    /// Why a newer keyring can't be unlocked, if that was said already.
+    trouble: Option<String>,
 }
 
 /// How often the cluster was sealed, and whether it is.
@@ -95,7 +126,8 @@ impl Sealing {
 
     /// Already unsealed, by something that opens keys.
     pub fn with_opener(cluster: ClusterId, opener: Arc<dyn Opener>) -> Self {
-        let state = State::Unsealed(Unsealed { opener, parts: None, root: None, seals: 0 });
+        let state =
+            State::Unsealed(Unsealed { opener, parts: None, root: None, seals: 0, trouble: None });
         let (state, progress) = (RwLock::new(state), Mutex::new(None));
         Self { cluster, key_file: None, data_dir: PathBuf::new(), state, progress }
     }
@@ -105,6 +137,15 @@ impl Sealing {
         match &*self.state.read() {
             State::Sealed(why) => Some(why.clone()),
             State::Unsealed(_) => None,
+        }
+    }
+
+    /// The newest epoch that this node has opened: sealed something to it and opened that again. `None` if it is sealed, and
+    /// has opened none.
+    pub fn newest_opened(&self) -> Option<Epoch> {
+        match &*self.state.read() {
+            State::Sealed(_) => None,
+            State::Unsealed(unsealed) => Some(unsealed.parts.as_ref()?.epochs.last()?.epoch),
         }
     }
 
@@ -190,7 +231,7 @@ impl Sealing {
             State::Sealed(_) => None,
         };
         let (opener, parts, root) = (Arc::new(keyring), Some(parts), root.or(kept));
-        *state = State::Unsealed(Unsealed { opener, parts, root, seals });
+        *state = State::Unsealed(Unsealed { opener, parts, root, seals, trouble: None });
         drop(state);
         *self.progress.lock() = None;
     }
@@ -229,9 +270,13 @@ impl Sealing {
     /// Keeps an older keyring that is unlocked: it still opens all keys but those of the newest epoch.
     fn seal(&self, why: String) -> Change {
         let mut state = self.state.write();
-        match &*state {
+        match &mut *state {
             State::Sealed(known) if *known == why => Change::None,
-            State::Unsealed(_) => Change::Sealed(why),
+            State::Unsealed(unsealed) if unsealed.trouble.as_ref() == Some(&why) => Change::None,
+            State::Unsealed(unsealed) => {
+                unsealed.trouble = Some(why.clone());
+                Change::Sealed(why)
+            }
             State::Sealed(_) => {
                 *state = State::Sealed(why.clone());
                 Change::Sealed(why)

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::Rejection;
+use super::{KeyRef, Rejection};
 pub use crate::domain::AuditPosition;
 use crate::domain::{
     Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, KeyIdPrefix, KeyState,
@@ -95,6 +95,41 @@ pub enum CommandBody {
     },
     /// Ends a seal.
     Unseal(Unseal),
+    /// Makes a new epoch of the escrow key. Older ones stay.
+    Rotate(Rotate),
+    /// Puts keys that are sealed anew in the place of older ones.
+    Reseal(Reseal),
+}
+
+/// A new epoch of the escrow key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotate {
+    /// Check value of the root key that wrapped it: no other one could open it.
+    pub root_check: [u8; 32],
+    /// The epoch after the newest one.
+    pub epoch: EpochRecord,
+}
+
+/// Keys that are sealed anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reseal {
+    /// The epoch that they are sealed to.
+    pub epoch: Epoch,
+    /// At most [`crate::domain::limits::RESEALED_KEYS`].
+    pub keys: Vec<ResealedKey>,
+}
+
+/// A key that is sealed anew. It counts only if what it replaces is still what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResealedKey {
+    /// Which one.
+    pub at: KeyRef,
+    /// [`crate::domain::sealed_digest`] of the sealed bytes that it takes the place of.
+    pub replaces: [u8; 32],
+    /// The key.
+    pub sealed: Sealed,
+    /// Its package, if it has one.
+    pub package: Option<Sealed>,
 }
 
 /// Ends a seal, or records that a node was unsealed.
@@ -293,6 +328,11 @@ pub enum Accepted {
     Granted {
         /// Whether it changed anything.
         changed: bool,
+    },
+    /// Keys are sealed anew.
+    Resealed {
+        /// How many of those that were sent: what was no longer stored as expected stays as it is.
+        count: u32,
     },
     /// The record is written.
     Recorded,

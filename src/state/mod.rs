@@ -22,11 +22,11 @@ pub use codec::CodecError;
 pub use command::{
     Accepted, Applied, AuditPosition, Bootstrap, Command, CommandBody, Disclose, EpochRecord,
     Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, ReportCompliance,
-    Signer, Unseal, UnsealedBy, Wrapped,
+    Reseal, ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
 };
 pub use digest::Digest;
 pub use heads::Heads;
 pub use machine::{Entry, Machine};
-pub use records::{Denial, Device, Grant, KeyRef, Keyring, Seal, StoredKey, Volume};
+pub use records::{Denial, Device, Grant, KeyRef, Keyring, Seal, SealedKey, StoredKey, Volume};
 pub use rejection::Rejection;
 pub use store::{MemoryStore, Record, Store, StoreError, Table, WriteSet};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::codec::{self, CodecError};
-use super::records::{Device, Grant, KeyRecord, KeyRef, Keyring, Seal, StoredKey, keys};
+use super::records::{Device, Grant, KeyRecord, KeyRef, Keyring, Seal, SealedKey, StoredKey, keys};
 use super::{KeySummary, Record, Store, StoreError, Table};
 use crate::domain::{
     AuditRecord, DeviceId, KeyVersion, OperatorName, ProtectorId, Role, Sealed, VolumeId,
@@ -140,6 +140,38 @@ pub fn package(
     let value = store.get(Table::Packages, &keys::key(KeyRef { protector, version }))?;
     let package = value.map(|value| codec::decode_package(&value));
     package.transpose().map_err(corrupt(Table::Packages))
+}
+
+/// At most `limit` key versions in the order of their table, with what they are sealed in; the first, or those after one.
+///
+/// # Errors
+/// A local fault of the store; a package that is missing is one.
+pub fn sealed_keys(
+    store: &impl Store,
+    after_key: Option<KeyRef>,
+    limit: usize,
+) -> Result<Vec<SealedKey>, StoreError> {
+    let start = after_key.map(|at| after(&keys::key(at))).unwrap_or_default();
+    let records = store.scan(Table::Keys, &[], &start, limit)?;
+    let mut found = Vec::with_capacity(records.len());
+    for (key, value) in &records {
+        let key = codec::decode_key(key, value).map_err(corrupt(Table::Keys))?;
+        let KeyRef { protector, version } = key.at;
+        let package = if key.has_package { package(store, protector, version)? } else { None };
+        if key.has_package && package.is_none() {
+            let what = format!("the package of key {} is missing", protector.prefix());
+            return Err(StoreError::Corrupt { table: Table::Packages, what });
+        }
+        found.push(SealedKey {
+            at: key.at,
+            device: key.device,
+            volume: key.volume,
+            protector_kind: key.protector_kind,
+            sealed: key.sealed,
+            package,
+        });
+    }
+    Ok(found)
 }
 
 /// At most `limit` keys of a volume, newest first. Empty if there is no such device or volume.

@@ -119,6 +119,23 @@ pub struct StoredKey {
     pub previous: Option<KeyRef>,
 }
 
+/// A key version as it is sealed at the moment, for who seals it anew or tests whether it opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedKey {
+    /// Which one.
+    pub at: KeyRef,
+    /// Device that escrowed it.
+    pub device: DeviceId,
+    /// Volume that it opens.
+    pub volume: VolumeId,
+    /// What kind of secret it is.
+    pub protector_kind: ProtectorKind,
+    /// The key.
+    pub sealed: Sealed,
+    /// Its package, if it has one.
+    pub package: Option<Sealed>,
+}
+
 /// The record of a key version. It never changes with its successors: whether it is superseded follows from the volume, so
 /// that an escrow writes one key record and not two.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +236,8 @@ pub(super) enum Remembered {
     Key(KeyRef),
     /// Whether a grant, a revocation, a denial, a seal or the end of one changed anything.
     GrantedChanged(bool),
+    /// How many keys were sealed anew.
+    Resealed(u32),
 }
 
 /// A role that an operator has.

@@ -90,6 +90,11 @@ pub enum Rejection {
     /// The cluster was sealed again while it was being unsealed.
     #[error("the cluster was sealed again meanwhile; look why (`holdfast operator status`)")]
     SealedAgain,
+    /// The keyring is another one than the command was made for: somebody else changed it at the same time.
+    #[error(
+        "the keyring was changed at the same time; look at it (`holdfast operator status`), and begin anew"
+    )]
+    KeyringChanged,
     /// The command was written by a newer version.
     #[error("the command can't be read by this version")]
     Unreadable,
@@ -121,6 +126,7 @@ impl Rejection {
             Self::RepeatTooLate => "REPEAT_TOO_LATE",
             Self::Sealed => "SEALED",
             Self::SealedAgain => "SEALED_AGAIN",
+            Self::KeyringChanged => "KEYRING_CHANGED",
             Self::Unreadable => "UNREADABLE",
         }
     }

@@ -3,7 +3,7 @@ use crate::domain::{NodeId, Timestamp};
 
 const DEVICE: DeviceId = DeviceId::from_bytes([1; 16]);
 const OTHER: DeviceId = DeviceId::from_bytes([2; 16]);
-const ACTIONS: [Action; 25] = [
+const ACTIONS: [Action; 27] = [
     Action::GetEscrowKey,
     Action::Escrow { device: DEVICE },
     Action::ReportCompliance { device: DEVICE },
@@ -23,6 +23,8 @@ const ACTIONS: [Action; 25] = [
     Action::GiveShare,
     Action::SealCluster,
     Action::UnsealCluster,
+    Action::RotateEscrowKey,
+    Action::ResealKeys,
     Action::InitCluster,
     Action::GetStatus,
     Action::AddLearner,
@@ -73,6 +75,8 @@ fn each_role_may_do_its_own_and_nothing_else() {
         "ListDenials",
         "SealCluster",
         "UnsealCluster",
+        "RotateEscrowKey",
+        "ResealKeys",
         "AddLearner",
         "PromoteNode",
         "RemoveNode",

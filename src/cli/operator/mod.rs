@@ -2,6 +2,7 @@
 
 mod init;
 mod nodes;
+mod rotate;
 mod unseal;
 
 use serde::Serialize;
@@ -28,6 +29,11 @@ pub(super) enum OperatorCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Make a new epoch of the escrow key, to which devices seal their keys from then on. What is stored stays as it is
+    Rotate,
+    /// Seal stored keys to the newest epoch, while servers go on; may be repeated when it was cut off. Exit code 7 if some
+    /// don't open
+    Reseal,
 }
 
 pub(super) async fn run(context: &Context, command: OperatorCommand) -> Done {
@@ -35,6 +41,8 @@ pub(super) async fn run(context: &Context, command: OperatorCommand) -> Done {
         OperatorCommand::Init(args) => init::run(context, args).await,
         OperatorCommand::Status => status(context).await,
         OperatorCommand::Unseal(args) => unseal::run(context, args).await,
+        OperatorCommand::Rotate => rotate::rotate(context).await,
+        OperatorCommand::Reseal => rotate::reseal(context).await,
         OperatorCommand::Seal { reason } => {
             let changed = context.connection.client()?.seal_cluster(&reason).await?;
             let what = "the cluster is sealed: no key is opened until `holdfast operator unseal`";

@@ -44,6 +44,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::RepeatTooLate,
         Rejection::Sealed,
         Rejection::SealedAgain,
+        Rejection::KeyringChanged,
         Rejection::Unreadable,
     ];
     for one in &all {
@@ -70,6 +71,7 @@ fn rejections() -> Vec<Rejection> {
             | Rejection::RepeatTooLate
             | Rejection::Sealed
             | Rejection::SealedAgain
+            | Rejection::KeyringChanged
             | Rejection::Unreadable => {}
         }
     }

@@ -40,6 +40,8 @@ EscrowService/EscrowRecoveryKey       . . . . . . a .
 EscrowService/GetEscrowKey            . . . . . . a o
 OperatorService/GetSealStatus         H A R U X . . .
 OperatorService/GiveShare             H A R U X . . .
+OperatorService/ResealKeys            . . . . X . . .
+OperatorService/RotateEscrowKey       . . . . X . . .
 OperatorService/SealCluster           . . . . X . . .
 OperatorService/UnsealCluster         . . . . X . . .
 RecoveryService/DiscloseKey           H A . . . . . .
@@ -99,6 +101,8 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         "OperatorService/GiveShare" => {
             v1::GiveShareRequest { request_id, share: share().into_bytes().into() }.raw()
         }
+        "OperatorService/ResealKeys" => v1::ResealKeysRequest::default().raw(),
+        "OperatorService/RotateEscrowKey" => v1::RotateEscrowKeyRequest { current_epoch: 1 }.raw(),
         "OperatorService/SealCluster" => {
             v1::SealClusterRequest { request_id, reason: "incident".into() }.raw()
         }

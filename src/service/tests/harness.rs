@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use crate::auth::{Action, Caller, Permit};
 use crate::clock::SystemClock;
 use crate::crypto::testing::{CLUSTER, DEVICE, Order, TestCa, days_from_now, operator, rng};
-use crate::crypto::{Binding, CryptoError, NodeSigner, Part, RootKey, Secret, seal};
+use crate::crypto::{
+    Binding, CryptoError, EscrowPublicKey, NodeSigner, Part, RootKey, Secret, seal,
+};
 use crate::domain::{
     Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reason,
     RecoveryKey, RequestId, Role, Sealed, Text, User, VolumeId, VolumeKind,
@@ -215,6 +217,20 @@ impl Opener for Spy {
         self.opened.fetch_add(1, Ordering::SeqCst);
         self.inner.open(binding, part, sealed)
     }
+
+    fn opens_to(&self, key: &EscrowPublicKey) -> bool {
+        self.inner.opens_to(key)
+    }
+
+    fn reseal(
+        &self,
+        to: &EscrowPublicKey,
+        binding: &Binding,
+        part: Part,
+        sealed: &Sealed,
+    ) -> Result<Sealed, CryptoError> {
+        self.inner.reseal(to, binding, part, sealed)
+    }
 }
 
 /// A node with all its services.
@@ -270,7 +286,7 @@ impl Bench {
         let signers = watch::Sender::new(Arc::new(signer.unwrap()));
         let shared = || Arc::clone(&context);
         Self {
-            escrow: EscrowService::new(shared(), signers.subscribe()),
+            escrow: EscrowService::new(shared(), Arc::clone(&sealing), signers.subscribe()),
             admin: AdminService::new(shared()),
             audit: AuditService::new(shared(), signers.subscribe()),
             compliance: ComplianceService::new(shared()),

@@ -5,4 +5,5 @@ mod cluster;
 mod disclose;
 pub(crate) mod harness;
 mod keys;
+mod rotation;
 mod seal;

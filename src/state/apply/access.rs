@@ -91,7 +91,9 @@ impl<S: Store> Batch<'_, S> {
         }
         Ok(recalled?.map(|request| match request.answer {
             Remembered::GrantedChanged(changed) => Accepted::Granted { changed },
-            Remembered::Body | Remembered::Key(_) => Accepted::Granted { changed: false },
+            Remembered::Body | Remembered::Key(_) | Remembered::Resealed(_) => {
+                Accepted::Granted { changed: false }
+            }
         }))
     }
 

@@ -69,6 +69,13 @@ impl Facts {
             CommandBody::Unseal(unseal) => {
                 Self { detail: words(unsealed_by(&unseal.by)), ..Self::default() }
             }
+            CommandBody::Rotate(rotate) => {
+                Self { detail: words(format!("epoch {}", rotate.epoch.epoch)), ..Self::default() }
+            }
+            CommandBody::Reseal(reseal) => {
+                let detail = format!("{} keys to epoch {}", reseal.keys.len(), reseal.epoch);
+                Self { detail: words(detail), ..Self::default() }
+            }
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
@@ -118,6 +125,8 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::Allow { .. } => AuditAction::Allow,
         CommandBody::Seal { .. } => AuditAction::Seal,
         CommandBody::Unseal(_) => AuditAction::Unseal,
+        CommandBody::Rotate(_) => AuditAction::Rotate,
+        CommandBody::Reseal(_) => AuditAction::Reseal,
     }
 }
 

@@ -3,9 +3,10 @@
 use super::access::put_grant;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
-use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Role};
+use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Right, Role};
+use crate::state::query::corrupt;
 use crate::state::records::{Grant, Remembered, keys};
-use crate::state::{Accepted, Bootstrap, Rejection, Store, StoreError, Table, codec};
+use crate::state::{Accepted, Bootstrap, Rejection, Rotate, Store, StoreError, Table, codec};
 
 impl<S: Store> Batch<'_, S> {
     /// Once in a cluster's life, any operator makes the keyring and the first administrator.
@@ -49,6 +50,32 @@ impl<S: Store> Batch<'_, S> {
         self.record(context, AuditAction::Bootstrap, AuditOutcome::Ok, facts);
         self.remember(context, Remembered::Body)?;
         Ok(Accepted::Bootstrapped)
+    }
+
+    /// An administrator makes the next epoch. Older ones stay, and whatever is sealed to them.
+    pub(super) fn rotate(&mut self, context: &Context<'_>, rotate: &Rotate) -> Ruled<Accepted> {
+        if let Some(accepted) = self.changed_before(context, Right::ChangeKeyring)? {
+            return Ok(accepted);
+        }
+        if self.heads.sealed {
+            return Err(Rejection::Sealed.into());
+        }
+        let root = self.txn.get(Table::Keyring, &keys::ROOT.into())?;
+        let root = root.map(|value| codec::decode_root(&value)).transpose();
+        let root = root.map_err(corrupt(Table::Keyring))?;
+        let next = rotate.epoch.epoch;
+        let last = next.get().checked_sub(1).map(Epoch::new);
+        let follows = match last {
+            Some(last) => self.has_epoch(last)? && !self.has_epoch(next)?,
+            None => false,
+        };
+        // Wrapped by another root key it would be an epoch that nobody can open.
+        if !follows || root.is_none_or(|(_, check)| check != rotate.root_check) {
+            return Err(Rejection::KeyringChanged.into());
+        }
+        let epoch = codec::encode_epoch(&rotate.epoch);
+        self.txn.put(Table::Keyring, &keys::epoch(next), epoch)?;
+        self.finish_change(context, true)
     }
 
     /// Whether an epoch was ever made. Old ones stay accepted, so that a retry is never refused for its age.

@@ -13,6 +13,7 @@ mod find;
 mod keyring;
 mod report;
 mod requests;
+mod reseal;
 mod seal;
 
 use std::borrow::Cow;
@@ -175,6 +176,8 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::Allow { subject } => self.allow(context, subject),
             CommandBody::Seal { reason } => self.seal(context, reason),
             CommandBody::Unseal(unseal) => self.unseal(context, unseal),
+            CommandBody::Rotate(rotate) => self.rotate(context, rotate),
+            CommandBody::Reseal(reseal) => self.reseal(context, reseal),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

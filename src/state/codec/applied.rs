@@ -55,6 +55,7 @@ fn accepted_to(accepted: &Accepted) -> pb::Accepted {
             Answer::Disclosed(pb::Disclosed { key: Some(summary_to(key)), repeated: *repeated })
         }
         Accepted::Granted { changed } => Answer::GrantedChanged(*changed),
+        Accepted::Resealed { count } => Answer::Resealed(*count),
         Accepted::Recorded => Answer::Recorded(pb::Empty {}),
         Accepted::Nothing => Answer::Nothing(pb::Empty {}),
     };
@@ -80,6 +81,7 @@ fn accepted_from(accepted: pb::Accepted) -> Result<Accepted, CodecError> {
             repeated: disclosed.repeated,
         },
         Answer::GrantedChanged(changed) => Accepted::Granted { changed },
+        Answer::Resealed(count) => Accepted::Resealed { count },
         Answer::Recorded(pb::Empty {}) => Accepted::Recorded,
         Answer::Nothing(pb::Empty {}) => Accepted::Nothing,
     })
@@ -177,6 +179,7 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::RepeatTooLate => Why::RepeatTooLate(pb::Empty {}),
         Rejection::Sealed => Why::Sealed(pb::Empty {}),
         Rejection::SealedAgain => Why::SealedAgain(pb::Empty {}),
+        Rejection::KeyringChanged => Why::KeyringChanged(pb::Empty {}),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
     pb::Rejection { why: Some(why) }
@@ -215,6 +218,7 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::RepeatTooLate(pb::Empty {}) => Rejection::RepeatTooLate,
         Why::Sealed(pb::Empty {}) => Rejection::Sealed,
         Why::SealedAgain(pb::Empty {}) => Rejection::SealedAgain,
+        Why::KeyringChanged(pb::Empty {}) => Rejection::KeyringChanged,
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })
 }

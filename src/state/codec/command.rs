@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use crate::state::{
     Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
-    ReportCompliance, Signer, Unseal, UnsealedBy, Wrapped,
+    ReportCompliance, Reseal, ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
 };
 
 /// The bytes of a log entry.
@@ -98,6 +98,11 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
         CommandBody::Allow { subject } => Body::Allow(subject_to(subject)),
         CommandBody::Seal { reason } => Body::Seal(pb::Seal { reason: owned(reason) }),
         CommandBody::Unseal(unseal) => Body::Unseal(unseal_to(unseal)),
+        CommandBody::Rotate(rotate) => Body::Rotate(pb::Rotate {
+            root_check: Bytes::copy_from_slice(&rotate.root_check),
+            epoch: Some(epoch_to(&rotate.epoch)),
+        }),
+        CommandBody::Reseal(reseal) => Body::Reseal(reseal_to(reseal)),
     }
 }
 
@@ -139,6 +144,11 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
         Body::Allow(subject) => CommandBody::Allow { subject: subject_from(subject)? },
         Body::Seal(seal) => CommandBody::Seal { reason: Text::name("reason", seal.reason)? },
         Body::Unseal(unseal) => CommandBody::Unseal(unseal_from(unseal)?),
+        Body::Rotate(rotate) => CommandBody::Rotate(Rotate {
+            root_check: digest("root_check", &rotate.root_check)?,
+            epoch: epoch_from(required(rotate.epoch, "epoch")?)?,
+        }),
+        Body::Reseal(reseal) => CommandBody::Reseal(reseal_from(reseal)?),
     })
 }
 
@@ -177,6 +187,32 @@ pub(super) fn share_set_from(set: pb::ShareSet) -> Result<ShareSet, CodecError> 
     let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
     let id = ShareSetId::from_slice(&set.id)?;
     Ok(ShareSet::new(id, byte(set.shares), byte(set.threshold))?)
+}
+
+fn reseal_to(reseal: &Reseal) -> pb::Reseal {
+    let key = |key: &ResealedKey| pb::ResealedKey {
+        key: Some(key_ref_to(key.at)),
+        replaces: Bytes::copy_from_slice(&key.replaces),
+        sealed: Some(sealed_to(&key.sealed)),
+        package: key.package.as_ref().map(sealed_to),
+    };
+    pb::Reseal { epoch: reseal.epoch.get(), keys: reseal.keys.iter().map(key).collect() }
+}
+
+fn reseal_from(reseal: pb::Reseal) -> Result<Reseal, CodecError> {
+    if reseal.keys.len() > limits::RESEALED_KEYS {
+        return Err(FieldError::new("keys", "are more than one entry may hold").into());
+    }
+    let key = |key: pb::ResealedKey| {
+        Ok::<_, CodecError>(ResealedKey {
+            at: key_ref_from(&required(key.key, "key")?)?,
+            replaces: digest("replaces", &key.replaces)?,
+            sealed: sealed_key_from(required(key.sealed, "sealed")?)?,
+            package: key.package.map(sealed_package_from).transpose()?,
+        })
+    };
+    let keys = reseal.keys.into_iter().map(key).collect::<Result<_, _>>()?;
+    Ok(Reseal { epoch: Epoch::new(reseal.epoch), keys })
 }
 
 fn unseal_to(unseal: &Unseal) -> pb::Unseal {

@@ -81,6 +81,8 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Allow = Allow,
     Seal = Seal,
     Unseal = Unseal,
+    Rotate = Rotate,
+    Reseal = Reseal,
     Unreadable = Unreadable,
 });
 

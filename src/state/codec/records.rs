@@ -216,6 +216,7 @@ pub(in crate::state) fn encode_request(request: &RequestRecord) -> Bytes {
         Remembered::Body => None,
         Remembered::Key(key) => Some(Answer::Key(key_ref_to(key))),
         Remembered::GrantedChanged(changed) => Some(Answer::GrantedChanged(changed)),
+        Remembered::Resealed(count) => Some(Answer::Resealed(count)),
     };
     encode(&pb::Request {
         actor: Some(actor_to(&request.actor)),
@@ -238,6 +239,7 @@ pub(in crate::state) fn decode_request(value: &Bytes) -> Result<RequestRecord, C
             None => Remembered::Body,
             Some(Answer::Key(key)) => Remembered::Key(key_ref_from(&key)?),
             Some(Answer::GrantedChanged(changed)) => Remembered::GrantedChanged(changed),
+            Some(Answer::Resealed(count)) => Remembered::Resealed(count),
         },
     })
 }

@@ -195,6 +195,31 @@ pub(super) fn unseal_by_shares(seals: u64) -> CommandBody {
     CommandBody::Unseal(Unseal { seals, by })
 }
 
+/// The epoch of a number, wrapped by the cluster's root key.
+pub(super) fn rotate(epoch: u32) -> CommandBody {
+    let CommandBody::Bootstrap(made) = bootstrap() else { unreachable!() };
+    let epoch = EpochRecord { epoch: Epoch::new(epoch), ..made.epoch };
+    CommandBody::Rotate(Rotate { root_check: made.root_check, epoch })
+}
+
+/// A version of a key sealed to an epoch in the place of what it is sealed in.
+pub(super) fn resealed(p: u8, v: u32, old: &Sealed, epoch: u32, fill: u8) -> ResealedKey {
+    ResealedKey {
+        at: KeyRef { protector: protector(p), version: version(v) },
+        replaces: sealed_digest(old, None),
+        sealed: sealed(epoch, fill),
+        package: None,
+    }
+}
+
+pub(super) fn reseal(epoch: u32, keys: Vec<ResealedKey>) -> CommandBody {
+    CommandBody::Reseal(Reseal { epoch: Epoch::new(epoch), keys })
+}
+
+pub(super) fn reseal_of(p: u8, v: u32, old: Sealed, epoch: u32, fill: u8) -> CommandBody {
+    reseal(epoch, vec![resealed(p, v, &old, epoch, fill)])
+}
+
 /// A certificate by number; none for 0.
 pub(super) fn certificate(n: u8) -> Option<Fingerprint> {
     (n > 0).then(|| Fingerprint::from_bytes([n; 32]))

@@ -32,6 +32,8 @@ fn commands() -> Vec<Command> {
         deny("agent/09090909-0909-0909-0909-090909090909"),
         allow("node/9"),
         seal("incident"),
+        rotate(2),
+        reseal_of(1, 1, escrow_of(1, 1, 1, 0, 1).key, 1, 9),
         unseal(1),
         unseal_by_shares(1),
         bootstrap_with_shares(),
@@ -85,6 +87,8 @@ fn right(body: &CommandBody) -> Actor {
         | CommandBody::ClusterChange { .. }
         | CommandBody::Deny { .. }
         | CommandBody::Allow { .. }
+        | CommandBody::Rotate(_)
+        | CommandBody::Reseal(_)
         | CommandBody::Seal { .. } => operator(ROOT),
     }
 }

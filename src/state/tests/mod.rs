@@ -23,5 +23,6 @@ mod model;
 mod property;
 mod report;
 mod requests;
+mod reseal;
 mod seal;
 mod steps;

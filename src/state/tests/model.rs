@@ -8,6 +8,7 @@ use crate::state::*;
 
 mod denials;
 mod keys;
+mod reseal;
 mod seal;
 
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub(super) struct ModelKey {
     pub(super) state: KeyState,
     pub(super) escrowed_at: u64,
     pub(super) disclosed_at: Option<u64>,
+    /// What it is sealed in by now; at first that of the escrow.
+    pub(super) stored: (Sealed, Option<Sealed>),
     pub(super) position: Position,
     pub(super) audit_sequence: u64,
 }
@@ -69,6 +72,8 @@ pub(super) struct Model {
     /// How often the cluster was sealed, and by whom if it is.
     pub(super) seals: u64,
     pub(super) sealed: Option<(Actor, Text)>,
+    /// Epochs that were made after the first.
+    pub(super) rotations: u32,
 }
 
 enum Seen {
@@ -125,6 +130,8 @@ impl Model {
                 CommandBody::Allow { .. } => ("allow", None, None),
                 CommandBody::Seal { .. } => ("seal", None, None),
                 CommandBody::Unseal(_) => ("unseal", None, None),
+                CommandBody::Rotate(_) => ("rotate", None, None),
+                CommandBody::Reseal(_) => ("reseal", None, None),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -239,6 +246,8 @@ impl Model {
             CommandBody::Allow { subject } => self.deny(position, command, subject, None),
             CommandBody::Seal { reason } => self.seal(position, command, reason),
             CommandBody::Unseal(unseal) => self.unseal(position, command, unseal),
+            CommandBody::Rotate(rotate) => self.rotate(position, command, rotate),
+            CommandBody::Reseal(reseal) => self.reseal(position, command, reseal),
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }

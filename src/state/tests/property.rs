@@ -184,9 +184,14 @@ fn check_queries(store: &MemoryStore, model: &Model) {
         let version = KeyVersion::new(key.version);
         let found = query::key(store, key.escrow.protector, version).unwrap().unwrap();
         assert_eq!(found.summary, model.summary(key));
-        assert_eq!(found.sealed, key.escrow.key);
+        assert_eq!(found.sealed, key.stored.0);
         let package = query::package(store, key.escrow.protector, version).unwrap();
-        assert_eq!(package, key.escrow.package);
+        assert_eq!(package, key.stored.1);
+        let digest = sealed_digest(&key.escrow.key, key.escrow.package.as_ref());
+        assert_eq!(
+            found.receipt.sealed_digest, digest,
+            "the receipt is of what was first received"
+        );
     }
     let grants = query::grants(store, None, usize::MAX).unwrap();
     let pairs = grants.into_iter().map(|grant| (grant.operator.as_str().to_owned(), grant.role));
@@ -195,6 +200,10 @@ fn check_queries(store: &MemoryStore, model: &Model) {
     assert_eq!(Heads::load(store).unwrap().denials, denials.len() as u64);
     let denials = denials.into_iter().map(|denial| (denial.subject, denial.reason));
     assert_eq!(denials.collect::<BTreeMap<_, _>>(), model.denied);
+    let listed = query::sealed_keys(store, None, usize::MAX).unwrap();
+    assert_eq!(listed.len(), model.keys.len());
+    let epochs = query::keyring(store).unwrap().map_or(1, |keyring| keyring.epochs.len());
+    assert_eq!(epochs, usize::try_from(model.rotations).unwrap() + 1);
     let heads = Heads::load(store).unwrap();
     assert_eq!((heads.seals, heads.sealed), (model.seals, model.sealed.is_some()));
     let sealed = query::seal(store).unwrap().map(|seal| (seal.sealed_by, seal.reason));
@@ -287,6 +296,8 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
                 Ok(Accepted::Disclosed { repeated: true, .. }) => "disclosed again",
                 Ok(Accepted::Disclosed { .. }) => "disclosed",
                 Ok(Accepted::Granted { .. }) => "granted",
+                Ok(Accepted::Resealed { count: 0 }) => "resealed none",
+                Ok(Accepted::Resealed { .. }) => "resealed",
                 Ok(_) => "other",
                 Err(rejection) => rejection.reason(),
             };
@@ -313,6 +324,9 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
         ("CERTIFICATE_DENIED", 20),
         ("TOO_MANY_NODES_DENIED", 1),
         ("SEALED", 20),
+        ("resealed", 20),
+        ("resealed none", 20),
+        ("KEYRING_CHANGED", 5),
         ("SEALED_AGAIN", 5),
         ("UNREADABLE", 20),
     ] {

@@ -64,6 +64,17 @@ pub(super) enum What {
     Deny(u8),
     Allow(u8),
     Seal(u8),
+    /// The next epoch, or one that does not follow.
+    Rotate {
+        late: bool,
+    },
+    /// A key that is sealed anew to the newest epoch or the one after: made from what is stored, or from what was escrowed.
+    Reseal {
+        key: u8,
+        fill: u8,
+        from_escrow: bool,
+        ahead: bool,
+    },
     /// By shares or by order; by the newest count of seals or an older one.
     Unseal {
         shares: bool,
@@ -122,6 +133,10 @@ fn what() -> impl Strategy<Value = What> {
         1 => prop_oneof![0..SUBJECTS, 7..SUBJECTS].prop_map(What::Deny),
         2 => (0..SUBJECTS).prop_map(What::Allow),
         1 => (0_u8..3).prop_map(What::Seal),
+        1 => prop::bool::weighted(0.3).prop_map(|late| What::Rotate { late }),
+        4 => (any::<u8>(), 0_u8..3, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+            |(key, fill, from_escrow, ahead)| What::Reseal { key, fill, from_escrow, ahead }
+        ),
         2 => (any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(shares, late)| What::Unseal { shares, late }),
     ]
@@ -171,6 +186,8 @@ pub(super) fn right_actor(body: &What) -> Actor {
         | What::Deny(_)
         | What::Allow(_)
         | What::Seal(_)
+        | What::Rotate { .. }
+        | What::Reseal { .. }
         | What::Unseal { shares: false, .. } => operator(ROOT),
     }
 }
@@ -221,6 +238,27 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
         }
         What::Allow(n) => CommandBody::Allow { subject: subject(*n) },
         What::Seal(n) => seal(&format!("incident {n}")),
+        What::Rotate { late } => rotate(model.rotations + if *late { 1 } else { 2 }),
+        What::Reseal { key, fill, from_escrow, ahead } => {
+            let epoch = model.rotations + if *ahead { 2 } else { 1 };
+            let Some(key) = model.keys.get(usize::from(*key) % model.keys.len().max(1)) else {
+                return reseal(epoch, Vec::new());
+            };
+            let escrowed = (key.escrow.key.clone(), key.escrow.package.clone());
+            let (old, package) = if *from_escrow { escrowed } else { key.stored.clone() };
+            reseal(
+                epoch,
+                vec![ResealedKey {
+                    at: KeyRef {
+                        protector: key.escrow.protector,
+                        version: KeyVersion::new(key.version),
+                    },
+                    replaces: sealed_digest(&old, package.as_ref()),
+                    sealed: sealed(epoch, fill + 200),
+                    package: package.map(|_| sealed(epoch, fill + 210)),
+                }],
+            )
+        }
         What::Unseal { shares, late } => {
             let seals = model.seals.saturating_sub(u64::from(*late));
             if *shares { unseal_by_shares(seals) } else { unseal(seals) }

@@ -63,7 +63,7 @@ impl Model {
             return Err(Rejection::RequestIdReused);
         }
         for sealed in [Some(&e.key), e.package.as_ref()].into_iter().flatten() {
-            if sealed.epoch != Epoch::new(1) {
+            if sealed.epoch.get() > self.rotations + 1 {
                 return Err(Rejection::UnknownEpoch(sealed.epoch));
             }
         }
@@ -104,6 +104,7 @@ impl Model {
             state: KeyState::Active,
             escrowed_at: now,
             disclosed_at: None,
+            stored: (e.key.clone(), e.package.clone()),
             position,
             audit_sequence: self.audit.len() as u64,
         };

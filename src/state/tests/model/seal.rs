@@ -35,7 +35,7 @@ impl Model {
     }
 
     /// The answer to a repeated change; what is new has to be permitted.
-    fn answered(
+    pub(super) fn answered(
         &self,
         command: &Command,
         roles: &[Role],
