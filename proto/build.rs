@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".holdfast.v1.DiscloseKeyResponse",
             ".holdfast.v1.InitClusterRequest",
             ".holdfast.v1.GiveShareRequest",
+            ".holdfast.v1.RekeyRootKeyRequest",
             ".holdfast.v1.SealedKey",
         ])
         .compile_fds(descriptors)?;

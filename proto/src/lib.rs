@@ -22,6 +22,12 @@ pub mod v1 {
         }
     }
 
+    impl std::fmt::Debug for RekeyRootKeyRequest {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("RekeyRootKeyRequest([redacted])")
+        }
+    }
+
     impl std::fmt::Debug for SealedKey {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             write!(f, "SealedKey(epoch {}, {} bytes)", self.epoch, self.ciphertext.len())

@@ -59,6 +59,8 @@ pub enum Action {
     RotateEscrowKey,
     /// `OperatorService.ResealKeys`.
     ResealKeys,
+    /// `OperatorService.RekeyRootKey`.
+    RekeyRootKey,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -112,6 +114,7 @@ impl Action {
             Self::UnsealCluster => "UnsealCluster",
             Self::RotateEscrowKey => "RotateEscrowKey",
             Self::ResealKeys => "ResealKeys",
+            Self::RekeyRootKey => "RekeyRootKey",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -137,9 +140,11 @@ impl Action {
             Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
                 Rule::Has(Right::ChangeCluster)
             }
-            Self::SealCluster | Self::UnsealCluster | Self::RotateEscrowKey | Self::ResealKeys => {
-                Rule::Has(Right::ChangeKeyring)
-            }
+            Self::SealCluster
+            | Self::UnsealCluster
+            | Self::RotateEscrowKey
+            | Self::ResealKeys
+            | Self::RekeyRootKey => Rule::Has(Right::ChangeKeyring),
             Self::GiveShare => Rule::Has(Right::GiveShares),
             Self::ListReasons | Self::GetStatus | Self::GetSealStatus => Rule::AnyRole,
             // There are no grants yet; that it happens once only is for the state machine to see.

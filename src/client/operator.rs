@@ -5,9 +5,9 @@ use holdfast_proto::v1::operator_service_client::OperatorServiceClient;
 
 use super::cluster::wiped;
 use super::error::ClientError;
-use super::{Client, new_request_id};
-use crate::crypto::Share;
-use crate::domain::Epoch;
+use super::{Client, new_request_id, wire};
+use crate::crypto::{RootKey, Share};
+use crate::domain::{Epoch, ShareSet};
 
 impl Client {
     /// Whether the answering node can open keys. Make the client of one address to ask a certain one.
@@ -48,6 +48,27 @@ impl Client {
             OperatorServiceClient::new(channel).rotate_escrow_key(request).await
         })
         .await
+    }
+
+    /// Has everything that the root key wraps wrapped by another one. Answers whether this changed it.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, or no server answers that has the root key.
+    pub async fn rekey(
+        &self,
+        root: &RootKey,
+        shares: Option<ShareSet>,
+    ) -> Result<bool, ClientError> {
+        let message = v1::RekeyRootKeyRequest {
+            root_key: wiped(root.expose_secret()),
+            share_set: shares.as_ref().map(wire::share_set),
+        };
+        let answer = self
+            .call(&message, |channel, request| async move {
+                OperatorServiceClient::new(channel).rekey_root_key(request).await
+            })
+            .await?;
+        Ok(answer.changed)
     }
 
     /// Seals the next keys to the newest epoch. `page_token` is empty to begin, and comes from the answer before.

@@ -116,6 +116,34 @@ impl KeyringParts {
         make_epoch(root, cluster, &signer, next, rng)
     }
 
+    /// The same keyring wrapped by another root key. Nothing else of it changes.
+    ///
+    /// # Errors
+    /// If the root key is wrong or the keyring damaged.
+    pub fn rewrap(
+        &self,
+        root: &RootKey,
+        new: &RootKey,
+        cluster: ClusterId,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Self, CryptoError> {
+        root.check(cluster, &self.root_check)?;
+        let mut anew = |purpose, wrapped: &Bytes, what| {
+            let secret = root.unwrap(purpose, cluster, wrapped)?;
+            let secret = secret.ok_or(CryptoError::DamagedKeyring(what))?;
+            new.wrap(purpose, cluster, secret.expose_secret(), rng)
+        };
+        let mut rewrapped = self.clone();
+        rewrapped.root_check = new.check_value(cluster)?;
+        rewrapped.signer.private_key =
+            anew(WrapPurpose::Signer, &self.signer.private_key, "the signer's private key")?;
+        for part in &mut rewrapped.epochs {
+            let purpose = WrapPurpose::Epoch(part.epoch);
+            part.private_key = anew(purpose, &part.private_key, "an epoch's private key")?;
+        }
+        Ok(rewrapped)
+    }
+
     /// The public key of the newest epoch, to which new keys are sealed.
     pub fn current(&self, cluster: ClusterId) -> Option<EscrowPublicKey> {
         let last = self.epochs.last()?;

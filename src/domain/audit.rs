@@ -67,13 +67,15 @@ pub enum AuditAction {
     Rotate,
     /// Keys were sealed anew, to a newer epoch.
     Reseal,
+    /// The root key was changed.
+    Rekey,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -90,6 +92,7 @@ impl AuditAction {
         Self::Unseal,
         Self::Rotate,
         Self::Reseal,
+        Self::Rekey,
         Self::Unreadable,
     ];
 
@@ -112,6 +115,7 @@ impl AuditAction {
             Self::Unseal => "unseal",
             Self::Rotate => "rotate",
             Self::Reseal => "reseal",
+            Self::Rekey => "rekey",
             Self::Unreadable => "unreadable",
         }
     }

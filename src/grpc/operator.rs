@@ -7,11 +7,11 @@ use holdfast_proto::v1::operator_service_server::OperatorService as Api;
 use tonic::{Request, Response, Status};
 
 use crate::auth::Action;
-use crate::crypto::{Secret, Share};
+use crate::crypto::{RootKey, Secret, Share};
 use crate::domain::{Epoch, FieldError, RequestId, ShareSet, ShareSetId, Text};
 use crate::service::{
-    Consensus, Given, Granted, OperatorService, ResealStep, Rotated, SealStatus, ServiceError,
-    Staleness,
+    Consensus, Given, Granted, NewRootKey, OperatorService, ResealStep, Rotated, SealStatus,
+    ServiceError, Staleness,
 };
 
 use super::gate::Gate;
@@ -73,6 +73,13 @@ impl<C: Consensus> OperatorApi<C> {
         self.service.rotate(&permit, current).await
     }
 
+    async fn rekey(&self, request: Request<v1::RekeyRootKeyRequest>) -> Result<bool, ServiceError> {
+        let caller = self.gate.caller(&request)?;
+        let new = decode_rekey(request.into_inner())?;
+        let permit = self.gate.permit(&caller, Action::RekeyRootKey)?;
+        self.service.rekey(&permit, new).await
+    }
+
     async fn reseal(
         &self,
         request: Request<v1::ResealKeysRequest>,
@@ -93,6 +100,14 @@ impl<C: Consensus> Api for OperatorApi<C> {
         let done = self.rotate(request).await.map_err(|error| self.gate.status(error))?;
         let (epoch, changed) = (done.epoch.get(), done.changed);
         Ok(Response::new(v1::RotateEscrowKeyResponse { epoch, changed }))
+    }
+
+    async fn rekey_root_key(
+        &self,
+        request: Request<v1::RekeyRootKeyRequest>,
+    ) -> Result<Response<v1::RekeyRootKeyResponse>, Status> {
+        let changed = self.rekey(request).await.map_err(|error| self.gate.status(error))?;
+        Ok(Response::new(v1::RekeyRootKeyResponse { changed }))
     }
 
     async fn reseal_keys(
@@ -170,6 +185,15 @@ pub(super) fn decode_seal(
         return Err(FieldError::new("reason", "must not be empty"));
     }
     Ok((request_id, reason))
+}
+
+pub(super) fn decode_rekey(request: v1::RekeyRootKeyRequest) -> Result<NewRootKey, FieldError> {
+    // Taken over first, so that it is wiped whatever else is wrong.
+    let root = Secret::new(request.root_key.to_vec());
+    let root = RootKey::from_slice(root.expose_secret())
+        .ok_or_else(|| FieldError::new("root_key", "must have 32 bytes"))?;
+    let shares = request.share_set.as_ref().map(decode_share_set).transpose()?;
+    Ok(NewRootKey { root: Arc::new(root), shares })
 }
 
 /// How a root key is split.

@@ -98,7 +98,8 @@ impl<C: Consensus> OperatorService<C> {
         let Some(set) = keyring.shares else { return Err(not_split().into()) };
         let wanted = Wanted { cluster: self.context.cluster(), set, seals };
         refresh_sealing(&self.context, &self.sealing)?;
-        if self.sealing.sealed_because().is_none() {
+        // One that has opened an older keyring only, before the root key was changed, has something to gain.
+        if self.sealing.has_opened(&keyring) {
             return Ok(self.given(set, true, set.threshold()));
         }
         match self.sealing.take_share(share, request_id, wanted)? {

@@ -176,6 +176,15 @@ impl Sealing {
         self.read_root_key().map(Arc::new)
     }
 
+    /// The root key that wrapped this keyring: the one that is kept, unless the cluster has another one by now.
+    fn root_key_for(&self, parts: &KeyringParts) -> Result<Arc<RootKey>, ServiceError> {
+        let kept = self.root_key()?;
+        match kept.check(self.cluster, &parts.root_check) {
+            Err(_) if self.key_file.is_some() => self.read_root_key().map(Arc::new),
+            Ok(()) | Err(_) => Ok(kept),
+        }
+    }
+
     fn read_root_key(&self) -> Result<RootKey, ServiceError> {
         let Some(path) = self.key_file.as_deref() else {
             return Err(ServiceError::Sealed("no auto_unseal_key_file is configured".to_owned()));
@@ -197,7 +206,7 @@ impl Sealing {
         if self.knows(&parts) {
             return Change::None;
         }
-        let unlocked = self.root_key().and_then(|root| {
+        let unlocked = self.root_key_for(&parts).and_then(|root| {
             UnlockedKeyring::unlock(&root, self.cluster, &parts, &mut system_rng())
                 .map_err(|error| ServiceError::Sealed(describe(&error, self.key_file.as_deref())))
         });
@@ -208,6 +217,11 @@ impl Sealing {
             }
             Err(error) => self.stay_sealed(keyring, error),
         }
+    }
+
+    /// Whether it has opened the keyring as it is stored now.
+    pub(super) fn has_opened(&self, keyring: &Keyring) -> bool {
+        self.knows(&keyring_parts(keyring))
     }
 
     fn knows(&self, parts: &KeyringParts) -> bool {
@@ -256,11 +270,20 @@ impl Sealing {
 
     fn stay_sealed(&self, keyring: &Keyring, error: ServiceError) -> Change {
         let why = match (&keyring.shares, error) {
-            (Some(set), _) if self.key_file.is_none() => format!(
-                "the root key is split: give this server {} of its {} shares with `holdfast operator unseal`",
-                set.threshold(),
-                set.shares()
-            ),
+            (Some(set), error) => {
+                let why = format!(
+                    "the root key is split: give this server {} of its {} shares with `holdfast operator unseal`",
+                    set.threshold(),
+                    set.shares()
+                );
+                // A file that was left over is no help, and may confuse whoever looks at the configuration.
+                match error {
+                    ServiceError::Sealed(file) if self.key_file.is_some() => {
+                        format!("{why} ({file})")
+                    }
+                    _ => why,
+                }
+            }
             (_, ServiceError::Sealed(why)) => why,
             (_, other) => other.to_string(),
         };

@@ -99,6 +99,23 @@ pub enum CommandBody {
     Rotate(Rotate),
     /// Puts keys that are sealed anew in the place of older ones.
     Reseal(Reseal),
+    /// Wraps the keyring with another root key.
+    Rekey(Rekey),
+}
+
+/// Another root key, by which everything is wrapped that the old one wrapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rekey {
+    /// Check value of the root key that it takes the place of.
+    pub replaces: [u8; 32],
+    /// Its own check value.
+    pub root_check: [u8; 32],
+    /// Private key of the signer.
+    pub signer: Wrapped,
+    /// Private keys of all epochs, the first epoch's first.
+    pub epochs: Vec<Wrapped>,
+    /// How it is split, if it is.
+    pub shares: Option<ShareSet>,
 }
 
 /// A new epoch of the escrow key.

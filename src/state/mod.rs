@@ -21,8 +21,8 @@ mod txn;
 pub use codec::CodecError;
 pub use command::{
     Accepted, Applied, AuditPosition, Bootstrap, Command, CommandBody, Disclose, EpochRecord,
-    Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, ReportCompliance,
-    Reseal, ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
+    Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, Rekey,
+    ReportCompliance, Reseal, ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
 };
 pub use digest::Digest;
 pub use heads::Heads;

@@ -355,7 +355,11 @@ pub(super) fn after(key: &[u8]) -> Vec<u8> {
 /// # Errors
 /// A local fault of the store; a keyring without signer or epoch is one.
 pub fn keyring(store: &impl Store) -> Result<Option<Keyring>, StoreError> {
-    let Some(root) = store.get(Table::Keyring, keys::ROOT)? else {
+    keyring_from(store)
+}
+
+pub(super) fn keyring_from(source: &impl Source) -> Result<Option<Keyring>, StoreError> {
+    let Some(root) = source.value(Table::Keyring, keys::ROOT)? else {
         return Ok(None);
     };
     let (cluster, root_check) = codec::decode_root(&root).map_err(corrupt(Table::Keyring))?;
@@ -363,12 +367,12 @@ pub fn keyring(store: &impl Store) -> Result<Option<Keyring>, StoreError> {
         table: Table::Keyring,
         what: "the signer or the first epoch is missing".to_owned(),
     };
-    let signer = store.get(Table::Keyring, keys::SIGNER)?.ok_or_else(missing)?;
+    let signer = source.value(Table::Keyring, keys::SIGNER)?.ok_or_else(missing)?;
     let signer = codec::decode_signer(&signer).map_err(corrupt(Table::Keyring))?;
     let mut epochs = Vec::new();
     let mut from = Vec::new();
     loop {
-        let records = store.scan(Table::Keyring, keys::EPOCH_PREFIX, &from, SCAN_RECORDS)?;
+        let records = source.range(Table::Keyring, keys::EPOCH_PREFIX, &from, SCAN_RECORDS)?;
         for (_, value) in &records {
             epochs.push(codec::decode_epoch(value).map_err(corrupt(Table::Keyring))?);
         }
@@ -380,7 +384,7 @@ pub fn keyring(store: &impl Store) -> Result<Option<Keyring>, StoreError> {
     if epochs.is_empty() {
         return Err(missing());
     }
-    let shares = store.get(Table::Keyring, keys::SHARES)?;
+    let shares = source.value(Table::Keyring, keys::SHARES)?;
     let shares = shares.map(|value| codec::decode_share_set(&value)).transpose();
     let shares = shares.map_err(corrupt(Table::Keyring))?;
     Ok(Some(Keyring { cluster, root_check, signer, epochs, shares }))

@@ -38,6 +38,7 @@ mod quorum;
 mod refusals;
 mod renewal;
 mod require;
+mod rotation;
 mod seal;
 mod status;
 mod story;

@@ -3,7 +3,7 @@ use crate::domain::{NodeId, Timestamp};
 
 const DEVICE: DeviceId = DeviceId::from_bytes([1; 16]);
 const OTHER: DeviceId = DeviceId::from_bytes([2; 16]);
-const ACTIONS: [Action; 27] = [
+const ACTIONS: [Action; 28] = [
     Action::GetEscrowKey,
     Action::Escrow { device: DEVICE },
     Action::ReportCompliance { device: DEVICE },
@@ -25,6 +25,7 @@ const ACTIONS: [Action; 27] = [
     Action::UnsealCluster,
     Action::RotateEscrowKey,
     Action::ResealKeys,
+    Action::RekeyRootKey,
     Action::InitCluster,
     Action::GetStatus,
     Action::AddLearner,
@@ -77,6 +78,7 @@ fn each_role_may_do_its_own_and_nothing_else() {
         "UnsealCluster",
         "RotateEscrowKey",
         "ResealKeys",
+        "RekeyRootKey",
         "AddLearner",
         "PromoteNode",
         "RemoveNode",

@@ -2,7 +2,9 @@
 
 mod init;
 mod nodes;
+mod rekey;
 mod rotate;
+mod shares;
 mod unseal;
 
 use serde::Serialize;
@@ -29,6 +31,8 @@ pub(super) enum OperatorCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Change the root key, and split it anew: old shares open nothing that is stored from then on
+    Rekey(rekey::RekeyArgs),
     /// Make a new epoch of the escrow key, to which devices seal their keys from then on. What is stored stays as it is
     Rotate,
     /// Seal stored keys to the newest epoch, while servers go on; may be repeated when it was cut off. Exit code 7 if some
@@ -41,6 +45,7 @@ pub(super) async fn run(context: &Context, command: OperatorCommand) -> Done {
         OperatorCommand::Init(args) => init::run(context, args).await,
         OperatorCommand::Status => status(context).await,
         OperatorCommand::Unseal(args) => unseal::run(context, args).await,
+        OperatorCommand::Rekey(args) => rekey::run(context, args).await,
         OperatorCommand::Rotate => rotate::rotate(context).await,
         OperatorCommand::Reseal => rotate::reseal(context).await,
         OperatorCommand::Seal { reason } => {

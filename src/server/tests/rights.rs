@@ -40,6 +40,7 @@ EscrowService/EscrowRecoveryKey       . . . . . . a .
 EscrowService/GetEscrowKey            . . . . . . a o
 OperatorService/GetSealStatus         H A R U X . . .
 OperatorService/GiveShare             H A R U X . . .
+OperatorService/RekeyRootKey          . . . . X . . .
 OperatorService/ResealKeys            . . . . X . . .
 OperatorService/RotateEscrowKey       . . . . X . . .
 OperatorService/SealCluster           . . . . X . . .
@@ -100,6 +101,11 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         "OperatorService/GetSealStatus" => v1::GetSealStatusRequest {}.raw(),
         "OperatorService/GiveShare" => {
             v1::GiveShareRequest { request_id, share: share().into_bytes().into() }.raw()
+        }
+        // The root key that the server has already: it answers again, and changes nothing.
+        "OperatorService/RekeyRootKey" => {
+            let root_key = Bytes::copy_from_slice(bench.root_key().expose_secret());
+            v1::RekeyRootKeyRequest { root_key, share_set: None }.raw()
         }
         "OperatorService/ResealKeys" => v1::ResealKeysRequest::default().raw(),
         "OperatorService/RotateEscrowKey" => v1::RotateEscrowKeyRequest { current_epoch: 1 }.raw(),

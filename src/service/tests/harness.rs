@@ -324,6 +324,12 @@ impl Bench {
         }
     }
 
+    /// The root key in the node's file.
+    pub(crate) fn root_key(&self) -> RootKey {
+        let dir = self.dir.path();
+        RootKey::load(&dir.join("root.key"), &dir.join("data")).unwrap()
+    }
+
     /// The node after a restart: what it had in memory is gone.
     pub(crate) fn restart(&mut self) {
         let path = self.dir.path().join("root.key");

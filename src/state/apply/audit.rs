@@ -76,6 +76,13 @@ impl Facts {
                 let detail = format!("{} keys to epoch {}", reseal.keys.len(), reseal.epoch);
                 Self { detail: words(detail), ..Self::default() }
             }
+            CommandBody::Rekey(rekey) => {
+                let split = rekey.shares.map_or_else(
+                    || "in a file".to_owned(),
+                    |set| format!("{} of {}, set {}", set.threshold(), set.shares(), set.id()),
+                );
+                Self { detail: words(format!("root key {split}")), ..Self::default() }
+            }
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
@@ -127,6 +134,7 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::Unseal(_) => AuditAction::Unseal,
         CommandBody::Rotate(_) => AuditAction::Rotate,
         CommandBody::Reseal(_) => AuditAction::Reseal,
+        CommandBody::Rekey(_) => AuditAction::Rekey,
     }
 }
 

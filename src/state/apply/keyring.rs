@@ -4,9 +4,12 @@ use super::access::put_grant;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
 use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Right, Role};
-use crate::state::query::corrupt;
+use crate::state::query::{corrupt, keyring_from};
 use crate::state::records::{Grant, Remembered, keys};
-use crate::state::{Accepted, Bootstrap, Rejection, Rotate, Store, StoreError, Table, codec};
+use crate::state::{
+    Accepted, Bootstrap, EpochRecord, Rejection, Rekey, Rotate, Signer, Store, StoreError, Table,
+    codec,
+};
 
 impl<S: Store> Batch<'_, S> {
     /// Once in a cluster's life, any operator makes the keyring and the first administrator.
@@ -75,6 +78,38 @@ impl<S: Store> Batch<'_, S> {
         }
         let epoch = codec::encode_epoch(&rotate.epoch);
         self.txn.put(Table::Keyring, &keys::epoch(next), epoch)?;
+        self.finish_change(context, true)
+    }
+
+    /// An administrator has the keyring wrapped by another root key: all of it at once, or nothing. An epoch that was made
+    /// meanwhile would be lost by it, so that it is refused then.
+    pub(super) fn rekey(&mut self, context: &Context<'_>, rekey: &Rekey) -> Ruled<Accepted> {
+        if let Some(accepted) = self.changed_before(context, Right::ChangeKeyring)? {
+            return Ok(accepted);
+        }
+        if self.heads.sealed {
+            return Err(Rejection::Sealed.into());
+        }
+        let keyring = keyring_from(&self.txn)?.filter(|keyring| {
+            keyring.root_check == rekey.replaces && keyring.epochs.len() == rekey.epochs.len()
+        });
+        let keyring = keyring.ok_or(Rejection::KeyringChanged)?;
+        let root = codec::encode_root(keyring.cluster, &rekey.root_check);
+        self.txn.put(Table::Keyring, &keys::ROOT.into(), root)?;
+        let signer = Signer { private_key: rekey.signer.clone(), ..keyring.signer };
+        self.txn.put(Table::Keyring, &keys::SIGNER.into(), codec::encode_signer(&signer))?;
+        for (epoch, private_key) in keyring.epochs.into_iter().zip(&rekey.epochs) {
+            let epoch = EpochRecord { private_key: private_key.clone(), ..epoch };
+            let value = codec::encode_epoch(&epoch);
+            self.txn.put(Table::Keyring, &keys::epoch(epoch.epoch), value)?;
+        }
+        match &rekey.shares {
+            Some(shares) => {
+                let shares = codec::encode_share_set(shares);
+                self.txn.put(Table::Keyring, &keys::SHARES.into(), shares)?;
+            }
+            None => self.txn.remove(Table::Keyring, &keys::SHARES.into())?,
+        }
         self.finish_change(context, true)
     }
 

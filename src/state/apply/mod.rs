@@ -178,6 +178,7 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::Unseal(unseal) => self.unseal(context, unseal),
             CommandBody::Rotate(rotate) => self.rotate(context, rotate),
             CommandBody::Reseal(reseal) => self.reseal(context, reseal),
+            CommandBody::Rekey(rekey) => self.rekey(context, rekey),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

@@ -11,7 +11,7 @@ use crate::domain::{
     ProtectorId, RequestId, ShareSet, ShareSetId, Text, Timestamp, VolumeId, limits,
 };
 use crate::state::{
-    Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
+    Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount, Rekey,
     ReportCompliance, Reseal, ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
 };
 
@@ -103,6 +103,13 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
             epoch: Some(epoch_to(&rotate.epoch)),
         }),
         CommandBody::Reseal(reseal) => Body::Reseal(reseal_to(reseal)),
+        CommandBody::Rekey(rekey) => Body::Rekey(pb::Rekey {
+            replaces: Bytes::copy_from_slice(&rekey.replaces),
+            root_check: Bytes::copy_from_slice(&rekey.root_check),
+            wrapped_signer: rekey.signer.0.clone(),
+            wrapped_epochs: rekey.epochs.iter().map(|epoch| epoch.0.clone()).collect(),
+            share_set: rekey.shares.as_ref().map(share_set_to),
+        }),
     }
 }
 
@@ -149,6 +156,13 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
             epoch: epoch_from(required(rotate.epoch, "epoch")?)?,
         }),
         Body::Reseal(reseal) => CommandBody::Reseal(reseal_from(reseal)?),
+        Body::Rekey(rekey) => CommandBody::Rekey(Rekey {
+            replaces: digest("replaces", &rekey.replaces)?,
+            root_check: digest("root_check", &rekey.root_check)?,
+            signer: Wrapped(rekey.wrapped_signer),
+            epochs: rekey.wrapped_epochs.into_iter().map(Wrapped).collect(),
+            shares: rekey.share_set.map(share_set_from).transpose()?,
+        }),
     })
 }
 

@@ -83,6 +83,7 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Unseal = Unseal,
     Rotate = Rotate,
     Reseal = Reseal,
+    Rekey = Rekey,
     Unreadable = Unreadable,
 });
 

@@ -202,6 +202,17 @@ pub(super) fn rotate(epoch: u32) -> CommandBody {
     CommandBody::Rotate(Rotate { root_check: made.root_check, epoch })
 }
 
+/// From one root key to another, by numbers, of so many epochs.
+pub(super) fn rekey(from: u8, to: u8, epochs: usize) -> CommandBody {
+    CommandBody::Rekey(Rekey {
+        replaces: [from; 32],
+        root_check: [to; 32],
+        signer: Wrapped(Bytes::from(vec![to; 9])),
+        epochs: vec![Wrapped(Bytes::from(vec![to; 8])); epochs],
+        shares: Some(share_set()),
+    })
+}
+
 /// A version of a key sealed to an epoch in the place of what it is sealed in.
 pub(super) fn resealed(p: u8, v: u32, old: &Sealed, epoch: u32, fill: u8) -> ResealedKey {
     ResealedKey {

@@ -32,6 +32,7 @@ fn commands() -> Vec<Command> {
         deny("agent/09090909-0909-0909-0909-090909090909"),
         allow("node/9"),
         seal("incident"),
+        rekey(1, 2, 2),
         rotate(2),
         reseal_of(1, 1, escrow_of(1, 1, 1, 0, 1).key, 1, 9),
         unseal(1),
@@ -89,6 +90,7 @@ fn right(body: &CommandBody) -> Actor {
         | CommandBody::Allow { .. }
         | CommandBody::Rotate(_)
         | CommandBody::Reseal(_)
+        | CommandBody::Rekey(_)
         | CommandBody::Seal { .. } => operator(ROOT),
     }
 }

@@ -21,6 +21,7 @@ mod golden;
 mod hostile;
 mod model;
 mod property;
+mod rekey;
 mod report;
 mod requests;
 mod reseal;

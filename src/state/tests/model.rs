@@ -132,6 +132,7 @@ impl Model {
                 CommandBody::Unseal(_) => ("unseal", None, None),
                 CommandBody::Rotate(_) => ("rotate", None, None),
                 CommandBody::Reseal(_) => ("reseal", None, None),
+                CommandBody::Rekey(_) => ("rekey", None, None),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -248,6 +249,7 @@ impl Model {
             CommandBody::Unseal(unseal) => self.unseal(position, command, unseal),
             CommandBody::Rotate(rotate) => self.rotate(position, command, rotate),
             CommandBody::Reseal(reseal) => self.reseal(position, command, reseal),
+            CommandBody::Rekey(_) => unreachable!("the sequences don't rekey"),
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }
