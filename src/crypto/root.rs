@@ -101,11 +101,20 @@ impl RootKey {
     /// # Errors
     /// [`CryptoError::RootKeyFile`] names the file and says what is wrong with it.
     pub fn load(path: &Path, data_directory: &Path) -> Result<Self, CryptoError> {
-        Self::read(path, data_directory)
+        Self::read(path, Some(data_directory))
             .map_err(|fault| CryptoError::RootKeyFile { path: path.to_owned(), fault })
     }
 
-    fn read(path: &Path, data_directory: &Path) -> Result<Self, RootKeyFault> {
+    /// The same on a machine that is no server, and has no data directory.
+    ///
+    /// # Errors
+    /// As [`RootKey::load`].
+    pub fn load_elsewhere(path: &Path) -> Result<Self, CryptoError> {
+        Self::read(path, None)
+            .map_err(|fault| CryptoError::RootKeyFile { path: path.to_owned(), fault })
+    }
+
+    fn read(path: &Path, data_directory: Option<&Path>) -> Result<Self, RootKeyFault> {
         // O_NONBLOCK: a named pipe in its place must not hang the start.
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new()
@@ -123,7 +132,7 @@ impl RootKey {
         }
         // By its real place: a link from elsewhere into the data directory is no better.
         let place = path.canonicalize().map_err(RootKeyFault::Io)?;
-        if let Ok(data) = data_directory.canonicalize()
+        if let Some(Ok(data)) = data_directory.map(Path::canonicalize)
             && place.starts_with(data)
         {
             return Err(RootKeyFault::InsideDataDirectory);

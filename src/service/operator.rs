@@ -106,6 +106,7 @@ impl<C: Consensus> OperatorService<C> {
             Step::More(given) => Ok(self.given(set, false, given)),
             Step::Enough(root, numbers) => {
                 let unlocked = self.unlock(&root, &keyring)?;
+                tracing::info!(shares = ?numbers, "enough shares of the root key were given");
                 self.record(proposer, request_id, seals, numbers).await?;
                 self.sealing.install(unlocked, keyring_parts(&keyring), Some(root), seals);
                 refresh_sealing(&self.context, &self.sealing)?;

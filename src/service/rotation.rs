@@ -1,7 +1,7 @@
 //! New epochs of the escrow key, and keys that are sealed anew to the newest one.
 
 use crate::auth::{Action, Permit};
-use crate::crypto::{Binding, EscrowPublicKey, Part, UnlockedKeyring, system_rng};
+use crate::crypto::{Binding, CryptoError, EscrowPublicKey, Part, UnlockedKeyring, system_rng};
 use crate::domain::{Epoch, Sealed, limits, sealed_digest};
 use crate::state::{
     Accepted, CommandBody, EpochRecord, KeyRef, Keyring, Rejection, Reseal, ResealedKey, Rotate,
@@ -86,7 +86,15 @@ impl<C: Consensus> OperatorService<C> {
     fn make_epoch(&self, keyring: &Keyring) -> Result<Rotate, ServiceError> {
         let root = self.sealing.root_key()?;
         let (cluster, mut parts) = (self.context.cluster(), keyring_parts(keyring));
-        let failed = |error| ServiceError::Integrity(format!("the new epoch: {error}"));
+        let failed = |error| {
+            match error {
+            // It was changed, and this node was not given the new one yet. Another node may have been.
+            CryptoError::WrongRootKey => ServiceError::Sealed(
+                "this server has an older root key: give it the new one (`holdfast operator status`)".to_owned(),
+            ),
+            error => ServiceError::Integrity(format!("the new epoch: {error}")),
+        }
+        };
         let made = parts.next_epoch(&root, cluster, &mut system_rng()).map_err(failed)?;
         parts.epochs.push(made.clone());
         drop(UnlockedKeyring::unlock(&root, cluster, &parts, &mut system_rng()).map_err(failed)?);
@@ -186,7 +194,7 @@ fn reseal(
     key: &SealedKey,
     opener: &dyn Opener,
     to: &EscrowPublicKey,
-) -> Result<ResealedKey, crate::crypto::CryptoError> {
+) -> Result<ResealedKey, CryptoError> {
     let binding = binding_of(key, to.cluster);
     let anew = |part, sealed: &Sealed| opener.reseal(to, &binding, part, sealed);
     Ok(ResealedKey {

@@ -34,8 +34,7 @@ pub(super) async fn run(context: &Context, args: RekeyArgs) -> Done {
     let client = context.connection.client()?;
     match (args.key_file, args.key_shares, args.key_threshold) {
         (Some(path), ..) => {
-            // Any directory will do: what matters on a server is where the file lies there.
-            let root = RootKey::load(&path, &path.with_extension("none"))
+            let root = RootKey::load_elsewhere(&path)
                 .map_err(|error| CliError::usage(error.to_string()))?;
             let changed = client.rekey(&root, None).await?;
             context.printer.print(&RekeyView { changed, ..RekeyView::default() })?;

@@ -5,5 +5,6 @@ mod cluster;
 mod disclose;
 pub(crate) mod harness;
 mod keys;
+mod rekey;
 mod rotation;
 mod seal;
