@@ -12,8 +12,8 @@ use crate::state::*;
 const GOLDEN: &str = include_str!("../../../tests/state/golden/store-v1.txt");
 /// What came to version 1 with the deny-list: fields and records that a history without denials does not have.
 const DENIALS: &str = include_str!("../../../tests/state/golden/store-v1-denials.txt");
-/// What came to version 1 with shares of the root key and the seal.
-const SEALS: &str = include_str!("../../../tests/state/golden/store-v1-seals.txt");
+/// What came to version 1 with shares of the root key, the seal and rotation.
+const OPERATOR: &str = include_str!("../../../tests/state/golden/store-v1-operator.txt");
 
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
     Command {
@@ -102,8 +102,8 @@ fn what_is_written_of_denials_has_not_changed_and_can_be_read() {
     assert_eq!(query::denials(rig.store(), None, 9).unwrap().len(), 2);
 }
 
-/// A root key in shares, seals and their ends, some that are refused.
-fn seal_history() -> Vec<Command> {
+/// A root key in shares, seals and their ends, a new epoch, keys that are sealed anew, another root key; some are refused.
+fn operator_history() -> Vec<Command> {
     let bodies = [
         (operator(ROOT), bootstrap_with_shares()),
         (operator(ROOT), grant(HUGO, Role::HelpDesk)),
@@ -115,23 +115,27 @@ fn seal_history() -> Vec<Command> {
         (operator(HUGO), unseal_by_shares(1)),
         (operator(ROOT), seal("once more")),
         (operator(ROOT), unseal(2)),
+        (operator(ROOT), rotate(2)),
+        (operator(ROOT), reseal_of(1, 1, sealed(1, 0x11), 2, 0x22)),
+        (operator(ROOT), rekey(1, 7, 2)),
+        (operator(ROOT), rotate(3)),
         (operator(ROOT), seal("and again")),
     ];
     bodies.into_iter().zip(1..).map(|((actor, body), id)| command(actor, id, body)).collect()
 }
 
 #[test]
-fn what_is_written_of_seals_has_not_changed_and_can_be_read() {
+fn what_is_written_of_seals_and_rotation_has_not_changed_and_can_be_read() {
     let mut rig = Rig::empty();
-    let written = written_by(&mut rig, seal_history()) + &records(&rig);
-    for (n, (new, old)) in written.lines().zip(SEALS.lines()).enumerate() {
+    let written = written_by(&mut rig, operator_history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(OPERATOR.lines()).enumerate() {
         assert_eq!(new, old, "line {}", n + 1);
     }
-    assert_eq!(written.lines().count(), SEALS.lines().count());
-    let commands = SEALS.lines().filter_map(|line| line.strip_prefix("command "));
+    assert_eq!(written.lines().count(), OPERATOR.lines().count());
+    let commands = OPERATOR.lines().filter_map(|line| line.strip_prefix("command "));
     let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
-    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), seal_history());
-    for line in SEALS.lines().filter_map(|line| line.strip_prefix("applied ")) {
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), operator_history());
+    for line in OPERATOR.lines().filter_map(|line| line.strip_prefix("applied ")) {
         codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
     }
     assert_eq!(query::seal(rig.store()).unwrap().unwrap().reason, name("and again"));
@@ -221,5 +225,5 @@ fn print_what_is_written() {
     rig.entry(membership(b"voters", &[1, 2]));
     print!("{}", written_by(&mut rig, denial_history()) + &records(&rig));
     let mut rig = Rig::empty();
-    print!("SEALS\n{}", written_by(&mut rig, seal_history()) + &records(&rig));
+    print!("OPERATOR\n{}", written_by(&mut rig, operator_history()) + &records(&rig));
 }

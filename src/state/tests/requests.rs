@@ -99,6 +99,9 @@ fn a_command_of_any_kind_that_is_proposed_twice_has_one_effect() {
         (operator(ROOT), seal("incident")),
         (operator(ODO), unseal_by_shares(1)),
         (operator(ROOT), unseal(1)),
+        (operator(ROOT), rotate(2)),
+        (operator(ROOT), reseal_of(1, 1, sealed(1, 1), 2, 9)),
+        (operator(ROOT), rekey(1, 7, 2)),
         (operator(ROOT), revoke(HUGO, Role::HelpDesk)),
     ];
     for (id, (actor, body)) in (1..).zip(commands) {
