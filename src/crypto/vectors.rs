@@ -175,11 +175,12 @@ struct Counting(u8);
 impl RngCore for Counting {
     fn next_u32(&mut self) -> u32 {
         self.0 = self.0.wrapping_add(1);
-        u32::from_be_bytes([self.0, 0, 0, 0])
+        u32::from_be_bytes([self.0; 4])
     }
 
     fn next_u64(&mut self) -> u64 {
-        u64::from(self.next_u32()) << 32
+        let half = u64::from(self.next_u32());
+        half << 32 | half
     }
 
     fn fill_bytes(&mut self, out: &mut [u8]) {

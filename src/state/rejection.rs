@@ -124,7 +124,7 @@ impl Rejection {
             Self::TooManyDenials(_) => "TOO_MANY_DENIALS",
             Self::TooManyNodesDenied => "TOO_MANY_NODES_DENIED",
             Self::RepeatTooLate => "REPEAT_TOO_LATE",
-            Self::Sealed => "SEALED",
+            Self::Sealed => "CLUSTER_SEALED",
             Self::SealedAgain => "SEALED_AGAIN",
             Self::KeyringChanged => "KEYRING_CHANGED",
             Self::Unreadable => "UNREADABLE",

@@ -143,7 +143,7 @@ async fn a_seal_holds_on_a_server_that_was_away_and_until_an_operator_ends_it() 
     .await
     .unwrap();
     let refused = disclose(&harness, protector).await.ends_with(6);
-    assert!(refused.stderr().contains("SEALED"), "{}", refused.stderr());
+    assert!(refused.stderr().contains("CLUSTER_SEALED"), "{}", refused.stderr());
     harness.cluster.start_node(away).await.unwrap();
     harness.cluster.wait_same_digest(LIMIT).await.unwrap();
     // It has the root key file, and had it at the start.
@@ -151,7 +151,11 @@ async fn a_seal_holds_on_a_server_that_was_away_and_until_an_operator_ends_it() 
     unsealed(&harness, 0).await;
     let alone = harness.client_of_node(away, &harness.help_desk);
     let refused = alone.disclose(&crate::harness::disclosure(protector)).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.reason()), (ErrorKind::Conflict, "SEALED"), "{refused}");
+    assert_eq!(
+        (refused.kind(), refused.reason()),
+        (ErrorKind::Conflict, "CLUSTER_SEALED"),
+        "{refused}"
+    );
     let second = escrowed(&harness).await;
 
     harness.cluster.stop().await.unwrap();

@@ -17,7 +17,7 @@ use crate::crypto::{RootKey, Share, system_rng};
 
 /// How to make a cluster with a root key in shares.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct InitArgs {
+pub(in crate::cli) struct SplitInitArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// How many shares are made, at most 32; each for another person
@@ -31,8 +31,8 @@ pub(in crate::cli) struct InitArgs {
     share_dir: Option<PathBuf>,
 }
 
-pub(super) async fn run(context: &Context, args: InitArgs) -> Done {
-    let InitArgs { cluster: args, key_shares, key_threshold, share_dir } = args;
+pub(super) async fn run(context: &Context, args: SplitInitArgs) -> Done {
+    let SplitInitArgs { cluster: args, key_shares, key_threshold, share_dir } = args;
     let pki = Pki::open(&args.pki)?;
     let signer = pki.signer(SystemClock.now())?;
     let root = RootKey::generate(&mut system_rng());

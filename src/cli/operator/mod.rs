@@ -20,7 +20,7 @@ use nodes::Member;
 pub(super) enum OperatorCommand {
     /// Make a cluster whose root key is split into shares, and show them once. `cluster init` makes one whose servers read
     /// the root key from a file
-    Init(init::InitArgs),
+    Init(init::SplitInitArgs),
     /// Show for each server whether it can open keys, and what it takes; exit code 7 if one can't or doesn't answer
     Status,
     /// Give one share of the root key to each server that is sealed

@@ -1,12 +1,13 @@
 use super::*;
-use crate::crypto::testing::{CLUSTER, rng};
+use crate::crypto::system_rng;
+use crate::crypto::testing::CLUSTER;
 
 fn root() -> RootKey {
     RootKey::from_bytes([0x4b; 32])
 }
 
 fn split(shares: u8, threshold: u8) -> Vec<Share> {
-    Share::split(&root(), CLUSTER, (shares, threshold), &mut rng()).unwrap()
+    Share::split(&root(), CLUSTER, (shares, threshold), &mut system_rng()).unwrap()
 }
 
 fn is_root(key: &RootKey) -> bool {
@@ -128,6 +129,15 @@ fn a_forged_share_gives_another_root_key_which_the_check_value_shows() {
     let combined = Share::combine(&[&shares[0], &shares[1], &forged]).unwrap();
     let recorded = root().check_value(CLUSTER).unwrap();
     assert!(matches!(combined.check(CLUSTER, &recorded), Err(CryptoError::WrongRootKey)));
+}
+
+#[test]
+fn no_share_is_the_root_key_and_each_splitting_is_another_one() {
+    let (one, other) = (split(5, 3), split(5, 3));
+    for (a, b) in one.iter().zip(&other) {
+        assert_ne!(*a.value, *root().bytes());
+        assert_ne!(*a.value, *b.value);
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::harness::*;
 use crate::auth::Action;
-use crate::crypto::testing::{CLUSTER, rng};
-use crate::crypto::{RootKey, Share};
+use crate::crypto::testing::CLUSTER;
+use crate::crypto::{RootKey, Share, system_rng};
 use crate::domain::Epoch;
 use crate::service::{NewRootKey, ServiceError, refresh_sealing};
 
@@ -16,8 +16,8 @@ struct New {
 }
 
 fn new_root() -> New {
-    let root = Arc::new(RootKey::generate(&mut rng()));
-    let shares = Share::split(&root, CLUSTER, (3, 2), &mut rng()).unwrap();
+    let root = Arc::new(RootKey::generate(&mut system_rng()));
+    let shares = Share::split(&root, CLUSTER, (3, 2), &mut system_rng()).unwrap();
     New { root, shares }
 }
 
@@ -78,7 +78,7 @@ async fn a_node_that_has_the_old_root_key_goes_on_and_takes_the_new_shares_befor
         crate::state::query::keyring(crate::service::Consensus::view(bench.fake.as_ref()));
     let keyring = keyring.unwrap().unwrap();
     let parts = crate::service::sealing::keyring_parts(&keyring);
-    let anew = parts.rewrap(&bench.root_key(), &new.root, CLUSTER, &mut rng()).unwrap();
+    let anew = parts.rewrap(&bench.root_key(), &new.root, CLUSTER, &mut system_rng()).unwrap();
     let body = crate::state::CommandBody::Rekey(crate::state::Rekey {
         replaces: keyring.root_check,
         root_check: anew.root_check,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::harness::*;
 use crate::auth::Action;
-use crate::crypto::testing::{CLUSTER, rng};
-use crate::crypto::{RootKey, Share};
+use crate::crypto::testing::CLUSTER;
+use crate::crypto::{RootKey, Share, system_rng};
 use crate::domain::{AuditAction, ClusterId, Role, Text};
 use crate::raft::RaftError;
 use crate::service::{
@@ -21,7 +21,7 @@ struct Split {
 }
 
 fn texts(root: &RootKey, cluster: ClusterId) -> Vec<String> {
-    let shares = Share::split(root, cluster, (5, 3), &mut rng()).unwrap();
+    let shares = Share::split(root, cluster, (5, 3), &mut system_rng()).unwrap();
     shares.iter().map(|share| share.expose_text().to_string()).collect()
 }
 
@@ -37,7 +37,7 @@ fn init(bench: &Bench, root: &Arc<RootKey>, text: &str) -> InitCluster {
 impl Split {
     async fn made() -> Self {
         let bench = Bench::empty(false);
-        let root = Arc::new(RootKey::generate(&mut rng()));
+        let root = Arc::new(RootKey::generate(&mut system_rng()));
         let texts = texts(&root, CLUSTER);
         let permit = bench.permit_stale(&alice(), Action::InitCluster).unwrap();
         let init = init(&bench, &root, &texts[0]);
@@ -104,7 +104,7 @@ async fn a_lost_answer_to_the_making_is_given_again_to_who_has_the_root_key_and_
     let permit = split.bench.permit_stale(&alice(), Action::InitCluster).unwrap();
     let again = init(&split.bench, &split.root, &split.texts[0]);
     split.bench.cluster.init(&permit, request(1), again).await.unwrap();
-    let other = Arc::new(RootKey::generate(&mut rng()));
+    let other = Arc::new(RootKey::generate(&mut system_rng()));
     for init in [init(&split.bench, &other, &split.texts[0]), split.bench.init_request(1)] {
         let refused = split.bench.cluster.init(&permit, request(2), init).await;
         assert!(matches!(refused, Err(ServiceError::AlreadyInitialised)));
@@ -114,7 +114,7 @@ async fn a_lost_answer_to_the_making_is_given_again_to_who_has_the_root_key_and_
 #[tokio::test]
 async fn a_node_with_a_root_key_file_takes_no_other_root_key() {
     let bench = Bench::empty(true);
-    let root = Arc::new(RootKey::generate(&mut rng()));
+    let root = Arc::new(RootKey::generate(&mut system_rng()));
     let permit = bench.permit_stale(&alice(), Action::InitCluster).unwrap();
     let init = init(&bench, &root, &texts(&root, CLUSTER)[0]);
     let refused = bench.cluster.init(&permit, request(1), init).await.unwrap_err();
@@ -260,7 +260,7 @@ async fn a_sealed_node_with_a_root_key_file_stays_sealed_over_restarts_until_an_
 #[tokio::test]
 async fn a_cluster_whose_root_key_is_in_a_file_takes_no_shares_and_says_so() {
     let bench = Bench::ready().await;
-    let root = RootKey::generate(&mut rng());
+    let root = RootKey::generate(&mut system_rng());
     let permit = bench.permit(&alice(), Action::GiveShare).unwrap();
     let given = share(&texts(&root, CLUSTER)[0]);
     let why = fault(bench.operator.give_share(&permit, request(20), given).await);

@@ -23,9 +23,6 @@ fn asked() -> Vec<(Actor, CommandBody)> {
         (operator("second"), grant("x", Role::HelpDesk)),
         (operator("second"), deny("agent/01010101-0101-0101-0101-010101010101")),
         (operator("second"), allow("node/2")),
-        (operator("second"), seal("incident")),
-        (operator("second"), unseal(1)),
-        (operator("second"), unseal_by_shares(1)),
         (operator("second"), CommandBody::ClusterChange { detail: name("add node/4") }),
         (node(1), CommandBody::Refusals(Vec::new())),
     ]

@@ -323,7 +323,7 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
         ("LAST_ADMINISTRATOR", 1),
         ("CERTIFICATE_DENIED", 20),
         ("TOO_MANY_NODES_DENIED", 1),
-        ("SEALED", 20),
+        ("CLUSTER_SEALED", 20),
         ("resealed", 20),
         ("resealed none", 20),
         ("KEYRING_CHANGED", 5),
