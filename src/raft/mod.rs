@@ -14,6 +14,7 @@ mod foretold;
 mod forward;
 #[cfg(test)]
 mod hostile;
+mod install;
 mod link;
 mod log_store;
 mod lost_leader;
@@ -32,6 +33,7 @@ mod status;
 mod stop;
 mod tell;
 mod time;
+mod transfer;
 mod turn;
 mod types;
 mod undelivered;

@@ -37,12 +37,13 @@ use crate::tls::{Connector, Identity, client_config};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The services of the public API.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "holdfast.v1.AdminService",
     "holdfast.v1.AuditService",
     "holdfast.v1.ClusterService",
     "holdfast.v1.ComplianceService",
     "holdfast.v1.EscrowService",
+    "holdfast.v1.OperatorService",
     "holdfast.v1.RecoveryService",
 ];
 const LONG: Duration = Duration::from_secs(20);

@@ -40,5 +40,6 @@ mod renewal;
 mod require;
 mod rotation;
 mod seal;
+mod slow_link;
 mod status;
 mod story;

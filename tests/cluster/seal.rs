@@ -180,3 +180,30 @@ async fn a_seal_holds_on_a_server_that_was_away_and_until_an_operator_ends_it() 
     unsealed(&harness, 3).await;
     disclose(&harness, second).await.ends_with(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rekey_old_shares_are_named_as_such_and_new_ones_unseal_the_restarted_servers() {
+    let (mut harness, old) = made_with_shares().await;
+    let protector = escrowed(&harness).await;
+    let dir = harness.cluster.dir().join("new-shares").display().to_string();
+    let rekey = ["operator", "rekey", "--key-shares", "2", "--key-threshold", "2", "-o", "json"];
+    let rekey: Vec<&str> = rekey.into_iter().chain(["--share-dir", &dir]).collect();
+    let made = harness.run(&harness.administrator, &rekey).await.ends_with(0).json();
+    assert_eq!((&made["changed"], &made["threshold"]), (&true.into(), &2.into()));
+    let new: Vec<_> = made["share_files"].as_array().unwrap().iter().collect();
+    disclose(&harness, protector).await.ends_with(0);
+
+    harness.cluster.stop().await.unwrap();
+    harness.cluster.start_nodes().await.unwrap();
+    let stale = wait_for("the servers answer again", LIMIT, || async {
+        let ran = give(&harness, &old[0]).await;
+        if ran.stderr().contains("set") { Ok(ran) } else { Err(ran.stderr()) }
+    });
+    let stale = stale.await.unwrap().ends_with(2);
+    assert!(stale.stderr().contains("the root key was split anew"), "{}", stale.stderr());
+    for file in new {
+        give(&harness, file.as_str().unwrap()).await.ends_with(0);
+    }
+    unsealed(&harness, 3).await;
+    disclose(&harness, protector).await.ends_with(0);
+}

@@ -54,7 +54,7 @@ fn a_share_is_read_back_as_it_was_printed_and_as_people_type_it() {
     for share in split(5, 3) {
         let text = share.expose_text();
         assert_eq!(text.len(), 18 + 128 + 15);
-        let spaced = format!(" {}\n", text.replace('-', " ").to_string());
+        let spaced = format!(" {}\n", text.replace('-', " "));
         let prefix_and_capitals = format!("{SHARE_PREFIX}{}", text[18..].to_ascii_uppercase());
         // The prefix has dashes of its own.
         let spaced = spaced.replacen("holdfast share v1:", SHARE_PREFIX, 1);

@@ -98,6 +98,27 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
             v1::EscrowRecoveryKeyRequest { request_id, ..escrow_request(bench) }.raw()
         }
         "EscrowService/GetEscrowKey" => v1::GetEscrowKeyRequest {}.raw(),
+        "RecoveryService/DiscloseKey" => v1::DiscloseKeyRequest {
+            request_id,
+            protector_id: device_id,
+            reason: Some(v1::Reason { code: "LOST_PIN".into(), text: String::new() }),
+            user: Some(v1::User { domain: String::new(), name: "bob".into() }),
+            ..Default::default()
+        }
+        .raw(),
+        "RecoveryService/FindKeys" => v1::FindKeysRequest {
+            request_id,
+            query: Some(v1::find_keys_request::Query::DeviceId(device_id)),
+        }
+        .raw(),
+        "RecoveryService/ListReasons" => v1::ListReasonsRequest {}.raw(),
+        other => operator_message(other, request_id, bench),
+    }
+}
+
+/// The same for the service of those who hold the root key.
+fn operator_message(rpc: &str, request_id: String, bench: &Bench) -> Bytes {
+    match rpc {
         "OperatorService/GetSealStatus" => v1::GetSealStatusRequest {}.raw(),
         "OperatorService/GiveShare" => {
             v1::GiveShareRequest { request_id, share: share().into_bytes().into() }.raw()
@@ -113,20 +134,6 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
             v1::SealClusterRequest { request_id, reason: "incident".into() }.raw()
         }
         "OperatorService/UnsealCluster" => v1::UnsealClusterRequest { request_id }.raw(),
-        "RecoveryService/DiscloseKey" => v1::DiscloseKeyRequest {
-            request_id,
-            protector_id: device_id,
-            reason: Some(v1::Reason { code: "LOST_PIN".into(), text: String::new() }),
-            user: Some(v1::User { domain: String::new(), name: "bob".into() }),
-            ..Default::default()
-        }
-        .raw(),
-        "RecoveryService/FindKeys" => v1::FindKeysRequest {
-            request_id,
-            query: Some(v1::find_keys_request::Query::DeviceId(device_id)),
-        }
-        .raw(),
-        "RecoveryService/ListReasons" => v1::ListReasonsRequest {}.raw(),
         other => panic!("{other} has no line here, and nobody said who may call it"),
     }
 }

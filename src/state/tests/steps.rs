@@ -241,27 +241,28 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
         What::Rotate { late } => rotate(model.rotations + if *late { 1 } else { 2 }),
         What::Reseal { key, fill, from_escrow, ahead } => {
             let epoch = model.rotations + if *ahead { 2 } else { 1 };
-            let Some(key) = model.keys.get(usize::from(*key) % model.keys.len().max(1)) else {
-                return reseal(epoch, Vec::new());
-            };
-            let escrowed = (key.escrow.key.clone(), key.escrow.package.clone());
-            let (old, package) = if *from_escrow { escrowed } else { key.stored.clone() };
-            reseal(
-                epoch,
-                vec![ResealedKey {
-                    at: KeyRef {
-                        protector: key.escrow.protector,
-                        version: KeyVersion::new(key.version),
-                    },
-                    replaces: sealed_digest(&old, package.as_ref()),
-                    sealed: sealed(epoch, fill + 200),
-                    package: package.map(|_| sealed(epoch, fill + 210)),
-                }],
-            )
+            reseal_body(model, (*key, *fill), *from_escrow, epoch)
         }
         What::Unseal { shares, late } => {
             let seals = model.seals.saturating_sub(u64::from(*late));
             if *shares { unseal_by_shares(seals) } else { unseal(seals) }
         }
     }
+}
+
+/// A key that is sealed anew, made from what is stored or from what was escrowed.
+fn reseal_body(model: &Model, (key, fill): (u8, u8), from_escrow: bool, epoch: u32) -> CommandBody {
+    let Some(key) = model.keys.get(usize::from(key) % model.keys.len().max(1)) else {
+        return reseal(epoch, Vec::new());
+    };
+    let escrowed = (key.escrow.key.clone(), key.escrow.package.clone());
+    let (old, package) = if from_escrow { escrowed } else { key.stored.clone() };
+    let version = KeyVersion::new(key.version);
+    let new = ResealedKey {
+        at: KeyRef { protector: key.escrow.protector, version },
+        replaces: sealed_digest(&old, package.as_ref()),
+        sealed: sealed(epoch, fill + 200),
+        package: package.map(|_| sealed(epoch, fill + 210)),
+    };
+    reseal(epoch, vec![new])
 }
