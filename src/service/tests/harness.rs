@@ -33,6 +33,8 @@ pub(crate) enum Log {
     Commits,
     /// Nothing is proposed.
     NoLeader,
+    /// Nothing is proposed, and reads are answered: the leader is lost in between.
+    ReadsOnly,
     /// It is committed elsewhere, and this node never gets to apply it.
     CommitsElsewhere,
     /// There is never an answer.
@@ -106,7 +108,7 @@ impl Consensus for Fake {
         let log = *self.log.lock();
         match log {
             Log::Commits => Ok(self.apply(&command)),
-            Log::NoLeader => Err(RaftError::NoLeader),
+            Log::NoLeader | Log::ReadsOnly => Err(RaftError::NoLeader),
             Log::CommitsElsewhere => {
                 // What the leader answers, from a copy: this node's own state stays behind.
                 let copy = Arc::<MemoryStore>::default();
@@ -130,7 +132,7 @@ impl Consensus for Fake {
     async fn read_barrier(&self) -> Result<u64, RaftError> {
         let log = *self.log.lock();
         match log {
-            Log::Commits => Ok(self.index()),
+            Log::Commits | Log::ReadsOnly => Ok(self.index()),
             _ => Err(RaftError::NoLeader),
         }
     }

@@ -195,10 +195,13 @@ async fn without_a_quorum_nothing_is_unsealed_and_the_shares_are_not_lost() {
     let split = Split::restarted().await;
     split.give(20, 1).await.unwrap();
     split.give(21, 2).await.unwrap();
-    *split.bench.fake.log.lock() = Log::CommitsElsewhere;
-    let error = split.give(22, 3).await.unwrap_err();
-    assert!(matches!(error, ServiceError::Raft(RaftError::NoLeader | RaftError::OutcomeUnknown)));
-    assert!(split.bench.sealing.sealed_because().is_some(), "not before it is recorded here");
+    for log in [Log::ReadsOnly, Log::NoLeader] {
+        *split.bench.fake.log.lock() = log;
+        let error = split.give(22, 3).await.unwrap_err();
+        assert!(matches!(error, ServiceError::Raft(RaftError::NoLeader)), "{error}");
+        assert!(split.bench.sealing.sealed_because().is_some(), "not before it is recorded");
+        assert_eq!(split.bench.sealing.shares_given(), 3);
+    }
     *split.bench.fake.log.lock() = Log::Commits;
     assert!(split.give(22, 3).await.unwrap().unsealed);
 }
