@@ -147,10 +147,8 @@ impl<C: Consensus> ClusterService<C> {
         };
         let own = split.root.check(self.context.cluster(), &keyring.root_check).is_ok();
         match keyring.epochs.first() {
-            Some(first) if own && keyring.shares == Some(split.set) => {
-                self.keep(split)?;
-                Ok(first.epoch)
-            }
+            // Nothing is unsealed by it: that is for shares, and leaves a record.
+            Some(first) if own && keyring.shares == Some(split.set) => Ok(first.epoch),
             Some(_) | None => Err(ServiceError::AlreadyInitialised),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::auth::{Action, Permit};
 use crate::crypto::{RootKey, UnlockedKeyring, system_rng};
 use crate::domain::ShareSet;
-use crate::state::{CommandBody, Keyring, Rekey, Wrapped, query};
+use crate::state::{CommandBody, Keyring, Rejection, Rekey, Wrapped, query};
 
 use super::context::{new_request_id, proposer_of};
 use super::sealing::keyring_parts;
@@ -25,15 +25,18 @@ impl<C: Consensus> OperatorService<C> {
     /// the same root key it answers again. Answers whether this changed it.
     ///
     /// # Errors
-    /// [`ServiceError::Sealed`] if this node does not have the root key that counts; [`crate::state::Rejection`] if the
-    /// keyring was changed meanwhile.
+    /// [`ServiceError::Sealed`] if this node does not have the root key that counts; [`Rejection`] if the cluster is sealed,
+    /// or the keyring was changed meanwhile.
     pub async fn rekey(&self, permit: &Permit, new: NewRootKey) -> Result<bool, ServiceError> {
         let proposer = proposer_of(permit, Action::RekeyRootKey)?;
         self.context.read(false).await?;
+        // No server reads the root key while an operator wants it forgotten, not even to change it.
+        if self.context.heads()?.sealed {
+            return Err(Rejection::Sealed.into());
+        }
         let keyring = self.keyring()?;
         let cluster = self.context.cluster();
         if new.root.check(cluster, &keyring.root_check).is_ok() && keyring.shares == new.shares {
-            self.keep(&keyring, &new)?;
             return Ok(false);
         }
         let old = self.sealing.root_key()?;

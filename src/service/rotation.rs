@@ -68,6 +68,10 @@ impl<C: Consensus> OperatorService<C> {
         if newest != current {
             return Err(Rejection::KeyringChanged.into());
         }
+        // No server reads the root key while an operator wants it forgotten.
+        if self.context.heads()?.sealed {
+            return Err(Rejection::Sealed.into());
+        }
         let body = CommandBody::Rotate(self.make_epoch(&keyring)?);
         self.change(proposer, new_request_id(), body).await?;
         refresh_sealing(&self.context, &self.sealing)?;

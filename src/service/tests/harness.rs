@@ -337,8 +337,11 @@ impl Bench {
         let path = self.dir.path().join("root.key");
         let key_file = path.exists().then_some(path);
         self.sealing = Arc::new(Sealing::new(CLUSTER, key_file, self.dir.path().join("data")));
-        let (context, sealing) = (Arc::clone(&self.context), Arc::clone(&self.sealing));
+        let shared = || (Arc::clone(&self.context), Arc::clone(&self.sealing));
+        let (context, sealing) = shared();
         self.operator = OperatorService::new(context, sealing);
+        let (context, sealing) = shared();
+        self.cluster = ClusterService::new(context, sealing, self.ca.authority());
         refresh_sealing(&self.context, &self.sealing).unwrap();
     }
 

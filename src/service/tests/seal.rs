@@ -104,6 +104,12 @@ async fn a_lost_answer_to_the_making_is_given_again_to_who_has_the_root_key_and_
     let permit = split.bench.permit_stale(&alice(), Action::InitCluster).unwrap();
     let again = init(&split.bench, &split.root, &split.texts[0]);
     split.bench.cluster.init(&permit, request(1), again).await.unwrap();
+    // What unseals a node that was restarted since is its shares, and nothing that leaves no record.
+    let mut split = split;
+    split.bench.restart();
+    let again = init(&split.bench, &split.root, &split.texts[0]);
+    split.bench.cluster.init(&permit, request(1), again).await.unwrap();
+    assert!(split.bench.sealing.sealed_because().is_some());
     let other = Arc::new(RootKey::generate(&mut system_rng()));
     for init in [init(&split.bench, &other, &split.texts[0]), split.bench.init_request(1)] {
         let refused = split.bench.cluster.init(&permit, request(2), init).await;
@@ -255,6 +261,17 @@ async fn a_sealed_node_with_a_root_key_file_stays_sealed_over_restarts_until_an_
     refresh_sealing(&bench.context, &bench.sealing).unwrap();
     let why = bench.sealing.sealed_because().unwrap();
     assert!(why.contains("an operator sealed the cluster"), "{why}");
+    // Nor is the file read for anything else.
+    let before = bench.fake.proposed.lock().len();
+    let permit = bench.permit(&alice(), Action::RotateEscrowKey).unwrap();
+    let refused = bench.operator.rotate(&permit, crate::domain::Epoch::new(1)).await;
+    assert!(matches!(refused, Err(ServiceError::Rejected(Rejection::Sealed))));
+    let permit = bench.permit(&alice(), Action::RekeyRootKey).unwrap();
+    let root = Arc::new(RootKey::generate(&mut system_rng()));
+    let new = crate::service::NewRootKey { root, shares: None };
+    let refused = bench.operator.rekey(&permit, new).await;
+    assert!(matches!(refused, Err(ServiceError::Rejected(Rejection::Sealed))));
+    assert_eq!(bench.fake.proposed.lock().len(), before);
     let permit = bench.permit(&alice(), Action::UnsealCluster).unwrap();
     assert!(bench.operator.unseal(&permit, request(21)).await.unwrap().changed);
     assert_eq!(bench.sealing.sealed_because(), None);
