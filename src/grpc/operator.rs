@@ -226,6 +226,7 @@ fn encode_status(status: SealStatus) -> v1::GetSealStatusResponse {
         node_id: status.node.get(),
         unsealed: status.sealed_because.is_none(),
         sealed_because: status.sealed_because.clone().unwrap_or_default(),
+        trouble: status.trouble.clone().unwrap_or_default(),
         cluster_sealed: seal.is_some(),
         sealed_by: seal.map(|seal| seal.sealed_by.to_string()).unwrap_or_default(),
         sealed_at_ms: seal.map_or(0, |seal| seal.sealed_at.as_millis()),

@@ -20,6 +20,8 @@ pub struct SealStatus {
     pub node: NodeId,
     /// Why it can't open keys; `None` if it can.
     pub sealed_because: Option<String>,
+    /// Why it can't open what was made since it was unsealed; `None` if it can.
+    pub trouble: Option<String>,
     /// Who sealed the whole cluster, if somebody did.
     pub seal: Option<Seal>,
     /// How the root key is split, if it is.
@@ -69,6 +71,7 @@ impl<C: Consensus> OperatorService<C> {
         Ok(SealStatus {
             node: self.context.node(),
             sealed_because: self.sealing.sealed_because(),
+            trouble: self.sealing.trouble(),
             seal: query::seal(view)?,
             shares: keyring.as_ref().and_then(|keyring| keyring.shares),
             given: self.sealing.shares_given(),

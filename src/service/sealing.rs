@@ -19,7 +19,7 @@ use super::unsealing::Progress;
 use super::{Consensus, Context, ServiceError};
 
 /// Why a node is sealed whose operator said so.
-const BY_OPERATOR: &str = "an operator sealed the cluster; see `holdfast operator status`, and unseal it with `holdfast operator unseal`";
+const BY_OPERATOR: &str = "an operator sealed the cluster; unseal it with `holdfast operator unseal`, with --auto where the root key is in a file";
 
 /// Opens what was sealed to the cluster's escrow key.
 pub trait Opener: Send + Sync + 'static {
@@ -152,6 +152,15 @@ impl Sealing {
     /// Whether it may read the root key from a file.
     pub const fn reads_key_file(&self) -> bool {
         self.key_file.is_some()
+    }
+
+    /// Why it can't open what was made since it was unsealed: a newer epoch, or anything after its next restart, because the
+    /// root key was changed. `None` if it can.
+    pub fn trouble(&self) -> Option<String> {
+        match &*self.state.read() {
+            State::Sealed(_) => None,
+            State::Unsealed(unsealed) => unsealed.trouble.clone(),
+        }
     }
 
     /// What opens keys.

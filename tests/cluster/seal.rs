@@ -192,6 +192,9 @@ async fn after_a_rekey_old_shares_are_named_as_such_and_new_ones_unseal_the_rest
     assert_eq!((&made["changed"], &made["threshold"]), (&true.into(), &2.into()));
     let new: Vec<_> = made["share_files"].as_array().unwrap().iter().collect();
     disclose(&harness, protector).await.ends_with(0);
+    let after = status(&harness).await;
+    let open: Vec<_> = after["nodes"].as_array().unwrap().iter().map(|n| &n["unsealed"]).collect();
+    assert_eq!(open.iter().filter(|open| **open == true).count(), 1, "{after}");
 
     harness.cluster.stop().await.unwrap();
     harness.cluster.start_nodes().await.unwrap();

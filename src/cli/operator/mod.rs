@@ -101,7 +101,7 @@ struct SealedNodeView {
     unsealed: Option<bool>,
     shares_given: Option<u32>,
     reads_key_file: Option<bool>,
-    /// Why it can't open keys, or does not answer.
+    /// Why it can't open keys, or not those of a newer epoch, or does not answer.
     why: String,
 }
 
@@ -121,7 +121,8 @@ impl SealStatusView {
                 shares_given: known.map(|answer| answer.shares_given),
                 reads_key_file: known.map(|answer| answer.reads_key_file),
                 why: match answer {
-                    Ok(answer) => answer.sealed_because.clone(),
+                    // One of them at most is set.
+                    Ok(answer) => format!("{}{}", answer.sealed_because, answer.trouble),
                     Err(why) => why.clone(),
                 },
             }

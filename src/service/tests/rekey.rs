@@ -96,6 +96,7 @@ async fn a_node_that_has_the_old_root_key_goes_on_and_takes_the_new_shares_befor
     use crate::service::Consensus as _;
     bench.fake.propose(command).await.unwrap().outcome.unwrap();
     refresh_sealing(&bench.context, &bench.sealing).unwrap();
+    assert!(bench.sealing.trouble().unwrap().contains("2 of its 3 shares"));
     discloses(&bench, 20, &key).await;
     let permit = bench.permit(&alice(), Action::RotateEscrowKey).unwrap();
     let refused = bench.operator.rotate(&permit, Epoch::new(1)).await;
@@ -105,6 +106,7 @@ async fn a_node_that_has_the_old_root_key_goes_on_and_takes_the_new_shares_befor
     for n in [21, 22] {
         bench.operator.give_share(&give, request(n), shares.next().unwrap()).await.unwrap();
     }
+    assert_eq!(bench.sealing.trouble(), None);
     assert!(bench.operator.rotate(&permit, Epoch::new(1)).await.unwrap().changed);
 }
 
