@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls_pki_types::CertificateDer;
 
 use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
 use crate::domain::{Actor, ClusterId, Fingerprint, SpiffeError, Timestamp};
@@ -20,6 +21,19 @@ struct Kinds {
     node: Authority,
     agent: Authority,
     operator: Authority,
+    /// What the cluster has made itself, beside `agent`.
+    own_agents: Vec<CertificateDer<'static>>,
+}
+
+impl Kinds {
+    /// The agent CA that is configured, and those that the cluster has made.
+    fn all_agents(&self) -> Result<Authority, IdentityError> {
+        let all = self.agent.and(&self.own_agents)?;
+        if all.overlaps(&self.node) || all.overlaps(&self.operator) {
+            return Err(IdentityError::SharedCa);
+        }
+        Ok(all)
+    }
 }
 
 impl Authorities {
@@ -35,13 +49,33 @@ impl Authorities {
         if node.overlaps(&agent) || node.overlaps(&operator) || agent.overlaps(&operator) {
             return Err(IdentityError::SharedCa);
         }
-        Ok(Self(Arc::new(RwLock::new(Kinds { node, agent, operator }))))
+        let own_agents = Vec::new();
+        Ok(Self(Arc::new(RwLock::new(Kinds { node, agent, operator, own_agents }))))
     }
 
-    /// Takes the CAs of `others` from now on.
-    pub fn replace(&self, others: &Self) {
-        let others = others.0.read().clone();
-        *self.0.write() = others;
+    /// Takes the CAs of `others` from now on, beside those that the cluster has made.
+    ///
+    /// # Errors
+    /// [`IdentityError::SharedCa`] if one of the cluster's own is among them in another place; nothing is changed then.
+    pub fn replace(&self, others: &Self) -> Result<(), IdentityError> {
+        let mut others = others.0.read().clone();
+        let mut kinds = self.0.write();
+        others.own_agents.clone_from(&kinds.own_agents);
+        others.all_agents()?;
+        *kinds = others;
+        Ok(())
+    }
+
+    /// Takes agents that these CAs vouch for, which the cluster has made, beside those of the configured one.
+    ///
+    /// # Errors
+    /// If one is no CA, or is the CA of nodes or operators too; nothing is changed then.
+    pub fn set_own_agents(&self, own: Vec<CertificateDer<'static>>) -> Result<(), IdentityError> {
+        let mut kinds = self.0.write();
+        let with = Kinds { own_agents: own, ..kinds.clone() };
+        with.all_agents()?;
+        *kinds = with;
+        Ok(())
     }
 
     /// The CA of nodes.
@@ -49,9 +83,11 @@ impl Authorities {
         self.0.read().node.clone()
     }
 
-    /// The CA of agents.
+    /// The CA of agents: the configured one, and those that the cluster has made.
     pub fn agent(&self) -> Authority {
-        self.0.read().agent.clone()
+        let kinds = self.0.read();
+        // They were put together once before they were taken.
+        kinds.all_agents().unwrap_or_else(|_| kinds.agent.clone())
     }
 
     /// The CA of operators.
@@ -89,6 +125,7 @@ pub enum IdentityError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     actor: Actor,
+    not_before: Timestamp,
     not_after: Timestamp,
     serial: String,
     certificate: Option<Fingerprint>,
@@ -97,12 +134,18 @@ pub struct Caller {
 impl Caller {
     /// A caller that was proven by other means than a certificate, as in a simulation. The server uses [`identify`] only.
     pub fn proven(actor: Actor, not_after: Timestamp, serial: impl Into<String>) -> Self {
-        Self { actor, not_after, serial: serial.into(), certificate: None }
+        let not_before = Timestamp::default();
+        Self { actor, not_before, not_after, serial: serial.into(), certificate: None }
     }
 
     /// Who.
     pub const fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// From when the certificate is valid.
+    pub const fn not_before(&self) -> Timestamp {
+        self.not_before
     }
 
     /// Until when the certificate is valid.
@@ -145,6 +188,7 @@ pub fn identify(
     let leaf = authorities.of(&claimed).verify(peer.chain(), Purpose::Client, now)?;
     Ok(Caller {
         actor: claimed,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
         serial: leaf.serial,
         certificate: Some(Fingerprint::of(first)),

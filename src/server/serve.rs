@@ -21,7 +21,8 @@ use crate::clock::SharedClock;
 use crate::crypto::CertificateError;
 use crate::domain::limits;
 use crate::grpc::{
-    Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
+    Guard, Observe, RpcMetrics, Services, enrolment_routes, method_names, public_descriptors,
+    routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
@@ -44,6 +45,9 @@ const LAST_REFUSALS: Duration = Duration::from_secs(2);
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Most connections of the peer port: a handful of nodes with a few each.
 const PEER_CONNECTIONS: usize = 256;
+/// Most connections of the enrolment port, and most calls that it serves at a time: devices come once, strangers don't count.
+const ENROLMENT_CONNECTIONS: usize = 256;
+const ENROLMENT_REQUESTS: usize = 64;
 
 /// Why a server can't begin to serve.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +86,7 @@ pub enum ServeError {
     Descriptors(String),
 }
 
-/// The three ports, listening but not yet serving.
+/// The ports, listening but not yet serving.
 pub struct Listeners {
     /// For agents and operators.
     pub client: TcpListener,
@@ -90,10 +94,12 @@ pub struct Listeners {
     pub peer: TcpListener,
     /// For monitoring.
     pub http: TcpListener,
+    /// For devices that enrol, if they can.
+    pub enrolment: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// Binds all three, before anything is opened that would have to be closed again.
+    /// Binds all of them, before anything is opened that would have to be closed again.
     ///
     /// # Errors
     /// Names the key of the address that can't be listened on.
@@ -102,6 +108,10 @@ impl Listeners {
             client: listen("client_listen", config.client_listen).await?,
             peer: listen("peer_listen", config.peer_listen).await?,
             http: listen("http_listen", config.http_listen).await?,
+            enrolment: match config.enrolment_listen {
+                Some(address) => Some(listen("enrolment_listen", address).await?),
+                None => None,
+            },
         })
     }
 }
@@ -174,6 +184,7 @@ impl<N: ServerNode> Server<N> {
         let rpc = RpcMetrics::new(method_names(&descriptors));
         let client_port = Arc::<ConnectionCounters>::default();
         let peer_port = Arc::<ConnectionCounters>::default();
+        let enrolment_port = Arc::<ConnectionCounters>::default();
         let readiness =
             Readiness { context: Arc::clone(&self.context), sealing: Arc::clone(&self.sealing) };
 
@@ -190,6 +201,12 @@ impl<N: ServerNode> Server<N> {
         background.spawn(chores::watch_denials(Arc::clone(&self.context)));
         let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);
         background.spawn(self.renewals(&renewal));
+        background.spawn(chores::watch_agent_cas(
+            Arc::clone(&self.context),
+            Arc::clone(&renewal),
+            self.config.clone(),
+            Arc::clone(&self.credentials.authorities),
+        ));
         background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
         let checkpoints = self.keep_checkpoints(&mut background, &renewal)?;
         let sources = metrics::Sources {
@@ -197,12 +214,17 @@ impl<N: ServerNode> Server<N> {
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
+            enrolment_port: Arc::clone(&enrolment_port),
             renewal: Arc::clone(&renewal),
             checkpoints,
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
         background.spawn(self.peer_server(listeners.peer, peer_port, &renewal));
+        if let Some(listener) = listeners.enrolment {
+            let port = self.enrolment_server(listener, enrolment_port, &renewal, rpc.clone());
+            background.spawn(port);
+        }
         let api = self.api(reporter, descriptors, &renewal)?;
         let clients =
             self.client_server((listeners.client, &renewal), client_port, rpc, api, drain);
@@ -329,6 +351,36 @@ impl<N: ServerNode> Server<N> {
             let served = server.serve_with_incoming_shutdown(connections, drained).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the client port stopped serving");
+            }
+        }
+    }
+
+    fn enrolment_server(
+        &self,
+        listener: TcpListener,
+        counters: Arc<ConnectionCounters>,
+        renewal: &Renewal,
+        rpc: RpcMetrics,
+    ) -> impl Future<Output = ()> + Send + use<N> {
+        let most = self.config.limits.max_connections.min(ENROLMENT_CONNECTIONS);
+        let options = self.incoming_options(most, counters);
+        let connections = incoming(listener, renewal.enrolment_port(), options);
+        let requests = self.config.limits.max_requests.min(ENROLMENT_REQUESTS);
+        let routes = enrolment_routes(
+            Arc::clone(&self.context),
+            Arc::clone(&self.sealing),
+            Arc::clone(&self.credentials.authorities),
+        );
+        let server = GrpcServer::builder()
+            .max_concurrent_streams(Some(1))
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .http2_max_header_list_size(Some(HEADER_BYTES))
+            .layer(Observe::new(rpc, requests))
+            .add_routes(routes);
+        async move {
+            if let Err(error) = server.serve_with_incoming(connections).await {
+                tracing::error!(%error, "the enrolment port stopped serving");
             }
         }
     }

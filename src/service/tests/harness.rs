@@ -215,6 +215,10 @@ impl Opener for Spy {
         self.opened.fetch_add(1, Ordering::SeqCst);
         self.inner.open(binding, part, sealed)
     }
+
+    fn agent_ca(&self) -> Option<&AgentCaSigner> {
+        self.inner.agent_ca()
+    }
 }
 
 /// A node with all its services.
