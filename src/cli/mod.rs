@@ -13,6 +13,7 @@ mod connection;
 mod demo;
 mod dev;
 mod device;
+mod enrol;
 mod escrow;
 mod exit;
 mod grant;
@@ -24,6 +25,7 @@ pub mod pki;
 mod receipt;
 mod report;
 mod secret_file;
+mod token;
 mod values;
 mod views;
 
@@ -86,6 +88,11 @@ enum Command {
     /// Deny certificates that were lost or stolen, and allow them again
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Enrol this device with a one-time token, or issue such tokens
+    Enrol(enrol::EnrolArgs),
+    /// Make and show the CA that signs the certificates of devices that enrol
+    #[command(subcommand)]
+    AgentCa(token::AgentCaCommand),
     /// Make the certificate authorities, certificates and the root key
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -184,6 +191,8 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Cluster(command) => cluster::run(&context, command).await,
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
+        Command::Enrol(args) => enrol::run(&context, args).await,
+        Command::AgentCa(command) => token::run_agent_ca(&context, command).await,
         Command::Cert(command) => cert::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,

@@ -4,21 +4,20 @@
 use std::fmt;
 use std::time::Duration;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use bytes::Bytes;
 use rand::CryptoRng;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber, SubjectPublicKeyInfo,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use zeroize::Zeroizing;
+use rustls_pki_types::CertificateDer;
 
 use crate::domain::{Actor, ClusterId, DeviceId, Timestamp, limits};
 
 use super::certificate::{Leaf, certificate_end};
+use super::CryptoError;
+use super::device_key::{key_pair, new_pkcs8};
 use super::root::{RootKey, WrapPurpose};
-use super::{CryptoError, Secret};
 
 /// How long a CA is valid: ten years.
 const CA_DAYS: u64 = 3653;
@@ -52,12 +51,7 @@ impl AgentCaParts {
         now: Timestamp,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Self, CryptoError> {
-        let mut seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(seed.as_mut());
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref())
-            .map_err(|_| CryptoError::Library("Ed25519"))?;
-        let pkcs8 = pair.to_pkcs8().map_err(|_| CryptoError::Library("PKCS #8"))?;
-        let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
+        let pkcs8 = new_pkcs8(rng)?;
         let key = key_pair(&pkcs8)?;
         let end = now.as_millis().saturating_add(CA_DAYS.saturating_mul(DAY_MS));
         let mut params = params(now, Timestamp::from_millis(end), rng);
@@ -157,12 +151,6 @@ impl fmt::Debug for AgentCaSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AgentCaSigner({}, [redacted])", self.number)
     }
-}
-
-fn key_pair(pkcs8: &Secret) -> Result<KeyPair, CryptoError> {
-    let der = PrivatePkcs8KeyDer::from(pkcs8.expose_secret());
-    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)
-        .map_err(|_| CryptoError::BadPrivateKey)
 }
 
 /// What all certificates share: validity and a random serial number, positive and of full length (RFC 5280, 4.1.2.2).

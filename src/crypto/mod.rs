@@ -9,6 +9,7 @@
 mod agent_ca;
 mod certificate;
 mod csr;
+mod device_key;
 mod error;
 mod keyring;
 mod root;
@@ -28,6 +29,7 @@ pub use certificate::{
     Authority, CertificateError, Leaf, Purpose, chain_begins, escrow_signer_uri, not_after,
 };
 pub use csr::{CsrError, read_csr};
+pub use device_key::{DeviceKey, certificate_pem};
 pub use error::CryptoError;
 pub use keyring::{EpochParts, KeyringParts, SignerParts, SigningMaterial, UnlockedKeyring};
 pub use root::{ROOT_KEY_PREFIX, RootKey, RootKeyFault, WrapPurpose};

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::grpc::RpcMetrics;
 use crate::service::{Context, Sealing};
+use crate::state::Heads;
 use crate::tls::ConnectionCounters;
 
 use super::checkpoints::CheckpointFile;
@@ -181,6 +182,14 @@ impl<N: ServerNode> Sources<N> {
             "certificate_renewals",
             "Certificates of devices that this node renewed",
             counters.renewals(),
+        )?;
+        // A store that can't be read stops the node elsewhere, and says so there.
+        let Ok(heads) = Heads::load(self.context.consensus().view()) else { return Ok(()) };
+        out.gauge("enrolled_devices", "Devices with a certificate of the cluster's CA", heads.enrolled)?;
+        out.gauge(
+            "enrolled_again",
+            "How often a device of the cluster enrolled that had enrolled before",
+            heads.enrolled_again,
         )
     }
 

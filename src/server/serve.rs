@@ -48,6 +48,8 @@ const PEER_CONNECTIONS: usize = 256;
 /// Most connections of the enrolment port, and most calls that it serves at a time: devices come once, strangers don't count.
 const ENROLMENT_CONNECTIONS: usize = 256;
 const ENROLMENT_REQUESTS: usize = 64;
+/// How long one of them lives, so that strangers who stay take no place from those who come.
+const ENROLMENT_AGE: Duration = Duration::from_secs(30);
 
 /// Why a server can't begin to serve.
 #[derive(Debug, thiserror::Error)]
@@ -373,6 +375,7 @@ impl<N: ServerNode> Server<N> {
         );
         let server = GrpcServer::builder()
             .max_concurrent_streams(Some(1))
+            .max_connection_age(ENROLMENT_AGE)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(Some(HEADER_BYTES))
