@@ -138,6 +138,17 @@ impl Caller {
         Self { actor, not_before, not_after, serial: serial.into(), certificate: None }
     }
 
+    /// The same, with the beginning of its validity.
+    #[cfg(test)]
+    pub(crate) fn proven_between(
+        actor: Actor,
+        not_before: Timestamp,
+        not_after: Timestamp,
+        serial: &str,
+    ) -> Self {
+        Self { not_before, ..Self::proven(actor, not_after, serial) }
+    }
+
     /// Who.
     pub const fn actor(&self) -> &Actor {
         &self.actor

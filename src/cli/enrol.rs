@@ -82,8 +82,20 @@ async fn renew(context: &Context, out: &Path) -> Done {
     let old = old.ok_or_else(|| CliError::usage("--cert holds no certificate"))?;
     let client = Client::open(options)?;
     let place = Place::prepare(out, device)?;
-    let got = client.renew_certificate(device, old, &place.key).await?;
+    let got = client.renew_certificate(device, old, &place.key).await.map_err(CliError::from);
+    let got = got.map_err(|mut error| {
+        if error.reason() == "RENEWAL_TOO_EARLY" {
+            error.add(format!("from {} on", time(two_thirds(identity.leaf()))));
+        }
+        error
+    })?;
     finish(context, place, device, got)
+}
+
+/// When a certificate may be renewed, in milliseconds since the Unix epoch.
+fn two_thirds(leaf: &Leaf) -> u64 {
+    let (begin, end) = (leaf.not_before.as_millis(), leaf.not_after.as_millis());
+    begin.saturating_add(end.saturating_sub(begin) / 3 * 2)
 }
 
 fn device_of(leaf: &Leaf) -> Result<DeviceId, CliError> {

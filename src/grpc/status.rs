@@ -224,9 +224,11 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
         Rejection::TooManyDenials(_) => Line::quota(reason, "denials", rejection),
         Rejection::TooManyNodesDenied => Line::precondition(reason, "subject", rejection),
         Rejection::RepeatTooLate => Line::precondition(reason, "request_id", rejection),
-        Rejection::UnknownToken
-        | Rejection::TokenExpired(_)
-        | Rejection::TokenUsed
+        Rejection::TokenExpired(at) => {
+            Line::new(Code::PermissionDenied, reason, rejection).with("expired_ms", at)
+        }
+        Rejection::UnknownToken => Line::new(Code::NotFound, reason, rejection),
+        Rejection::TokenUsed
         | Rejection::TokenRevoked
         | Rejection::TokenForeignDevice => Line::new(Code::PermissionDenied, reason, rejection),
         Rejection::TokenExists => Line::new(Code::AlreadyExists, reason, rejection),

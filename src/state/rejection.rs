@@ -86,7 +86,7 @@ pub enum Rejection {
     #[error("no such enrolment token")]
     UnknownToken,
     /// The enrolment token is not valid any more.
-    #[error("the enrolment token has expired ({0})")]
+    #[error("the enrolment token has expired")]
     TokenExpired(Timestamp),
     /// As many devices have enrolled with the token as may.
     #[error("the enrolment token is used up")]
@@ -104,7 +104,7 @@ pub enum Rejection {
     #[error("there are {0} enrolment tokens, which is the most: revoke those that are not needed")]
     TooManyTokens(u64),
     /// The certificate is not old enough to be renewed.
-    #[error("the certificate can be renewed from {0} on, at two thirds of its life")]
+    #[error("the certificate is to be renewed in the last third of its life")]
     RenewalTooEarly(Timestamp),
     /// A CA of devices was to be made with another number than the next one.
     #[error("the next agent CA is number {0}")]

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::auth::{Action, Caller, Permit};
 use crate::clock::SystemClock;
 use crate::crypto::testing::{CLUSTER, DEVICE, Order, TestCa, days_from_now, operator, rng};
-use crate::crypto::{Binding, CryptoError, NodeSigner, Part, RootKey, Secret, seal};
+use crate::crypto::{AgentCaSigner, Binding, CryptoError, NodeSigner, Part, RootKey, Secret, seal};
 use crate::domain::{
     Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reason,
     RecoveryKey, RequestId, Role, Sealed, Text, User, VolumeId, VolumeKind,

@@ -23,12 +23,16 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         ca: &AgentCa,
     ) -> Ruled<Accepted> {
-        // A retry has another key, so that its body differs: that the CA exists is what it has to know.
+        let count = agent_ca_count(&self.txn)?;
         if self.is_remembered(context) {
-            return Ok(Accepted::Granted { changed: false });
+            // A retry has another key, so that its body differs: that the CA exists is what it has to know.
+            if (1..=count).contains(&ca.number) {
+                return Ok(Accepted::Granted { changed: false });
+            }
+            return Err(Rejection::RequestIdReused.into());
         }
         self.permitted(context, Right::ChangeEnrolment)?;
-        let next = agent_ca_count(&self.txn)?.saturating_add(1);
+        let next = count.saturating_add(1);
         if ca.number != next || next > limits::AGENT_CAS {
             return Err(Rejection::AgentCaNumber(next).into());
         }
