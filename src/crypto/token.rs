@@ -99,5 +99,7 @@ mod tests {
         );
         let digest = Sha256::digest([LABEL, &[7; BYTES]].concat());
         assert_eq!(token.digest(), <[u8; 32]>::from(digest));
+        let page = include_str!("../../docs/formats-sealing.md");
+        assert!(page.contains(&format!("token digest      {}", hex::encode(digest))));
     }
 }
