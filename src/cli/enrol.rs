@@ -120,9 +120,8 @@ impl Place {
         refuse_existing(&certificate)?;
         let key = if private_key.exists() {
             let pem = read_private(&private_key)?;
-            DeviceKey::from_pem(&pem).map_err(|error| {
-                CliError::usage(format!("{}: {error}", private_key.display()))
-            })?
+            DeviceKey::from_pem(&pem)
+                .map_err(|error| CliError::usage(format!("{}: {error}", private_key.display())))?
         } else {
             let key = DeviceKey::generate(&mut system_rng())
                 .map_err(|error| CliError::failed(error.to_string()))?;

@@ -275,9 +275,10 @@ struct AgentCasView {
 
 impl Show for AgentCasView {
     fn sheet(&self) -> Sheet {
-        let rows = self.agent_cas.iter().map(|ca| {
-            [ca.number.to_string(), ca.fingerprint.clone(), time(ca.not_after_ms)]
-        });
+        let rows = self
+            .agent_cas
+            .iter()
+            .map(|ca| [ca.number.to_string(), ca.fingerprint.clone(), time(ca.not_after_ms)]);
         Sheet::new().table(["agent ca", "fingerprint", "valid until"], rows)
     }
 }

@@ -150,10 +150,8 @@ impl Client {
     /// # Errors
     /// If the caller is no administrator, there is no such token, or no server answers.
     pub async fn revoke_token(&self, token: TokenId) -> Result<bool, ClientError> {
-        let message = v1::RevokeTokenRequest {
-            request_id: new_request_id(),
-            token_id: token.to_string(),
-        };
+        let message =
+            v1::RevokeTokenRequest { request_id: new_request_id(), token_id: token.to_string() };
         let answer = self
             .call(&message, |channel, request| async move {
                 CertificateServiceClient::new(channel).revoke_token(request).await

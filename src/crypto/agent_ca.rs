@@ -14,8 +14,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::domain::{Actor, ClusterId, DeviceId, Timestamp, limits};
 
-use super::certificate::{Leaf, certificate_end};
 use super::CryptoError;
+use super::certificate::{Leaf, certificate_end};
 use super::device_key::{key_pair, new_pkcs8};
 use super::root::{RootKey, WrapPurpose};
 
@@ -60,16 +60,15 @@ impl AgentCaParts {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(|_| CryptoError::Library("X.509"))?;
-        Ok(Self {
+        let purpose = WrapPurpose::AgentCa(number);
+        let parts = Self {
             number,
             certificate: Bytes::copy_from_slice(certificate.der()),
-            private_key: root.wrap(
-                WrapPurpose::AgentCa(number),
-                cluster,
-                pkcs8.expose_secret(),
-                rng,
-            )?,
-        })
+            private_key: root.wrap(purpose, cluster, pkcs8.expose_secret(), rng)?,
+        };
+        // One that does not open is not worth being stored.
+        AgentCaSigner::unlock(root, cluster, &parts)?;
+        Ok(parts)
     }
 }
 
@@ -94,6 +93,9 @@ pub struct AgentCaSigner {
 
 impl AgentCaSigner {
     /// Unlocks a CA, and tries it: its key has to be that of its certificate.
+    ///
+    /// # Errors
+    /// [`CryptoError::DamagedKeyring`].
     pub(super) fn unlock(
         root: &RootKey,
         cluster: ClusterId,

@@ -225,10 +225,7 @@ impl Authority {
     ///
     /// # Errors
     /// If one is malformed or not a CA's.
-    pub fn and(
-        &self,
-        more: &[CertificateDer<'static>],
-    ) -> Result<Self, CertificateError> {
+    pub fn and(&self, more: &[CertificateDer<'static>]) -> Result<Self, CertificateError> {
         let certificates = [self.certificates.as_slice(), more].concat();
         Self::from_der(self.name, certificates)
     }

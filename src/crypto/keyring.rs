@@ -146,8 +146,8 @@ fn make_epoch(
 pub struct UnlockedKeyring {
     cluster: ClusterId,
     epochs: BTreeMap<Epoch, PrivateKey>,
-    /// The newest one; older ones sign nothing any more.
-    agent_ca: Option<AgentCaSigner>,
+    /// The newest one; older ones sign nothing any more. One that does not open keeps no key from being disclosed.
+    agent_ca: Option<Result<AgentCaSigner, CryptoError>>,
 }
 
 impl UnlockedKeyring {
@@ -180,7 +180,7 @@ impl UnlockedKeyring {
             return Err(CryptoError::BadEpochs);
         }
         let agent_ca = parts.agent_cas.last();
-        let agent_ca = agent_ca.map(|ca| AgentCaSigner::unlock(root, cluster, ca)).transpose()?;
+        let agent_ca = agent_ca.map(|ca| AgentCaSigner::unlock(root, cluster, ca));
         Ok(Self { cluster, epochs, agent_ca })
     }
 
@@ -202,8 +202,11 @@ impl UnlockedKeyring {
     }
 
     /// The CA that signs certificates of devices, if there is one.
-    pub const fn agent_ca(&self) -> Option<&AgentCaSigner> {
-        self.agent_ca.as_ref()
+    ///
+    /// # Errors
+    /// Why it does not open. Everything else does.
+    pub fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
+        self.agent_ca.as_ref().map(Result::as_ref).transpose()
     }
 
     /// Its newest epoch.

@@ -17,9 +17,9 @@ mod seal;
 mod secret;
 mod signing;
 mod statement;
-mod token;
 #[cfg(test)]
 pub(crate) mod testing;
+mod token;
 #[cfg(test)]
 mod vectors;
 

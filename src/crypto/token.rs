@@ -56,9 +56,8 @@ impl FromStr for EnrolmentToken {
     type Err = FieldError;
 
     fn from_str(text: &str) -> Result<Self, FieldError> {
-        let bad = || {
-            FieldError::new("token", "must be holdfast-enrol-v1: and 96 hexadecimal digits")
-        };
+        let bad =
+            || FieldError::new("token", "must be holdfast-enrol-v1: and 96 hexadecimal digits");
         let digits = text.strip_prefix(TOKEN_PREFIX).ok_or_else(bad)?;
         let mut bytes = Zeroizing::new([0; BYTES]);
         hex::decode_to_slice(digits, bytes.as_mut()).map_err(|_| bad())?;
@@ -93,10 +92,7 @@ mod tests {
     fn a_token_is_not_printed_and_its_digest_is_none_of_its_bytes() {
         let token = EnrolmentToken(Zeroizing::new([7; BYTES]));
         let shown = format!("{token:?}");
-        assert_eq!(
-            shown,
-            "EnrolmentToken(07070707-0707-0707-0707-070707070707, [redacted])"
-        );
+        assert_eq!(shown, "EnrolmentToken(07070707-0707-0707-0707-070707070707, [redacted])");
         let digest = Sha256::digest([LABEL, &[7; BYTES]].concat());
         assert_eq!(token.digest(), <[u8; 32]>::from(digest));
         let page = include_str!("../../docs/formats-sealing.md");

@@ -55,9 +55,7 @@ impl Right {
         match self {
             Self::FindKeys | Self::DiscloseKeys => &[HelpDesk, AdvancedHelpDesk],
             Self::ReadAudit => &[Auditor],
-            Self::ReadGrants | Self::ReadDenials | Self::ReadEnrolment => {
-                &[Administrator, Auditor]
-            }
+            Self::ReadGrants | Self::ReadDenials | Self::ReadEnrolment => &[Administrator, Auditor],
             Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
             Self::ChangeGrants
             | Self::ChangeCluster

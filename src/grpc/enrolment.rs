@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::Action;
 use crate::crypto::{CertificateError, EnrolmentToken, not_after};
-use crate::domain::{FieldError, TokenBinding, limits};
+use crate::domain::{DeviceId, FieldError, RequestId, TokenBinding, limits};
 use crate::service::{
     AgentCaView, Consensus, EnrolmentService, Granted, Issued, IssuedToken, ServiceError,
 };
@@ -28,11 +28,9 @@ pub(super) struct EnrolmentApi<C> {
 
 impl<C: Consensus> EnrolmentApi<C> {
     async fn enrol_device(&self, request: v1::EnrolRequest) -> Result<Issued, ServiceError> {
-        let id = decode::request_id(&request.request_id)?;
-        let device = decode::id("device_id", &request.device_id)?;
-        let token: EnrolmentToken = decode::id("token", &request.token)?;
+        let (id, device, token, csr) = decode_enrol(request)?;
         tracing::Span::current().record("action", "Enrol");
-        self.service.enrol(id, &token, device, &request.csr).await
+        self.service.enrol(id, &token, device, &csr).await
     }
 }
 
@@ -102,9 +100,7 @@ impl<C: Consensus> CertificateApi<C> {
         request: Request<v1::IssueTokenRequest>,
     ) -> Result<IssuedToken, ServiceError> {
         let caller = self.gate.caller(&request)?;
-        let request = request.into_inner();
-        let id = decode::request_id(&request.request_id)?;
-        let issue = decode_issue(request)?;
+        let (id, issue) = decode_issue(request.into_inner())?;
         let permit = self.gate.permit(&caller, Action::IssueToken)?;
         self.service.issue_token(&permit, id, issue).await
     }
@@ -206,8 +202,20 @@ impl<C: Consensus> CertificateApiTrait for CertificateApi<C> {
     }
 }
 
-fn decode_issue(request: v1::IssueTokenRequest) -> Result<IssueToken, FieldError> {
+pub(super) fn decode_enrol(
+    request: v1::EnrolRequest,
+) -> Result<(RequestId, DeviceId, EnrolmentToken, Bytes), FieldError> {
+    let id = decode::request_id(&request.request_id)?;
+    let device = decode::id("device_id", &request.device_id)?;
+    let token = decode::id("token", &request.token)?;
+    Ok((id, device, token, request.csr))
+}
+
+pub(super) fn decode_issue(
+    request: v1::IssueTokenRequest,
+) -> Result<(RequestId, IssueToken), FieldError> {
     use v1::issue_token_request::Binding;
+    let request_id = decode::request_id(&request.request_id)?;
     let digest = <[u8; 32]>::try_from(request.digest.as_ref())
         .map_err(|_| FieldError::new("digest", "must have 32 bytes"))?;
     if !limits::TOKEN_TTL_MS.contains(&request.ttl_ms) {
@@ -221,7 +229,7 @@ fn decode_issue(request: v1::IssueTokenRequest) -> Result<IssueToken, FieldError
         }
     };
     let id = decode::id("token_id", &request.token_id)?;
-    Ok(IssueToken { id, digest, binding, ttl_ms: request.ttl_ms })
+    Ok((request_id, IssueToken { id, digest, binding, ttl_ms: request.ttl_ms }))
 }
 
 fn encode_ca(ca: AgentCaView) -> Result<v1::AgentCa, ServiceError> {

@@ -228,9 +228,9 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
             Line::new(Code::PermissionDenied, reason, rejection).with("expired_ms", at)
         }
         Rejection::UnknownToken => Line::new(Code::NotFound, reason, rejection),
-        Rejection::TokenUsed
-        | Rejection::TokenRevoked
-        | Rejection::TokenForeignDevice => Line::new(Code::PermissionDenied, reason, rejection),
+        Rejection::TokenUsed | Rejection::TokenRevoked | Rejection::TokenForeignDevice => {
+            Line::new(Code::PermissionDenied, reason, rejection)
+        }
         Rejection::TokenExists => Line::new(Code::AlreadyExists, reason, rejection),
         Rejection::TooManyTokens(_) => Line::quota(reason, "tokens", rejection),
         Rejection::RenewalTooEarly(from) => {

@@ -48,7 +48,7 @@ pub(super) async fn watch_agent_cas<N: ServerNode>(
     authorities: Arc<Authorities>,
 ) {
     let mut tick = tokio::time::interval(KEYRING);
-    let mut known = Vec::new();
+    let (mut known, mut refused) = (Vec::new(), Vec::new());
     loop {
         tick.tick().await;
         let cas = match query::agent_cas(context.consensus().view()) {
@@ -64,10 +64,17 @@ pub(super) async fn watch_agent_cas<N: ServerNode>(
         }
         let own = cas.iter().map(|ca| CertificateDer::from(ca.certificate.to_vec())).collect();
         match renewal.take_own_agents(&config, &authorities, own) {
-            Ok(()) => tracing::info!(count = cas.len(), "agents of the cluster's own CA are served"),
-            Err(error) => tracing::error!(%error, "the cluster's agent CA can't be used"),
+            Ok(()) => {
+                tracing::info!(count = cas.len(), "agents of the cluster's own CA are served");
+                known = cas;
+            }
+            // Files that are changed may change that, so it is tried again, and said once.
+            Err(error) if refused != cas => {
+                tracing::error!(%error, "the cluster's agent CA can't be used");
+                refused = cas;
+            }
+            Err(_) => {}
         }
-        known = cas;
     }
 }
 

@@ -185,7 +185,11 @@ impl<N: ServerNode> Sources<N> {
         )?;
         // A store that can't be read stops the node elsewhere, and says so there.
         let Ok(heads) = Heads::load(self.context.consensus().view()) else { return Ok(()) };
-        out.gauge("enrolled_devices", "Devices with a certificate of the cluster's CA", heads.enrolled)?;
+        out.gauge(
+            "enrolled_devices",
+            "Devices with a certificate of the cluster's CA",
+            heads.enrolled,
+        )?;
         out.gauge(
             "enrolled_again",
             "How often a device of the cluster enrolled that had enrolled before",

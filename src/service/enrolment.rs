@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::{Action, Caller, Permit};
-use crate::crypto::{AgentCaParts, CryptoError, EnrolmentToken, SignedDevice, read_csr, system_rng};
+use crate::crypto::{
+    AgentCaParts, AgentCaSigner, CryptoError, EnrolmentToken, SignedDevice, read_csr, system_rng,
+};
 use crate::domain::{Actor, DeviceId, RequestId, Timestamp, TokenId};
 use crate::raft::RaftError;
 use crate::state::{
@@ -181,11 +183,12 @@ impl<C: Consensus> EnrolmentService<C> {
         let newest = query::agent_cas(self.context.consensus().view())?.pop();
         let newest = newest.ok_or(ServiceError::NoAgentCa)?;
         let mut opener = self.sealing.opener()?;
-        if opener.agent_ca().map(|ca| ca.number()) != Some(newest.number) {
+        if number_of(opener.as_ref())? != Some(newest.number) {
             refresh_sealing(&self.context, &self.sealing)?;
             opener = self.sealing.opener()?;
         }
-        let signed = sign_by(opener.as_ref(), newest.number, device, &public_key, self.context.now())?;
+        let signed =
+            sign_by(opener.as_ref(), newest.number, device, &public_key, self.context.now())?;
         let SignedDevice { der, leaf, agent_ca } = signed;
         Ok(DeviceCertificate {
             der,
@@ -331,6 +334,14 @@ impl<C: Consensus> EnrolmentService<C> {
     }
 }
 
+fn number_of(opener: &dyn Opener) -> Result<Option<u32>, ServiceError> {
+    Ok(opener.agent_ca().map_err(does_not_open)?.map(AgentCaSigner::number))
+}
+
+fn does_not_open(error: &CryptoError) -> ServiceError {
+    ServiceError::Integrity(format!("the agent CA that is stored does not open: {error}"))
+}
+
 fn sign_by(
     opener: &dyn Opener,
     number: u32,
@@ -338,7 +349,7 @@ fn sign_by(
     public_key: &[u8; 32],
     now: Timestamp,
 ) -> Result<SignedDevice, ServiceError> {
-    let ca = opener.agent_ca().filter(|ca| ca.number() == number);
+    let ca = opener.agent_ca().map_err(does_not_open)?.filter(|ca| ca.number() == number);
     let not_here = || ServiceError::Sealed(format!("agent CA {number} is not unlocked here"));
     let signed = ca.ok_or_else(not_here)?.sign(device, public_key, now, &mut system_rng());
     signed.map_err(|error| match error {

@@ -42,10 +42,14 @@ pub enum ServiceError {
     #[error("csr: {0}")]
     Csr(#[from] CsrError),
     /// Nobody has made the CA of devices yet.
-    #[error("the cluster has no agent CA yet: an administrator makes it with holdfast agent-ca create")]
+    #[error(
+        "the cluster has no agent CA yet: an administrator makes it with holdfast agent-ca create"
+    )]
     NoAgentCa,
     /// The CA of devices signs nothing any more.
-    #[error("the cluster's agent CA has expired: an administrator makes the next one with holdfast agent-ca create --replace")]
+    #[error(
+        "the cluster's agent CA has expired: an administrator makes the next one with holdfast agent-ca create --replace"
+    )]
     AgentCaExpired,
     /// The cluster was not made yet.
     #[error("the cluster is not initialised")]

@@ -25,7 +25,10 @@ pub trait Opener: Send + Sync + 'static {
     fn open(&self, binding: &Binding, part: Part, sealed: &Sealed) -> Result<Secret, CryptoError>;
 
     /// The CA that signs certificates of devices, if there is one.
-    fn agent_ca(&self) -> Option<&AgentCaSigner>;
+    ///
+    /// # Errors
+    /// Why it does not open.
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError>;
 }
 
 impl Opener for UnlockedKeyring {
@@ -33,7 +36,7 @@ impl Opener for UnlockedKeyring {
         Self::open(self, binding, part, sealed)
     }
 
-    fn agent_ca(&self) -> Option<&AgentCaSigner> {
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
         Self::agent_ca(self)
     }
 }

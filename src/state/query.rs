@@ -17,8 +17,8 @@ use crate::domain::{
 
 pub(super) use denials::denied_by;
 pub use denials::{denial_of, denials};
-pub use enrolment::{agent_cas, enrolment, token, tokens};
 pub(super) use enrolment::{agent_ca_count, enrolment_from, token_from, tokens_from};
+pub use enrolment::{agent_cas, enrolment, token, tokens};
 
 /// Records that are read from the store at once.
 pub(super) const SCAN_RECORDS: usize = 1000;

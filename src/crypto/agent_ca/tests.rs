@@ -59,14 +59,8 @@ fn a_ca_opens_by_its_own_root_key_in_its_own_place_only() {
     damaged(&root(), ClusterId::from_bytes([1; 16]), &parts);
     damaged(&root(), CLUSTER, &AgentCaParts { number: 2, ..parts.clone() });
     // The key of one with the certificate of another.
-    let mut crossed = AgentCaParts::create(
-        &root(),
-        CLUSTER,
-        1,
-        now(),
-        &mut crate::crypto::system_rng(),
-    )
-    .unwrap();
+    let mut crossed =
+        AgentCaParts::create(&root(), CLUSTER, 1, now(), &mut crate::crypto::system_rng()).unwrap();
     crossed.certificate.clone_from(&parts.certificate);
     damaged(&root(), CLUSTER, &crossed);
     let shown = format!("{:?}", AgentCaSigner::unlock(&root(), CLUSTER, &parts).unwrap());

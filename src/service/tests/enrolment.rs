@@ -187,10 +187,7 @@ async fn a_device_renews_in_the_last_third_of_its_certificates_life() {
         desk.service.renew(&permit, caller, request(n), &csr).await
     };
     let early = renew(50, &caller(59)).await.unwrap_err();
-    assert!(
-        matches!(early, ServiceError::Rejected(Rejection::RenewalTooEarly(_))),
-        "{early:?}"
-    );
+    assert!(matches!(early, ServiceError::Rejected(Rejection::RenewalTooEarly(_))), "{early:?}");
     let issued = renew(50, &caller(61)).await.unwrap();
     assert_eq!(&Leaf::read(&issued.chain[0]).unwrap().public_key, next.public_key());
     assert_eq!(renew(50, &caller(61)).await.unwrap().chain, issued.chain);

@@ -216,7 +216,7 @@ impl Opener for Spy {
         self.inner.open(binding, part, sealed)
     }
 
-    fn agent_ca(&self) -> Option<&AgentCaSigner> {
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
         self.inner.agent_ca()
     }
 }

@@ -39,9 +39,7 @@ fn said(rig: &Rig) -> (AuditAction, String, Option<DeviceId>) {
 #[test]
 fn administrators_alone_make_the_ca_and_issue_and_revoke_tokens() {
     let one = TokenBinding::Device(device(1));
-    for body in
-        [agent_ca(2, 1), issue_for(2, one.clone()), CommandBody::RevokeToken(token_id(1))]
-    {
+    for body in [agent_ca(2, 1), issue_for(2, one.clone()), CommandBody::RevokeToken(token_id(1))] {
         let mut rig = issued(one.clone());
         for actor in [operator(HUGO), operator(ADA), operator(ODO), agent(1), node(1)] {
             let refused = rig.refuse(actor, body.clone());

@@ -184,7 +184,12 @@ pub(super) fn agent_ca(number: u32, fill: u8) -> CommandBody {
 }
 
 pub(super) fn issue_for(n: u8, binding: TokenBinding) -> CommandBody {
-    CommandBody::IssueToken(IssueToken { id: token_id(n), digest: [n; 32], binding, ttl_ms: TTL_MS })
+    CommandBody::IssueToken(IssueToken {
+        id: token_id(n),
+        digest: [n; 32],
+        binding,
+        ttl_ms: TTL_MS,
+    })
 }
 
 pub(super) fn group(name: &str, count: u32) -> TokenBinding {
