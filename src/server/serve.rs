@@ -1,5 +1,7 @@
 //! From a running node to a serving process, and back down in order.
 
+mod enrolment;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,8 +23,7 @@ use crate::clock::SharedClock;
 use crate::crypto::CertificateError;
 use crate::domain::limits;
 use crate::grpc::{
-    Guard, Observe, RpcMetrics, Services, enrolment_routes, method_names, public_descriptors,
-    routes as api_routes,
+    Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
@@ -45,11 +46,6 @@ const LAST_REFUSALS: Duration = Duration::from_secs(2);
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Most connections of the peer port: a handful of nodes with a few each.
 const PEER_CONNECTIONS: usize = 256;
-/// Most connections of the enrolment port, and most calls that it serves at a time: devices come once, strangers don't count.
-const ENROLMENT_CONNECTIONS: usize = 256;
-const ENROLMENT_REQUESTS: usize = 64;
-/// How long one of them lives, so that strangers who stay take no place from those who come.
-const ENROLMENT_AGE: Duration = Duration::from_secs(30);
 
 /// Why a server can't begin to serve.
 #[derive(Debug, thiserror::Error)]
@@ -353,37 +349,6 @@ impl<N: ServerNode> Server<N> {
             let served = server.serve_with_incoming_shutdown(connections, drained).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the client port stopped serving");
-            }
-        }
-    }
-
-    fn enrolment_server(
-        &self,
-        listener: TcpListener,
-        counters: Arc<ConnectionCounters>,
-        renewal: &Renewal,
-        rpc: RpcMetrics,
-    ) -> impl Future<Output = ()> + Send + use<N> {
-        let most = self.config.limits.max_connections.min(ENROLMENT_CONNECTIONS);
-        let options = self.incoming_options(most, counters);
-        let connections = incoming(listener, renewal.enrolment_port(), options);
-        let requests = self.config.limits.max_requests.min(ENROLMENT_REQUESTS);
-        let routes = enrolment_routes(
-            Arc::clone(&self.context),
-            Arc::clone(&self.sealing),
-            Arc::clone(&self.credentials.authorities),
-        );
-        let server = GrpcServer::builder()
-            .max_concurrent_streams(Some(1))
-            .max_connection_age(ENROLMENT_AGE)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .http2_max_header_list_size(Some(HEADER_BYTES))
-            .layer(Observe::new(rpc, requests))
-            .add_routes(routes);
-        async move {
-            if let Err(error) = server.serve_with_incoming(connections).await {
-                tracing::error!(%error, "the enrolment port stopped serving");
             }
         }
     }
