@@ -240,6 +240,38 @@ mod tests {
     }
 
     #[test]
+    fn enrol_is_a_command_of_the_device_and_of_administrators() {
+        let device = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+        let enrol = format!("holdfast enrol --token-file t --device {device} --out o");
+        let token = format!("holdfast enrol token create --device {device}");
+        for line in [
+            enrol.clone(),
+            format!("{enrol} --addr a:1 --ca f -o json"),
+            enrol.replace("enrol ", "--addr a:1 enrol "),
+            token.clone(),
+            format!("{token} --ttl 7d --addr a:1"),
+            token.replace("enrol ", "-o json --addr a:1 enrol "),
+            "holdfast enrol token create --group berlin --count 7".to_owned(),
+            "holdfast enrol token list --addr a:1".to_owned(),
+            "holdfast enrol renew --out o --cert c --key k".to_owned(),
+            "holdfast agent-ca create --replace".to_owned(),
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+        }
+        for line in [
+            "holdfast enrol --token-file t --out o".to_owned(),
+            "holdfast enrol token create".to_owned(),
+            "holdfast enrol token create --group berlin".to_owned(),
+            format!("{token} --group berlin --count 7"),
+            format!("{token} --count 7"),
+            format!("{enrol} token list"),
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn a_recovery_key_is_never_taken_from_the_argument_list() {
         let command = Cli::command();
         let key = command.find_subcommand("key").unwrap();

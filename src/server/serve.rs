@@ -376,6 +376,7 @@ impl<N: ServerNode> Server<N> {
             handshake_timeout: Duration::from_millis(self.config.limits.handshake_ms),
             max_connections,
             counters,
+            ..IncomingOptions::default()
         }
     }
 

@@ -13,6 +13,8 @@ mod error;
 mod identity;
 #[cfg(feature = "server")]
 mod incoming;
+#[cfg(feature = "server")]
+mod slots;
 
 pub use config::{client_config, peer_client_config};
 #[cfg(feature = "server")]
