@@ -11,7 +11,7 @@ use super::pki::{create_private_dir, read_private, write_private};
 use super::token::TokenCommand;
 use super::values::guid;
 use super::{Context, Done, token};
-use crate::client::{Client, NewCertificate};
+use crate::client::{Client, ClientError, NewCertificate};
 use crate::crypto::{DeviceKey, EnrolmentToken, Leaf, certificate_pem, system_rng};
 use crate::domain::{DeviceId, Fingerprint};
 use crate::tls::Identity;
@@ -67,7 +67,7 @@ async fn enrol(context: &Context, args: &DeviceArgs) -> Done {
     let token: EnrolmentToken = text.trim().parse()?;
     let client = Client::open(context.connection.nameless_options()?)?;
     let place = Place::prepare(&args.out, args.device)?;
-    let got = client.enrol(&token, args.device, &place.key).await?;
+    let got = client.enrol(&token, args.device, &place.key).await.map_err(not_certified)?;
     finish(context, place, args.device, got)
 }
 
@@ -82,7 +82,7 @@ async fn renew(context: &Context, out: &Path) -> Done {
     let old = old.ok_or_else(|| CliError::usage("--cert holds no certificate"))?;
     let client = Client::open(options)?;
     let place = Place::prepare(out, device)?;
-    let got = client.renew_certificate(device, old, &place.key).await.map_err(CliError::from);
+    let got = client.renew_certificate(device, old, &place.key).await.map_err(not_certified);
     let got = got.map_err(|mut error| {
         if error.reason() == "RENEWAL_TOO_EARLY" {
             error.add(format!("from {} on", time(two_thirds(identity.leaf()))));
@@ -90,6 +90,18 @@ async fn renew(context: &Context, out: &Path) -> Done {
         error
     })?;
     finish(context, place, device, got)
+}
+
+/// A repeat is safe: it is for the key that is kept.
+fn not_certified(error: ClientError) -> CliError {
+    let unknown = matches!(error, ClientError::Unreachable { outcome_unknown: true, .. });
+    let mut error = CliError::from(error);
+    if unknown {
+        let what =
+            "or just run the same command again: with the same key it gets the same certificate";
+        error.add(what.to_owned());
+    }
+    error
 }
 
 /// When a certificate may be renewed, in milliseconds since the Unix epoch.
