@@ -42,7 +42,7 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "NAME", requires = "count", conflicts_with = "device")]
     group: Option<GroupName>,
     /// How many devices may enrol with it
-    #[arg(long, value_name = "N", requires = "group")]
+    #[arg(long, value_name = "N", requires = "group", conflicts_with = "device")]
     count: Option<u32>,
     /// How long it is valid: 30m, 24h or 7d; a minute to 90 days
     #[arg(long, default_value = "24h", value_parser = ttl)]

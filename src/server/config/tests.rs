@@ -104,7 +104,7 @@ fn every_flag_has_the_environment_variable_of_its_name() {
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected);
         seen += 1;
     }
-    assert_eq!(seen, 35);
+    assert_eq!(seen, 36);
 }
 
 #[test]
