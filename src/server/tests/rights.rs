@@ -78,28 +78,6 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         "AdminService/ListGrants" => v1::ListGrantsRequest::default().raw(),
         "AuditService/GetHead" => v1::GetHeadRequest::default().raw(),
         "AuditService/ListRecords" => v1::ListRecordsRequest::default().raw(),
-        "CertificateService/CreateAgentCa" => {
-            v1::CreateAgentCaRequest { request_id, number: 1 }.raw()
-        }
-        "CertificateService/ListAgentCas" => v1::ListAgentCasRequest {}.raw(),
-        "CertificateService/IssueToken" => v1::IssueTokenRequest {
-            request_id,
-            token_id: device_id.clone(),
-            digest: Bytes::from_static(&[7; 32]),
-            ttl_ms: 3_600_000,
-            binding: Some(v1::issue_token_request::Binding::DeviceId(device_id)),
-        }
-        .raw(),
-        "CertificateService/RevokeToken" => {
-            v1::RevokeTokenRequest { request_id, token_id: device_id }.raw()
-        }
-        "CertificateService/ListTokens" => v1::ListTokensRequest::default().raw(),
-        "CertificateService/RenewCertificate" => {
-            let key = DeviceKey::generate(&mut crate::crypto::system_rng()).unwrap();
-            let csr = key.csr(None).unwrap().into();
-            v1::RenewCertificateRequest { request_id, csr }.raw()
-        }
-        "EnrolmentService/Enrol" => v1::EnrolRequest::default().raw(),
         "ClusterService/AddLearner" => v1::AddLearnerRequest { request_id, node: Some(node) }.raw(),
         "ClusterService/GetStatus" => v1::GetStatusRequest { all_members: true }.raw(),
         "ClusterService/InitCluster" => v1::InitClusterRequest {
@@ -135,6 +113,35 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         }
         .raw(),
         "RecoveryService/ListReasons" => v1::ListReasonsRequest {}.raw(),
+        other => enrolment(other, request_id, device_id),
+    }
+}
+
+/// The same, for enrolment and certificates.
+fn enrolment(rpc: &str, request_id: String, device_id: String) -> Bytes {
+    match rpc {
+        "CertificateService/CreateAgentCa" => {
+            v1::CreateAgentCaRequest { request_id, number: 1 }.raw()
+        }
+        "CertificateService/ListAgentCas" => v1::ListAgentCasRequest {}.raw(),
+        "CertificateService/IssueToken" => v1::IssueTokenRequest {
+            request_id,
+            token_id: device_id.clone(),
+            digest: Bytes::from_static(&[7; 32]),
+            ttl_ms: 3_600_000,
+            binding: Some(v1::issue_token_request::Binding::DeviceId(device_id)),
+        }
+        .raw(),
+        "CertificateService/RevokeToken" => {
+            v1::RevokeTokenRequest { request_id, token_id: device_id }.raw()
+        }
+        "CertificateService/ListTokens" => v1::ListTokensRequest::default().raw(),
+        "CertificateService/RenewCertificate" => {
+            let key = DeviceKey::generate(&mut crate::crypto::system_rng()).unwrap();
+            let csr = key.csr(None).unwrap().into();
+            v1::RenewCertificateRequest { request_id, csr }.raw()
+        }
+        "EnrolmentService/Enrol" => v1::EnrolRequest::default().raw(),
         other => panic!("{other} has no line here, and nobody said who may call it"),
     }
 }
