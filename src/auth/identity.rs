@@ -19,20 +19,26 @@ pub struct Authorities(Arc<RwLock<Kinds>>);
 #[derive(Debug, Clone)]
 struct Kinds {
     node: Authority,
+    /// The one that is configured.
     agent: Authority,
-    operator: Authority,
-    /// What the cluster has made itself, beside `agent`.
+    /// What the cluster has made itself.
     own_agents: Vec<CertificateDer<'static>>,
+    /// Both together.
+    agents: Authority,
+    operator: Authority,
 }
 
 impl Kinds {
-    /// The agent CA that is configured, and those that the cluster has made.
-    fn all_agents(&self) -> Result<Authority, IdentityError> {
-        let all = self.agent.and(&self.own_agents)?;
-        if all.overlaps(&self.node) || all.overlaps(&self.operator) {
+    /// The same with other CAs of the cluster's own.
+    fn with_own_agents(
+        self,
+        own_agents: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, IdentityError> {
+        let agents = self.agent.and(&own_agents)?;
+        if agents.overlaps(&self.node) || agents.overlaps(&self.operator) {
             return Err(IdentityError::SharedCa);
         }
-        Ok(all)
+        Ok(Self { agents, own_agents, ..self })
     }
 }
 
@@ -49,8 +55,9 @@ impl Authorities {
         if node.overlaps(&agent) || node.overlaps(&operator) || agent.overlaps(&operator) {
             return Err(IdentityError::SharedCa);
         }
-        let own_agents = Vec::new();
-        Ok(Self(Arc::new(RwLock::new(Kinds { node, agent, operator, own_agents }))))
+        let agents = agent.clone();
+        let kinds = Kinds { node, agent, own_agents: Vec::new(), agents, operator };
+        Ok(Self(Arc::new(RwLock::new(kinds))))
     }
 
     /// Takes the CAs of `others` from now on, beside those that the cluster has made.
@@ -58,11 +65,9 @@ impl Authorities {
     /// # Errors
     /// [`IdentityError::SharedCa`] if one of the cluster's own is among them in another place; nothing is changed then.
     pub fn replace(&self, others: &Self) -> Result<(), IdentityError> {
-        let mut others = others.0.read().clone();
+        let others = others.0.read().clone();
         let mut kinds = self.0.write();
-        others.own_agents.clone_from(&kinds.own_agents);
-        others.all_agents()?;
-        *kinds = others;
+        *kinds = others.with_own_agents(kinds.own_agents.clone())?;
         Ok(())
     }
 
@@ -72,9 +77,7 @@ impl Authorities {
     /// If one is no CA, or is the CA of nodes or operators too; nothing is changed then.
     pub fn set_own_agents(&self, own: Vec<CertificateDer<'static>>) -> Result<(), IdentityError> {
         let mut kinds = self.0.write();
-        let with = Kinds { own_agents: own, ..kinds.clone() };
-        with.all_agents()?;
-        *kinds = with;
+        *kinds = kinds.clone().with_own_agents(own)?;
         Ok(())
     }
 
@@ -85,9 +88,7 @@ impl Authorities {
 
     /// The CA of agents: the configured one, and those that the cluster has made.
     pub fn agent(&self) -> Authority {
-        let kinds = self.0.read();
-        // They were put together once before they were taken.
-        kinds.all_agents().unwrap_or_else(|_| kinds.agent.clone())
+        self.0.read().agents.clone()
     }
 
     /// The CA of operators.
