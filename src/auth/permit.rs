@@ -61,6 +61,18 @@ pub enum Action {
     ResealKeys,
     /// `OperatorService.RekeyRootKey`.
     RekeyRootKey,
+    /// `CertificateService.RenewCertificate`.
+    RenewCertificate,
+    /// `CertificateService.CreateAgentCa`.
+    CreateAgentCa,
+    /// `CertificateService.ListAgentCas`.
+    ListAgentCas,
+    /// `CertificateService.IssueToken`.
+    IssueToken,
+    /// `CertificateService.RevokeToken`.
+    RevokeToken,
+    /// `CertificateService.ListTokens`.
+    ListTokens,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -115,6 +127,12 @@ impl Action {
             Self::RotateEscrowKey => "RotateEscrowKey",
             Self::ResealKeys => "ResealKeys",
             Self::RekeyRootKey => "RekeyRootKey",
+            Self::RenewCertificate => "RenewCertificate",
+            Self::CreateAgentCa => "CreateAgentCa",
+            Self::ListAgentCas => "ListAgentCas",
+            Self::IssueToken => "IssueToken",
+            Self::RevokeToken => "RevokeToken",
+            Self::ListTokens => "ListTokens",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -127,7 +145,7 @@ impl Action {
     /// What it takes.
     const fn rule(&self) -> Rule {
         match self {
-            Self::GetEscrowKey => Rule::AnyAgent,
+            Self::GetEscrowKey | Self::RenewCertificate => Rule::AnyAgent,
             Self::Escrow { device } | Self::ReportCompliance { device } => Rule::AgentOf(*device),
             Self::FindKeys => Rule::Has(Right::FindKeys),
             Self::DiscloseKey => Rule::Has(Right::DiscloseKeys),
@@ -137,6 +155,10 @@ impl Action {
             Self::Grant | Self::Revoke => Rule::Has(Right::ChangeGrants),
             Self::Deny | Self::Allow => Rule::Has(Right::ChangeDenials),
             Self::ListDenials => Rule::Has(Right::ReadDenials),
+            Self::CreateAgentCa | Self::IssueToken | Self::RevokeToken => {
+                Rule::Has(Right::ChangeEnrolment)
+            }
+            Self::ListAgentCas | Self::ListTokens => Rule::Has(Right::ReadEnrolment),
             Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
                 Rule::Has(Right::ChangeCluster)
             }

@@ -30,11 +30,15 @@ pub enum Right {
     ChangeKeyring,
     /// Give shares of the root key. Whoever has them was trusted with them; the role only keeps strangers out.
     GiveShares,
+    /// Make the CA of devices, and issue and revoke enrolment tokens.
+    ChangeEnrolment,
+    /// See the CA of devices and enrolment tokens, without their secrets.
+    ReadEnrolment,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::FindKeys,
         Self::DiscloseKeys,
         Self::ReadAudit,
@@ -46,6 +50,8 @@ impl Right {
         Self::ReadDenials,
         Self::ChangeKeyring,
         Self::GiveShares,
+        Self::ChangeEnrolment,
+        Self::ReadEnrolment,
     ];
 
     /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
@@ -55,12 +61,13 @@ impl Right {
         match self {
             Self::FindKeys | Self::DiscloseKeys => &[HelpDesk, AdvancedHelpDesk],
             Self::ReadAudit => &[Auditor],
-            Self::ReadGrants | Self::ReadDenials => &[Administrator, Auditor],
+            Self::ReadGrants | Self::ReadDenials | Self::ReadEnrolment => &[Administrator, Auditor],
             Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
             Self::ChangeGrants
             | Self::ChangeCluster
             | Self::ChangeDenials
-            | Self::ChangeKeyring => &[Administrator],
+            | Self::ChangeKeyring
+            | Self::ChangeEnrolment => &[Administrator],
             Self::GiveShares => &Role::ALL,
         }
     }
@@ -79,7 +86,13 @@ mod tests {
     fn an_auditor_reads_the_audit_and_no_keys() {
         assert_eq!(
             rights(Role::Auditor),
-            [Right::ReadAudit, Right::ReadGrants, Right::ReadDenials, Right::GiveShares]
+            [
+                Right::ReadAudit,
+                Right::ReadGrants,
+                Right::ReadDenials,
+                Right::GiveShares,
+                Right::ReadEnrolment
+            ]
         );
     }
 
@@ -94,6 +107,8 @@ mod tests {
             Right::ReadDenials,
             Right::ChangeKeyring,
             Right::GiveShares,
+            Right::ChangeEnrolment,
+            Right::ReadEnrolment,
         ];
         assert_eq!(rights(Role::Administrator), own);
     }

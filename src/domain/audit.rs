@@ -69,13 +69,25 @@ pub enum AuditAction {
     Reseal,
     /// The root key was changed.
     Rekey,
+    /// A CA of devices was made.
+    AgentCa,
+    /// An enrolment token was issued.
+    TokenIssue,
+    /// An enrolment token was revoked.
+    TokenRevoke,
+    /// A device enrolled.
+    Enrol,
+    /// A device enrolled that had enrolled before.
+    EnrolAgain,
+    /// A device renewed its certificate.
+    Renew,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -93,6 +105,12 @@ impl AuditAction {
         Self::Rotate,
         Self::Reseal,
         Self::Rekey,
+        Self::AgentCa,
+        Self::TokenIssue,
+        Self::TokenRevoke,
+        Self::Enrol,
+        Self::EnrolAgain,
+        Self::Renew,
         Self::Unreadable,
     ];
 
@@ -116,6 +134,12 @@ impl AuditAction {
             Self::Rotate => "rotate",
             Self::Reseal => "reseal",
             Self::Rekey => "rekey",
+            Self::AgentCa => "agent-ca",
+            Self::TokenIssue => "token-issue",
+            Self::TokenRevoke => "token-revoke",
+            Self::Enrol => "enrol",
+            Self::EnrolAgain => "enrol-again",
+            Self::Renew => "renew",
             Self::Unreadable => "unreadable",
         }
     }

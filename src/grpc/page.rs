@@ -5,7 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
 use crate::domain::{
-    DenialSubject, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, limits,
+    DenialSubject, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, TokenId,
+    limits,
 };
 use crate::state::KeyRef;
 
@@ -20,7 +21,9 @@ const GRANT_TOKEN: u8 = 2;
 /// First byte of a token of denials: the subject follows.
 const DENIAL_TOKEN: u8 = 3;
 /// First byte of a token of key versions: the key id and the version follow.
-const KEY_TOKEN: u8 = 4;
+const KEY_TOKEN: u8 = 5;
+/// First byte of a token of enrolment tokens: an id follows.
+const ENROLMENT_TOKEN: u8 = 4;
 
 /// Bytes that a message has left for items.
 pub(super) struct Budget {
@@ -122,6 +125,21 @@ pub(super) fn key_of(token: &str) -> Result<Option<KeyRef>, FieldError> {
         protector: ProtectorId::from_slice(protector).map_err(|_| bad_token())?,
         version: KeyVersion::new(u32::from_be_bytes(version)),
     }))
+}
+
+/// The token for a page of enrolment tokens that begins after this one.
+pub(super) fn token_after_token(last: TokenId) -> String {
+    URL_SAFE_NO_PAD.encode([&[ENROLMENT_TOKEN], last.as_bytes().as_slice()].concat())
+}
+
+/// The enrolment token that a page begins after; `None` for the first page.
+pub(super) fn token_id_of(token: &str) -> Result<Option<TokenId>, FieldError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad_token())?;
+    let [ENROLMENT_TOKEN, id @ ..] = bytes.as_slice() else { return Err(bad_token()) };
+    TokenId::from_slice(id).map(Some).map_err(|_| bad_token())
 }
 
 /// The first id that a page may hold; `None` for the first page, or for the end if no id comes after.

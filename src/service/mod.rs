@@ -10,6 +10,7 @@ mod compliance;
 mod consensus;
 mod context;
 mod denials;
+mod enrolment;
 mod error;
 mod escrow;
 mod node;
@@ -30,6 +31,7 @@ pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, SplitRootKe
 pub use compliance::{ComplianceService, Reported};
 pub use consensus::Consensus;
 pub use context::{Context, Counters, Deadlines, FRESH_FOR, ReadPoint, Staleness};
+pub use enrolment::{AgentCaView, EnrolmentService, Issued, IssuedToken};
 pub use error::ServiceError;
 pub use escrow::{EscrowService, SignedEscrowKey, SignedReceipt};
 pub use operator::{Given, OperatorService, SealStatus};

@@ -52,6 +52,7 @@ impl<C: Consensus> OperatorService<C> {
             root_check: rewrapped.root_check,
             signer: Wrapped(rewrapped.signer.private_key),
             epochs: rewrapped.epochs.into_iter().map(|e| Wrapped(e.private_key)).collect(),
+            agent_cas: rewrapped.agent_cas.into_iter().map(|ca| Wrapped(ca.private_key)).collect(),
             shares: new.shares,
         });
         self.change(proposer, new_request_id(), body).await?;

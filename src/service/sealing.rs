@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use crate::crypto::{
-    Binding, CryptoError, EpochParts, EscrowPublicKey, KeyringParts, Part, RootKey, Secret,
-    SignerParts, UnlockedKeyring, system_rng,
+    AgentCaParts, AgentCaSigner, Binding, CryptoError, EpochParts, EscrowPublicKey, KeyringParts,
+    Part, RootKey, Secret, SignerParts, UnlockedKeyring, system_rng,
 };
 use crate::domain::{ClusterId, Epoch, Sealed};
 use crate::state::{Heads, Keyring, query};
@@ -43,6 +43,12 @@ pub trait Opener: Send + Sync + 'static {
         part: Part,
         sealed: &Sealed,
     ) -> Result<Sealed, CryptoError>;
+
+    /// The CA that signs certificates of devices, if there is one.
+    ///
+    /// # Errors
+    /// Why it does not open.
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError>;
 }
 
 impl Opener for UnlockedKeyring {
@@ -62,6 +68,10 @@ impl Opener for UnlockedKeyring {
         sealed: &Sealed,
     ) -> Result<Sealed, CryptoError> {
         Self::reseal(self, to, binding, part, sealed, &mut system_rng())
+    }
+
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
+        Self::agent_ca(self)
     }
 }
 
@@ -366,6 +376,15 @@ pub(super) fn keyring_parts(keyring: &Keyring) -> KeyringParts {
                 public_key: epoch.public_key,
                 private_key: epoch.private_key.0.clone(),
                 signature: epoch.signature.clone(),
+            })
+            .collect(),
+        agent_cas: keyring
+            .agent_cas
+            .iter()
+            .map(|ca| AgentCaParts {
+                number: ca.number,
+                certificate: ca.certificate.clone(),
+                private_key: ca.private_key.0.clone(),
             })
             .collect(),
     }

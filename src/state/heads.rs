@@ -41,6 +41,12 @@ pub struct Heads {
     pub seals: u64,
     /// Whether the cluster is sealed: nobody opens a key, and no node reads the root key by itself.
     pub sealed: bool,
+    /// Number of enrolment tokens.
+    pub tokens: u64,
+    /// Number of devices that have enrolled.
+    pub enrolled: u64,
+    /// How often a device enrolled that had enrolled before.
+    pub enrolled_again: u64,
 }
 
 impl Heads {

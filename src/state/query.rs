@@ -2,6 +2,7 @@
 //! nothing, and ask nobody for permission: that is the affair of those who call them.
 
 mod denials;
+mod enrolment;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,10 @@ use crate::domain::{
 
 pub(super) use denials::denied_by;
 pub use denials::{denial_of, denials};
+pub(super) use enrolment::{
+    agent_ca_count, agent_cas_from, enrolment_from, token_from, tokens_from,
+};
+pub use enrolment::{agent_cas, enrolment, token, tokens};
 
 /// Records that are read from the store at once.
 pub(super) const SCAN_RECORDS: usize = 1000;
@@ -387,7 +392,8 @@ pub(super) fn keyring_from(source: &impl Source) -> Result<Option<Keyring>, Stor
     let shares = source.value(Table::Keyring, keys::SHARES)?;
     let shares = shares.map(|value| codec::decode_share_set(&value)).transpose();
     let shares = shares.map_err(corrupt(Table::Keyring))?;
-    Ok(Some(Keyring { cluster, root_check, signer, epochs, shares }))
+    let agent_cas = agent_cas_from(source)?;
+    Ok(Some(Keyring { cluster, root_check, signer, epochs, shares, agent_cas }))
 }
 
 /// Who sealed the cluster; `None` if it is not sealed.

@@ -29,16 +29,21 @@ pub enum Table {
     Grants = 6,
     /// Keys: `root`, `signer`, `epoch` with its number (4 bytes, big-endian), `shares` if the root key is split, and `seal`
     /// while the cluster is sealed.
+    /// Keys: `root`, `signer`, and `epoch` and `agent-ca`, each with its number (4 bytes, big-endian).
     Keyring = 7,
     /// Disclosures counted per requester; key: actor as printed.
     Quotas = 8,
     /// The deny-list; key: 1 and an actor as printed, or 2 and the SHA-256 of a certificate (32 bytes).
     Denials = 9,
+    /// Enrolment tokens; key: token id (16 bytes).
+    Tokens = 10,
+    /// Devices that have certificates of the cluster's CA; key: device id (16 bytes).
+    Enrolments = 11,
 }
 
 impl Table {
     /// All tables, in the order of their tags.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Devices,
         Self::Keys,
@@ -49,6 +54,8 @@ impl Table {
         Self::Keyring,
         Self::Quotas,
         Self::Denials,
+        Self::Tokens,
+        Self::Enrolments,
     ];
 
     /// Its stored tag.
@@ -77,6 +84,9 @@ pub enum StoreError {
     /// The disk has too little room left; nothing was changed, and it can be tried again.
     #[error("the disk has too little room for the store")]
     NoRoom,
+    /// The store was closed in order: the process ends.
+    #[error("the store is closed")]
+    Closed,
     /// An export of all records was given up; the store itself is sound, and it can be tried again.
     #[error("the export of the store was abandoned: {0}")]
     Abandoned(&'static str),

@@ -13,7 +13,7 @@ use crate::auth::{Action, Caller, Permit};
 use crate::clock::SystemClock;
 use crate::crypto::testing::{CLUSTER, DEVICE, Order, TestCa, days_from_now, operator, rng};
 use crate::crypto::{
-    Binding, CryptoError, EscrowPublicKey, NodeSigner, Part, RootKey, Secret, seal,
+    AgentCaSigner, Binding, CryptoError, EscrowPublicKey, NodeSigner, Part, RootKey, Secret, seal,
 };
 use crate::domain::{
     Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reason,
@@ -232,6 +232,10 @@ impl Opener for Spy {
         sealed: &Sealed,
     ) -> Result<Sealed, CryptoError> {
         self.inner.reseal(to, binding, part, sealed)
+    }
+
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
+        self.inner.agent_ca()
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod disclose;
+mod enrolment;
 pub(crate) mod harness;
 mod keys;
 mod rekey;

@@ -84,6 +84,7 @@ async fn a_node_that_has_the_old_root_key_goes_on_and_takes_the_new_shares_befor
         root_check: anew.root_check,
         signer: crate::state::Wrapped(anew.signer.private_key),
         epochs: anew.epochs.into_iter().map(|e| crate::state::Wrapped(e.private_key)).collect(),
+        agent_cas: Vec::new(),
         shares: Some(new.shares[0].label().set),
     });
     let command = crate::state::Command {

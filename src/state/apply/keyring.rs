@@ -7,8 +7,8 @@ use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Right, Role};
 use crate::state::query::{corrupt, keyring_from};
 use crate::state::records::{Grant, Remembered, keys};
 use crate::state::{
-    Accepted, Bootstrap, EpochRecord, Rejection, Rekey, Rotate, Signer, Store, StoreError, Table,
-    codec,
+    Accepted, AgentCa, Bootstrap, EpochRecord, Rejection, Rekey, Rotate, Signer, Store, StoreError,
+    Table, codec,
 };
 
 impl<S: Store> Batch<'_, S> {
@@ -91,7 +91,9 @@ impl<S: Store> Batch<'_, S> {
             return Err(Rejection::Sealed.into());
         }
         let keyring = keyring_from(&self.txn)?.filter(|keyring| {
-            keyring.root_check == rekey.replaces && keyring.epochs.len() == rekey.epochs.len()
+            keyring.root_check == rekey.replaces
+                && keyring.epochs.len() == rekey.epochs.len()
+                && keyring.agent_cas.len() == rekey.agent_cas.len()
         });
         let keyring = keyring.ok_or(Rejection::KeyringChanged)?;
         let root = codec::encode_root(keyring.cluster, &rekey.root_check);
@@ -102,6 +104,11 @@ impl<S: Store> Batch<'_, S> {
             let epoch = EpochRecord { private_key: private_key.clone(), ..epoch };
             let value = codec::encode_epoch(&epoch);
             self.txn.put(Table::Keyring, &keys::epoch(epoch.epoch), value)?;
+        }
+        for (ca, private_key) in keyring.agent_cas.into_iter().zip(&rekey.agent_cas) {
+            let ca = AgentCa { private_key: private_key.clone(), ..ca };
+            let value = codec::agent_ca_to_bytes(&ca);
+            self.txn.put(Table::Keyring, &keys::agent_ca(ca.number), value)?;
         }
         match &rekey.shares {
             Some(shares) => {

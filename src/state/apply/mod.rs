@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod denial;
 mod disclosure;
+mod enrolment;
 mod escrow;
 mod find;
 mod keyring;
@@ -179,6 +180,11 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::Rotate(rotate) => self.rotate(context, rotate),
             CommandBody::Reseal(reseal) => self.reseal(context, reseal),
             CommandBody::Rekey(rekey) => self.rekey(context, rekey),
+            CommandBody::CreateAgentCa(ca) => self.create_agent_ca(context, ca),
+            CommandBody::IssueToken(issue) => self.issue_token(context, issue),
+            CommandBody::RevokeToken(token) => self.revoke_token(context, *token),
+            CommandBody::Enrol(enrol) => self.enrol(context, enrol),
+            CommandBody::Renew(renew) => self.renew(context, renew),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

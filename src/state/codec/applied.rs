@@ -6,7 +6,7 @@ use holdfast_proto::store::v1 as pb;
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, Text, VolumeId};
-use crate::state::{Accepted, Applied, KeySummary, ReceiptBody, Rejection};
+use crate::state::{Accepted, Applied, Enrolled, KeySummary, ReceiptBody, Rejection};
 
 /// The bytes of an answer.
 pub fn encode_applied(applied: &Applied) -> Bytes {
@@ -56,6 +56,13 @@ fn accepted_to(accepted: &Accepted) -> pb::Accepted {
         }
         Accepted::Granted { changed } => Answer::GrantedChanged(*changed),
         Accepted::Resealed { count } => Answer::Resealed(*count),
+        Accepted::Enrolled(enrolled) => Answer::Enrolled(pb::Enrolled {
+            certificate: enrolled.certificate.clone(),
+            not_after_ms: enrolled.not_after.as_millis(),
+            agent_ca: enrolled.agent_ca,
+            again: enrolled.again,
+            repeated: enrolled.repeated,
+        }),
         Accepted::Recorded => Answer::Recorded(pb::Empty {}),
         Accepted::Nothing => Answer::Nothing(pb::Empty {}),
     };
@@ -82,6 +89,13 @@ fn accepted_from(accepted: pb::Accepted) -> Result<Accepted, CodecError> {
         },
         Answer::GrantedChanged(changed) => Accepted::Granted { changed },
         Answer::Resealed(count) => Accepted::Resealed { count },
+        Answer::Enrolled(enrolled) => Accepted::Enrolled(Enrolled {
+            certificate: enrolled.certificate,
+            not_after: time(enrolled.not_after_ms),
+            agent_ca: enrolled.agent_ca,
+            again: enrolled.again,
+            repeated: enrolled.repeated,
+        }),
         Answer::Recorded(pb::Empty {}) => Accepted::Recorded,
         Answer::Nothing(pb::Empty {}) => Accepted::Nothing,
     })
@@ -180,6 +194,16 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::Sealed => Why::Sealed(pb::Empty {}),
         Rejection::SealedAgain => Why::SealedAgain(pb::Empty {}),
         Rejection::KeyringChanged => Why::KeyringChanged(pb::Empty {}),
+        Rejection::UnknownToken => Why::UnknownToken(pb::Empty {}),
+        Rejection::TokenExpired(at) => Why::TokenExpiredMs(at.as_millis()),
+        Rejection::TokenUsed => Why::TokenUsed(pb::Empty {}),
+        Rejection::TokenRevoked => Why::TokenRevoked(pb::Empty {}),
+        Rejection::TokenForeignDevice => Why::TokenForeignDevice(pb::Empty {}),
+        Rejection::TokenExists => Why::TokenExists(pb::Empty {}),
+        Rejection::TooManyTokens(count) => Why::TooManyTokens(*count),
+        Rejection::RenewalTooEarly(at) => Why::RenewalTooEarlyMs(at.as_millis()),
+        Rejection::AgentCaNumber(next) => Why::AgentCaNumber(*next),
+        Rejection::UnknownAgentCa(number) => Why::UnknownAgentCa(*number),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
     pb::Rejection { why: Some(why) }
@@ -219,6 +243,16 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::Sealed(pb::Empty {}) => Rejection::Sealed,
         Why::SealedAgain(pb::Empty {}) => Rejection::SealedAgain,
         Why::KeyringChanged(pb::Empty {}) => Rejection::KeyringChanged,
+        Why::UnknownToken(pb::Empty {}) => Rejection::UnknownToken,
+        Why::TokenExpiredMs(at) => Rejection::TokenExpired(time(at)),
+        Why::TokenUsed(pb::Empty {}) => Rejection::TokenUsed,
+        Why::TokenRevoked(pb::Empty {}) => Rejection::TokenRevoked,
+        Why::TokenForeignDevice(pb::Empty {}) => Rejection::TokenForeignDevice,
+        Why::TokenExists(pb::Empty {}) => Rejection::TokenExists,
+        Why::TooManyTokens(count) => Rejection::TooManyTokens(count),
+        Why::RenewalTooEarlyMs(at) => Rejection::RenewalTooEarly(time(at)),
+        Why::AgentCaNumber(next) => Rejection::AgentCaNumber(next),
+        Why::UnknownAgentCa(number) => Rejection::UnknownAgentCa(number),
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })
 }

@@ -5,10 +5,11 @@ use holdfast_proto::store::v1 as pb;
 use sha2::{Digest as _, Sha256};
 
 use super::common::*;
+use super::enrolment::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, NodeId,
-    ProtectorId, RequestId, ShareSet, ShareSetId, Text, Timestamp, VolumeId, limits,
+    ProtectorId, RequestId, ShareSet, ShareSetId, Text, Timestamp, TokenId, VolumeId, limits,
 };
 use crate::state::{
     Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount, Rekey,
@@ -109,7 +110,13 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
             wrapped_signer: rekey.signer.0.clone(),
             wrapped_epochs: rekey.epochs.iter().map(|epoch| epoch.0.clone()).collect(),
             share_set: rekey.shares.as_ref().map(share_set_to),
+            wrapped_agent_cas: rekey.agent_cas.iter().map(|ca| ca.0.clone()).collect(),
         }),
+        CommandBody::CreateAgentCa(ca) => Body::CreateAgentCa(agent_ca_to(ca)),
+        CommandBody::IssueToken(issue) => Body::IssueToken(issue_to(issue)),
+        CommandBody::RevokeToken(token) => Body::RevokeToken(id(token.as_bytes())),
+        CommandBody::Enrol(enrol) => Body::Enrol(enrol_to(enrol)),
+        CommandBody::Renew(renew) => Body::Renew(renew_to(renew)),
     }
 }
 
@@ -161,8 +168,14 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
             root_check: digest("root_check", &rekey.root_check)?,
             signer: Wrapped(rekey.wrapped_signer),
             epochs: rekey.wrapped_epochs.into_iter().map(Wrapped).collect(),
+            agent_cas: rekey.wrapped_agent_cas.into_iter().map(Wrapped).collect(),
             shares: rekey.share_set.map(share_set_from).transpose()?,
         }),
+        Body::CreateAgentCa(ca) => CommandBody::CreateAgentCa(agent_ca_from(ca)),
+        Body::IssueToken(issue) => CommandBody::IssueToken(issue_from(issue)?),
+        Body::RevokeToken(token) => CommandBody::RevokeToken(TokenId::from_slice(&token)?),
+        Body::Enrol(enrol) => CommandBody::Enrol(enrol_from(enrol)?),
+        Body::Renew(renew) => CommandBody::Renew(renew_from(renew)?),
     })
 }
 

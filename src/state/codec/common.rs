@@ -84,6 +84,12 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Rotate = Rotate,
     Reseal = Reseal,
     Rekey = Rekey,
+    AgentCa = AgentCa,
+    TokenIssue = TokenIssue,
+    TokenRevoke = TokenRevoke,
+    Enrol = Enrol,
+    EnrolAgain = EnrolAgain,
+    Renew = Renew,
     Unreadable = Unreadable,
 });
 

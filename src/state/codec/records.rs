@@ -32,6 +32,9 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         denial_changes: heads.denial_changes,
         seals: heads.seals,
         sealed: heads.sealed,
+        tokens: heads.tokens,
+        enrolled: heads.enrolled,
+        enrolled_again: heads.enrolled_again,
     })
 }
 
@@ -55,6 +58,9 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         denial_changes: heads.denial_changes,
         seals: heads.seals,
         sealed: heads.sealed,
+        tokens: heads.tokens,
+        enrolled: heads.enrolled,
+        enrolled_again: heads.enrolled_again,
     })
 }
 

@@ -15,6 +15,8 @@ pub struct Rekey {
     pub signer: Wrapped,
     /// Private keys of all epochs, the first epoch's first.
     pub epochs: Vec<Wrapped>,
+    /// Private keys of all CAs of devices, in the order of their numbers.
+    pub agent_cas: Vec<Wrapped>,
     /// How it is split, if it is.
     pub shares: Option<ShareSet>,
 }

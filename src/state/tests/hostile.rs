@@ -38,6 +38,12 @@ fn commands() -> Vec<Command> {
         unseal(1),
         unseal_by_shares(1),
         bootstrap_with_shares(),
+        agent_ca(1, 3),
+        issue_for(1, TokenBinding::Device(device(1))),
+        issue_for(2, group("berlin", 3)),
+        CommandBody::RevokeToken(token_id(1)),
+        enrol_of(2, 1, 1, 1),
+        renew_of(1, 2, 2, 1),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
@@ -80,7 +86,8 @@ fn right(body: &CommandBody) -> Actor {
     match body {
         CommandBody::Escrow(_) | CommandBody::ReportCompliance(_) => agent(1),
         CommandBody::FindKeys(_) | CommandBody::Disclose(_) => operator(HUGO),
-        CommandBody::Refusals(_) => node(1),
+        CommandBody::Renew(_) => agent(1),
+        CommandBody::Refusals(_) | CommandBody::Enrol(_) => node(1),
         CommandBody::AuditRead { .. } | CommandBody::Unseal(_) => operator(ODO),
         CommandBody::Bootstrap(_)
         | CommandBody::Grant { .. }
@@ -92,5 +99,8 @@ fn right(body: &CommandBody) -> Actor {
         | CommandBody::Reseal(_)
         | CommandBody::Rekey(_)
         | CommandBody::Seal { .. } => operator(ROOT),
+        CommandBody::CreateAgentCa(_)
+        | CommandBody::IssueToken(_)
+        | CommandBody::RevokeToken(_) => operator(ROOT),
     }
 }

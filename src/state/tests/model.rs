@@ -7,9 +7,12 @@ use crate::domain::*;
 use crate::state::*;
 
 mod denials;
+mod enrolment;
 mod keys;
 mod reseal;
 mod seal;
+
+pub(super) use enrolment::{ModelEnrolment, ModelToken};
 
 #[derive(Debug, Clone)]
 pub(super) struct ModelKey {
@@ -74,6 +77,10 @@ pub(super) struct Model {
     pub(super) sealed: Option<(Actor, Text)>,
     /// Epochs that were made after the first.
     pub(super) rotations: u32,
+    pub(super) agent_cas: Vec<AgentCa>,
+    pub(super) tokens: Vec<ModelToken>,
+    pub(super) enrolments: BTreeMap<DeviceId, ModelEnrolment>,
+    pub(super) enrolled_again: u64,
 }
 
 enum Seen {
@@ -85,6 +92,10 @@ enum Seen {
 impl Model {
     pub(super) fn new(memory: usize) -> Self {
         Self { memory, ..Self::default() }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.time
     }
 
     /// The volume's current version.
@@ -133,6 +144,11 @@ impl Model {
                 CommandBody::Rotate(_) => ("rotate", None, None),
                 CommandBody::Reseal(_) => ("reseal", None, None),
                 CommandBody::Rekey(_) => ("rekey", None, None),
+                CommandBody::CreateAgentCa(_) => ("agent-ca", None, None),
+                CommandBody::IssueToken(_) => ("token-issue", None, None),
+                CommandBody::RevokeToken(_) => ("token-revoke", None, None),
+                CommandBody::Enrol(_) => ("enrol", None, None),
+                CommandBody::Renew(_) => ("renew", None, None),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -250,6 +266,11 @@ impl Model {
             CommandBody::Rotate(rotate) => self.rotate(position, command, rotate),
             CommandBody::Reseal(reseal) => self.reseal(position, command, reseal),
             CommandBody::Rekey(_) => unreachable!("the sequences don't rekey"),
+            CommandBody::CreateAgentCa(ca) => self.create_agent_ca(position, command, ca),
+            CommandBody::IssueToken(issue) => self.issue_token(position, command, issue),
+            CommandBody::RevokeToken(token) => self.revoke_token(position, command, *token),
+            CommandBody::Enrol(enrol) => self.enrol(position, command, enrol),
+            CommandBody::Renew(renew) => self.renew(position, command, renew),
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }

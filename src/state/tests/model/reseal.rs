@@ -4,7 +4,7 @@ use super::*;
 
 impl Model {
     pub(super) fn rotate(&mut self, position: Position, c: &Command, rotate: &Rotate) -> Outcome {
-        if let Some(answer) = self.answered(c, &[Role::Administrator], AuditAction::Rotate)? {
+        if let Some(answer) = self.answered_to(c, &[Role::Administrator], AuditAction::Rotate)? {
             return Ok(answer);
         }
         if self.sealed.is_some() {

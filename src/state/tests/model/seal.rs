@@ -4,7 +4,7 @@ use super::*;
 
 impl Model {
     pub(super) fn seal(&mut self, position: Position, c: &Command, reason: &Text) -> Outcome {
-        if let Some(answer) = self.answered(c, &[Role::Administrator], AuditAction::Seal)? {
+        if let Some(answer) = self.answered_to(c, &[Role::Administrator], AuditAction::Seal)? {
             return Ok(answer);
         }
         let changed = self.sealed.is_none();
@@ -22,7 +22,7 @@ impl Model {
             UnsealedBy::Order => [Role::Administrator].as_slice(),
             UnsealedBy::Shares { .. } => &Role::ALL,
         };
-        if let Some(answer) = self.answered(c, roles, AuditAction::Unseal)? {
+        if let Some(answer) = self.answered_to(c, roles, AuditAction::Unseal)? {
             return Ok(answer);
         }
         if unseal.seals != self.seals {
@@ -35,7 +35,7 @@ impl Model {
     }
 
     /// The answer to a repeated change; what is new has to be permitted.
-    pub(super) fn answered(
+    pub(super) fn answered_to(
         &self,
         command: &Command,
         roles: &[Role],
