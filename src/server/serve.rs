@@ -193,11 +193,7 @@ impl<N: ServerNode> Server<N> {
             service_names(&descriptors),
             stopped,
         ));
-        background
-            .spawn(chores::keep_unsealed(Arc::clone(&self.context), Arc::clone(&self.sealing)));
-        background.spawn(chores::test_keys(Arc::clone(&self.context), Arc::clone(&self.sealing)));
-        background.spawn(chores::record_refusals(Arc::clone(&self.context)));
-        background.spawn(chores::watch_denials(Arc::clone(&self.context)));
+        self.begin_chores(&mut background);
         let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);
         background.spawn(self.renewals(&renewal));
         background.spawn(chores::watch_agent_cas(
@@ -246,6 +242,15 @@ impl<N: ServerNode> Server<N> {
         self.node.shutdown().await;
         tracing::info!("stopped");
         Ok(Outcome::Stopped)
+    }
+
+    /// Begins what is done now and then, whoever calls.
+    fn begin_chores(&self, background: &mut JoinSet<()>) {
+        let (context, sealing) = (&self.context, &self.sealing);
+        background.spawn(chores::keep_unsealed(Arc::clone(context), Arc::clone(sealing)));
+        background.spawn(chores::test_keys(Arc::clone(context), Arc::clone(sealing)));
+        background.spawn(chores::record_refusals(Arc::clone(context)));
+        background.spawn(chores::watch_denials(Arc::clone(context)));
     }
 
     /// Begins to write checkpoints, if there is a file for them.

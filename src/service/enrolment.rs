@@ -11,8 +11,8 @@ use crate::crypto::{
 use crate::domain::{Actor, DeviceId, RequestId, Timestamp, TokenId};
 use crate::raft::RaftError;
 use crate::state::{
-    Accepted, AgentCa, CommandBody, DeviceCertificate, Enrol, Enrolled, IssueToken, Position,
-    Rejection, Renew, Token, Wrapped, query,
+    Accepted, AgentCa, CommandBody, DeviceCertificate, Enrol, Enrolled, IssueToken, NewAgentCa,
+    Position, Rejection, Renew, Token, Wrapped, query,
 };
 
 use super::context::{Proposer, proposer_of};
@@ -239,11 +239,13 @@ impl<C: Consensus> EnrolmentService<C> {
             .map_err(|error| ServiceError::Sealed(error.to_string()))?;
         let made = AgentCaParts::create(&root, cluster, number, now, &mut system_rng())
             .map_err(|_| ServiceError::Unexpected("a CA can't be made"))?;
-        let body = CommandBody::CreateAgentCa(AgentCa {
+        let ca = AgentCa {
             number,
             certificate: made.certificate,
             private_key: Wrapped(made.private_key),
-        });
+        };
+        let root_check = keyring.root_check;
+        let body = CommandBody::CreateAgentCa(NewAgentCa { ca, root_check });
         let answer = self.context.propose(proposer, request_id, body).await?;
         let Accepted::Granted { .. } = answer.accepted else {
             return Err(ServiceError::Unexpected("a new CA has another answer"));

@@ -105,7 +105,7 @@ pub enum CommandBody {
     /// Wraps the keyring with another root key.
     Rekey(Rekey),
     /// Makes a CA of devices.
-    CreateAgentCa(AgentCa),
+    CreateAgentCa(NewAgentCa),
     /// Issues an enrolment token.
     IssueToken(IssueToken),
     /// Revokes an enrolment token.
@@ -253,6 +253,15 @@ pub struct AgentCa {
     pub certificate: Bytes,
     /// Its private key.
     pub private_key: Wrapped,
+}
+
+/// Makes a CA of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAgentCa {
+    /// The CA.
+    pub ca: AgentCa,
+    /// Check value of the root key that its private key is wrapped by.
+    pub root_check: [u8; 32],
 }
 
 /// Issues an enrolment token.

@@ -21,9 +21,9 @@ mod txn;
 pub use codec::CodecError;
 pub use command::{
     Accepted, AgentCa, Applied, AuditPosition, Bootstrap, Command, CommandBody, DeviceCertificate,
-    Disclose, Enrol, Enrolled, EpochRecord, Escrow, FindQuery, IssueToken, KeySummary, Outcome,
-    Position, ReceiptBody, RefusalCount, Rekey, Renew, ReportCompliance, Reseal, ResealedKey,
-    Rotate, Signer, Unseal, UnsealedBy, Wrapped,
+    Disclose, Enrol, Enrolled, EpochRecord, Escrow, FindQuery, IssueToken, KeySummary, NewAgentCa,
+    Outcome, Position, ReceiptBody, RefusalCount, Rekey, Renew, ReportCompliance, Reseal,
+    ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
 };
 pub use digest::Digest;
 pub use heads::Heads;

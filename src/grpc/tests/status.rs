@@ -19,7 +19,47 @@ use crate::state::{Rejection, StoreError};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-/// Reads the rejections' number off an exhaustive match, so that a new one does not compile before it is listed.
+/// Does not compile before a new rejection has its place here, and then in the list below.
+fn is_listed(one: &Rejection) {
+    match one {
+        Rejection::AlreadyBootstrapped
+        | Rejection::NotBootstrapped
+        | Rejection::NotGranted { .. }
+        | Rejection::ForeignDevice
+        | Rejection::ForeignVolume
+        | Rejection::StaleVersion { .. }
+        | Rejection::UnknownEpoch(_)
+        | Rejection::UnknownDevice
+        | Rejection::UnknownVolume
+        | Rejection::UnknownKey
+        | Rejection::RequestIdReused
+        | Rejection::TooManyVolumes(_)
+        | Rejection::TooManyUsers(_)
+        | Rejection::UserRequired
+        | Rejection::QuotaExceeded { .. }
+        | Rejection::LastAdministrator
+        | Rejection::CertificateDenied(_)
+        | Rejection::TooManyDenials(_)
+        | Rejection::TooManyNodesDenied
+        | Rejection::RepeatTooLate
+        | Rejection::Sealed
+        | Rejection::SealedAgain
+        | Rejection::KeyringChanged
+        | Rejection::UnknownToken
+        | Rejection::TokenExpired(_)
+        | Rejection::TokenUsed
+        | Rejection::TokenRevoked
+        | Rejection::TokenForeignDevice
+        | Rejection::TokenExists
+        | Rejection::TooManyTokens(_)
+        | Rejection::RenewalTooEarly(_)
+        | Rejection::AgentCaNumber(_)
+        | Rejection::UnknownAgentCa(_)
+        | Rejection::Unreadable => {}
+    }
+}
+
+/// All of them.
 fn rejections() -> Vec<Rejection> {
     let all = vec![
         Rejection::AlreadyBootstrapped,
@@ -57,44 +97,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::UnknownAgentCa(2),
         Rejection::Unreadable,
     ];
-    for one in &all {
-        match one {
-            Rejection::AlreadyBootstrapped
-            | Rejection::NotBootstrapped
-            | Rejection::NotGranted { .. }
-            | Rejection::ForeignDevice
-            | Rejection::ForeignVolume
-            | Rejection::StaleVersion { .. }
-            | Rejection::UnknownEpoch(_)
-            | Rejection::UnknownDevice
-            | Rejection::UnknownVolume
-            | Rejection::UnknownKey
-            | Rejection::RequestIdReused
-            | Rejection::TooManyVolumes(_)
-            | Rejection::TooManyUsers(_)
-            | Rejection::UserRequired
-            | Rejection::QuotaExceeded { .. }
-            | Rejection::LastAdministrator
-            | Rejection::CertificateDenied(_)
-            | Rejection::TooManyDenials(_)
-            | Rejection::TooManyNodesDenied
-            | Rejection::RepeatTooLate
-            | Rejection::Sealed
-            | Rejection::SealedAgain
-            | Rejection::KeyringChanged
-            | Rejection::UnknownToken
-            | Rejection::TokenExpired(_)
-            | Rejection::TokenUsed
-            | Rejection::TokenRevoked
-            | Rejection::TokenForeignDevice
-            | Rejection::TokenExists
-            | Rejection::TooManyTokens(_)
-            | Rejection::RenewalTooEarly(_)
-            | Rejection::AgentCaNumber(_)
-            | Rejection::UnknownAgentCa(_)
-            | Rejection::Unreadable => {}
-        }
-    }
+    all.iter().for_each(is_listed);
     all
 }
 

@@ -7,7 +7,7 @@ use crate::domain::{
 };
 use crate::state::records::keys;
 use crate::state::{
-    CommandBody, FindQuery, Position, RefusalCount, Store, Table, UnsealedBy, codec,
+    CommandBody, FindQuery, NewAgentCa, Position, RefusalCount, Store, Table, UnsealedBy, codec,
 };
 
 /// What an audit record says beside who, when and how it ended.
@@ -21,6 +21,27 @@ pub(super) struct Facts {
     pub(super) user: Option<User>,
     pub(super) ticket: Text,
     pub(super) detail: Text,
+}
+
+/// What a command about the keyring says; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whoever asks has looked which command it is")]
+fn of_keyring(body: &CommandBody) -> Text {
+    match body {
+        CommandBody::Seal { reason } => reason.clone(),
+        CommandBody::Unseal(unseal) => words(unsealed_by(&unseal.by)),
+        CommandBody::Rotate(rotate) => words(format!("epoch {}", rotate.epoch.epoch)),
+        CommandBody::Reseal(reseal) => {
+            words(format!("{} keys to epoch {}", reseal.keys.len(), reseal.epoch))
+        }
+        CommandBody::Rekey(rekey) => {
+            let split = rekey.shares.map_or_else(
+                || "in a file".to_owned(),
+                |set| format!("{} of {}, set {}", set.threshold(), set.shares(), set.id()),
+            );
+            words(format!("root key {split}"))
+        }
+        _ => Text::default(),
+    }
 }
 
 impl Facts {
@@ -65,25 +86,12 @@ impl Facts {
             CommandBody::Allow { subject } => {
                 Self { detail: words(subject.to_string()), ..Self::default() }
             }
-            CommandBody::Seal { reason } => Self { detail: reason.clone(), ..Self::default() },
-            CommandBody::Unseal(unseal) => {
-                Self { detail: words(unsealed_by(&unseal.by)), ..Self::default() }
-            }
-            CommandBody::Rotate(rotate) => {
-                Self { detail: words(format!("epoch {}", rotate.epoch.epoch)), ..Self::default() }
-            }
-            CommandBody::Reseal(reseal) => {
-                let detail = format!("{} keys to epoch {}", reseal.keys.len(), reseal.epoch);
-                Self { detail: words(detail), ..Self::default() }
-            }
-            CommandBody::Rekey(rekey) => {
-                let split = rekey.shares.map_or_else(
-                    || "in a file".to_owned(),
-                    |set| format!("{} of {}, set {}", set.threshold(), set.shares(), set.id()),
-                );
-                Self { detail: words(format!("root key {split}")), ..Self::default() }
-            }
-            CommandBody::CreateAgentCa(ca) => Self {
+            CommandBody::Seal { .. }
+            | CommandBody::Unseal(_)
+            | CommandBody::Rotate(_)
+            | CommandBody::Reseal(_)
+            | CommandBody::Rekey(_) => Self { detail: of_keyring(body), ..Self::default() },
+            CommandBody::CreateAgentCa(NewAgentCa { ca, .. }) => Self {
                 detail: words(format!("{} {}", ca.number, Fingerprint::of(&ca.certificate))),
                 ..Self::default()
             },

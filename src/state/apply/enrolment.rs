@@ -12,7 +12,7 @@ use crate::domain::{
 use crate::state::query::{SCAN_RECORDS, agent_ca_count, enrolment_from, token_from, tokens_from};
 use crate::state::records::{Enrolment, Token, keys};
 use crate::state::{
-    Accepted, AgentCa, DeviceCertificate, Enrol, Enrolled, IssueToken, Rejection, Renew, Store,
+    Accepted, DeviceCertificate, Enrol, Enrolled, IssueToken, NewAgentCa, Rejection, Renew, Store,
     StoreError, Table, codec,
 };
 
@@ -21,8 +21,9 @@ impl<S: Store> Batch<'_, S> {
     pub(super) fn create_agent_ca(
         &mut self,
         context: &Context<'_>,
-        ca: &AgentCa,
+        new: &NewAgentCa,
     ) -> Ruled<Accepted> {
+        let ca = &new.ca;
         let count = agent_ca_count(&self.txn)?;
         if self.is_remembered(context) {
             // A retry has another key, so that its body differs: that the CA exists is what it has to know.
@@ -32,6 +33,13 @@ impl<S: Store> Batch<'_, S> {
             return Err(Rejection::RequestIdReused.into());
         }
         self.permitted(context, Right::ChangeEnrolment)?;
+        if self.heads.sealed {
+            return Err(Rejection::Sealed.into());
+        }
+        // Wrapped by another root key it would be a CA that nobody can open.
+        if self.root_check()? != Some(new.root_check) {
+            return Err(Rejection::KeyringChanged.into());
+        }
         let next = count.saturating_add(1);
         if ca.number != next || next > limits::AGENT_CAS {
             return Err(Rejection::AgentCaNumber(next).into());

@@ -63,9 +63,7 @@ impl<S: Store> Batch<'_, S> {
         if self.heads.sealed {
             return Err(Rejection::Sealed.into());
         }
-        let root = self.txn.get(Table::Keyring, &keys::ROOT.into())?;
-        let root = root.map(|value| codec::decode_root(&value)).transpose();
-        let root = root.map_err(corrupt(Table::Keyring))?;
+        let root_check = self.root_check()?;
         let next = rotate.epoch.epoch;
         let last = next.get().checked_sub(1).map(Epoch::new);
         let follows = match last {
@@ -73,7 +71,7 @@ impl<S: Store> Batch<'_, S> {
             None => false,
         };
         // Wrapped by another root key it would be an epoch that nobody can open.
-        if !follows || root.is_none_or(|(_, check)| check != rotate.root_check) {
+        if !follows || root_check != Some(rotate.root_check) {
             return Err(Rejection::KeyringChanged.into());
         }
         let epoch = codec::encode_epoch(&rotate.epoch);
@@ -118,6 +116,13 @@ impl<S: Store> Batch<'_, S> {
             None => self.txn.remove(Table::Keyring, &keys::SHARES.into())?,
         }
         self.finish_change(context, true)
+    }
+
+    /// Check value of the root key that the keyring is wrapped by.
+    pub(super) fn root_check(&mut self) -> Result<Option<[u8; 32]>, StoreError> {
+        let root = self.txn.get(Table::Keyring, &keys::ROOT.into())?;
+        let root = root.map(|value| codec::decode_root(&value)).transpose();
+        Ok(root.map_err(corrupt(Table::Keyring))?.map(|(_, check)| check))
     }
 
     /// Whether an epoch was ever made. Old ones stay accepted, so that a retry is never refused for its age.

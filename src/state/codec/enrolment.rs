@@ -7,7 +7,7 @@ use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{DeviceId, FieldError, GroupName, RequestId, TokenBinding, TokenId};
 use crate::state::records::{Enrolment, Token};
-use crate::state::{AgentCa, DeviceCertificate, Enrol, IssueToken, Renew, Wrapped};
+use crate::state::{AgentCa, DeviceCertificate, Enrol, IssueToken, NewAgentCa, Renew, Wrapped};
 
 pub(super) fn agent_ca_to(ca: &AgentCa) -> pb::AgentCa {
     pb::AgentCa {
@@ -23,6 +23,16 @@ pub(super) fn agent_ca_from(ca: pb::AgentCa) -> AgentCa {
         certificate: ca.certificate,
         private_key: Wrapped(ca.wrapped_private_key),
     }
+}
+
+pub(super) fn new_agent_ca_to(new: &NewAgentCa) -> pb::NewAgentCa {
+    let root_check = Bytes::copy_from_slice(&new.root_check);
+    pb::NewAgentCa { ca: Some(agent_ca_to(&new.ca)), root_check }
+}
+
+pub(super) fn new_agent_ca_from(new: pb::NewAgentCa) -> Result<NewAgentCa, CodecError> {
+    let root_check = digest("root_check", &new.root_check)?;
+    Ok(NewAgentCa { ca: agent_ca_from(required(new.ca, "ca")?), root_check })
 }
 
 pub(in crate::state) fn agent_ca_to_bytes(ca: &AgentCa) -> Bytes {

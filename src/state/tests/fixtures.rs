@@ -240,11 +240,17 @@ pub(super) fn token_id(n: u8) -> TokenId {
 pub(super) const TTL_MS: u64 = 3_600_000;
 
 pub(super) fn agent_ca(number: u32, fill: u8) -> CommandBody {
-    CommandBody::CreateAgentCa(AgentCa {
+    agent_ca_by(1, number, fill)
+}
+
+/// Wrapped by a root key, by its number.
+pub(super) fn agent_ca_by(root: u8, number: u32, fill: u8) -> CommandBody {
+    let ca = AgentCa {
         number,
         certificate: Bytes::from(vec![fill; 8]),
         private_key: Wrapped(Bytes::from(vec![fill; 9])),
-    })
+    };
+    CommandBody::CreateAgentCa(NewAgentCa { ca, root_check: [root; 32] })
 }
 
 pub(super) fn issue_for(n: u8, binding: TokenBinding) -> CommandBody {

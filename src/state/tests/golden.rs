@@ -280,6 +280,7 @@ fn print_what_is_written() {
     rig.entry(membership(b"voters", &[1, 2]));
     print!("{}", written_by(&mut rig, denial_history()) + &records(&rig));
     let mut rig = Rig::empty();
-    print!("OPERATOR\n{}", written_by(&mut rig, operator_history()) + &records(&rig));
+    print!("{}", written_by(&mut rig, operator_history()) + &records(&rig));
+    let mut rig = Rig::empty();
     print!("{}", written_by(&mut rig, enrolment_history()) + &records(&rig));
 }

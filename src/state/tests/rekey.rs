@@ -49,8 +49,24 @@ fn what_was_made_for_another_root_key_or_without_an_epoch_that_is_there_by_now_i
     }
     rig.accept(operator(ROOT), rekey(1, 7, 2));
     assert_eq!(rig.refuse(operator(ROOT), rekey(1, 8, 2)), Rejection::KeyringChanged);
-    // An epoch that the old root key wrapped comes too late.
+    // An epoch that the old root key wrapped comes too late, and so does a CA of devices.
     assert_eq!(rig.refuse(operator(ROOT), rotate(3)), Rejection::KeyringChanged);
+    assert_eq!(rig.refuse(operator(ROOT), agent_ca_by(1, 1, 3)), Rejection::KeyringChanged);
+    rig.accept(operator(ROOT), agent_ca_by(7, 1, 3));
+    // A root key that was made before the CA was would leave it behind.
+    assert_eq!(rig.refuse(operator(ROOT), rekey(7, 8, 2)), Rejection::KeyringChanged);
+    let CommandBody::Rekey(whole) = rekey(7, 8, 2) else { unreachable!() };
+    let agent_cas = vec![Wrapped(vec![8; 7].into())];
+    rig.accept(operator(ROOT), CommandBody::Rekey(Rekey { agent_cas: agent_cas.clone(), ..whole }));
+    let ca = keyring(&rig).agent_cas.remove(0);
+    assert_eq!((ca.number, ca.private_key), (1, agent_cas[0].clone()));
+}
+
+#[test]
+fn no_ca_of_devices_is_made_while_the_cluster_is_sealed() {
+    let mut rig = Rig::ready();
+    rig.accept(operator(ROOT), seal("incident"));
+    assert_eq!(rig.refuse(operator(ROOT), agent_ca(1, 3)), Rejection::Sealed);
 }
 
 #[test]

@@ -20,6 +20,10 @@ use crate::storage::caught::caught;
 /// sled's file, in its directory.
 const DATA: &str = "db";
 
+/// What sled says if its file is locked, and how often it is waited for.
+const LOCKED: &str = "could not acquire lock";
+const LOCK_TRIES: u32 = 20;
+
 /// An open sled.
 #[derive(Debug)]
 pub(super) struct SledEngine {
@@ -40,7 +44,20 @@ impl SledEngine {
                 .print_profile_on_drop(false)
                 .open()
         };
-        let db = guarded("open", open)?;
+        let mut tries = 0;
+        let db = loop {
+            match guarded("open", open) {
+                // Nobody else may have it, since the data directory is locked: what holds it is a thread of a sled that was closed, or
+                // a process that is being started and has yet to let go of what it inherited.
+                Err(error) if tries < LOCK_TRIES && error.0.contains(LOCKED) => {
+                    tries += 1;
+                    File::open(dir.join(DATA))
+                        .and_then(|file| file.lock())
+                        .map_err(|error| EngineError(format!("sled open failed: {error}")))?;
+                }
+                done => break done?,
+            }
+        };
         Ok(Self { db, dir: dir.to_owned() })
     }
 }

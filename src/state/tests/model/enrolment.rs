@@ -30,8 +30,9 @@ impl Model {
         &mut self,
         position: Position,
         command: &Command,
-        ca: &AgentCa,
+        new: &NewAgentCa,
     ) -> Outcome {
+        let ca = &new.ca;
         let known = self.agent_cas.iter().any(|known| known.number == ca.number);
         if !matches!(self.seen(command), Seen::New) {
             return if known {
@@ -41,6 +42,9 @@ impl Model {
             };
         }
         self.administrator(command, AuditAction::AgentCa)?;
+        if self.sealed.is_some() {
+            return Err(Rejection::Sealed);
+        }
         let next = self.agent_cas.len() as u32 + 1;
         if ca.number != next || next > 16 {
             return Err(Rejection::AgentCaNumber(next));
