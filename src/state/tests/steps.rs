@@ -155,7 +155,7 @@ fn what() -> impl Strategy<Value = What> {
         10 => escrow,
         4 => report,
         4 => (0_u8..4, 0_u8..9).prop_map(|(kind, n)| What::Find(kind, n)),
-        6 => disclose,
+        14 => disclose,
         2 => (0_u8..4, role()).prop_map(|(o, role)| What::Grant(o, role)),
         2 => (0_u8..4, role()).prop_map(|(o, role)| What::Revoke(o, role)),
         1 => Just(What::AuditRead),
@@ -168,7 +168,7 @@ fn what() -> impl Strategy<Value = What> {
         4 => (any::<u8>(), 0_u8..3, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
             |(key, fill, from_escrow, ahead)| What::Reseal { key, fill, from_escrow, ahead }
         ),
-        2 => (any::<bool>(), prop::bool::weighted(0.2))
+        4 => (any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(shares, late)| What::Unseal { shares, late }),
         1 => (0_u32..4, any::<u8>()).prop_map(|(number, fill)| What::AgentCa(number, fill)),
         3 => (0_u8..6, any::<bool>()).prop_map(|(n, one)| What::Issue(n, one)),
