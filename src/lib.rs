@@ -32,6 +32,8 @@ pub mod clock;
 pub mod crypto;
 pub mod domain;
 pub mod fs;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hardening;
 pub mod planted;
 pub mod telemetry;

@@ -14,6 +14,8 @@ mod cluster;
 mod endpoint;
 mod error;
 mod escrow;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod evidence;
 mod options;
 mod raw;

@@ -8,6 +8,8 @@
 
 mod certificate;
 mod error;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keyring;
 mod root;
 mod seal;

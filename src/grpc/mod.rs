@@ -10,6 +10,8 @@ mod decode;
 mod denials;
 mod encode;
 mod escrow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod guard;
 mod observe;

@@ -24,3 +24,5 @@ mod property;
 mod report;
 mod requests;
 mod steps;
+
+pub(super) use hostile::{command_and_answer, fuzzing_seeds};
