@@ -13,9 +13,9 @@ mod tests;
 #[cfg(test)]
 pub(crate) use parts::join;
 pub(crate) use parts::parts;
+pub(crate) use pki::{CLUSTER, NOW, authorities, node_ca};
 #[cfg(test)]
 pub(crate) use pki::{issue, signer};
-pub(crate) use pki::{CLUSTER, NOW, authorities, node_ca};
 
 /// Well-formed bytes of a target: its name, the seed's, and the bytes.
 #[cfg(test)]

@@ -27,6 +27,8 @@
 //! - [`client`]: the API client that everyone outside uses.
 //! - [`cli`]: operator and help-desk commands.
 
+#![forbid(unsafe_code)]
+
 pub mod client;
 pub mod clock;
 pub mod crypto;

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

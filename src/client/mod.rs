@@ -14,9 +14,9 @@ mod cluster;
 mod endpoint;
 mod error;
 mod escrow;
+pub mod evidence;
 #[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-pub mod evidence;
 mod options;
 mod raw;
 mod receipt;

@@ -58,7 +58,8 @@ pub(crate) fn wrapped_key(bytes: &[u8]) -> bool {
     let unwrapped = purposes.map(|purpose| root.unwrap(purpose, CLUSTER, bytes));
     assert!(unwrapped.iter().all(Result::is_ok), "the library refuses");
     let opened = unwrapped.into_iter().flatten().flatten();
-    let keys: Vec<_> = opened.map(|secret| PrivateKey::from_slice(secret.expose_secret())).collect();
+    let keys: Vec<_> =
+        opened.map(|secret| PrivateKey::from_slice(secret.expose_secret())).collect();
     assert!(keys.len() <= 1, "one purpose's key opens for the other");
     !keys.is_empty()
 }

@@ -1,6 +1,9 @@
 //! CAs with keys that everybody knows, so that a seed that was signed once can be verified ever after.
 
-#![allow(clippy::expect_used, reason = "what it makes of constants either works or is a fault of a fuzz target")]
+#![allow(
+    clippy::expect_used,
+    reason = "what it makes of constants either works or is a fault of a fuzz target"
+)]
 
 use std::sync::OnceLock;
 

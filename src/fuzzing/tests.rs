@@ -207,8 +207,7 @@ const FUZZED: [(&str, &str, &str); 25] = [
 fn every_method_is_fuzzed_or_has_nothing_to_check() {
     let descriptors = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
     let fuzzed = FUZZED.iter().map(|(_, _, method)| *method);
-    let known: BTreeSet<String> =
-        fuzzed.chain(NOTHING_TO_CHECK).map(str::to_owned).collect();
+    let known: BTreeSet<String> = fuzzed.chain(NOTHING_TO_CHECK).map(str::to_owned).collect();
     assert_eq!(method_names(&descriptors), known);
     for (file, decoder, method) in FUZZED {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);

@@ -26,14 +26,17 @@ pub(crate) fn request(bytes: &[u8]) -> bool {
         taken(bytes, |message: pb::VoteRequest| {
             let Ok(request) = vote_request_from_wire(message) else { return false };
             let sent = vote_request_to_wire(&request);
-            vote_request_from_wire(sent.clone()).is_ok_and(|read| vote_request_to_wire(&read) == sent)
+            vote_request_from_wire(sent.clone())
+                .is_ok_and(|read| vote_request_to_wire(&read) == sent)
         }),
         taken(bytes, |message: pb::SnapshotChunk| {
             let header = message.header.map(snapshot_header_from_wire);
-            header.is_none_or(|header| header.is_ok_and(|(_, meta)| {
-                let stored = encode_stored_membership(&meta.last_membership);
-                decode_stored_membership(&stored).is_ok_and(|read| read == meta.last_membership)
-            }))
+            header.is_none_or(|header| {
+                header.is_ok_and(|(_, meta)| {
+                    let stored = encode_stored_membership(&meta.last_membership);
+                    decode_stored_membership(&stored).is_ok_and(|read| read == meta.last_membership)
+                })
+            })
         }),
         taken(bytes, |message: pb::TransferLeaderRequest| {
             let _last = message.last_log_id.map(log_id_from_wire);

@@ -142,8 +142,7 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
     };
     let chunk =
         pb::SnapshotChunk { header: Some(header), offset: 0, data: "data".into(), done: true };
-    let transfer =
-        pb::TransferLeaderRequest { from: Some(vote()), to: 2, last_log_id: log_id };
+    let transfer = pb::TransferLeaderRequest { from: Some(vote()), to: 2, last_log_id: log_id };
     let change = change_to_wire(&Change::AddLearner(member(4)));
     let request = pb::VoteRequest { vote: Some(vote()), last_log_id: log_id, ..Default::default() };
     let (command, applied) = crate::state::fuzzing::command_and_answer();

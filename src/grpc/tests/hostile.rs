@@ -195,8 +195,7 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         signer_private_key: b"private"[..].into(),
         ..valid::init()
     };
-    let learner =
-        v1::AddLearnerRequest { request_id: id(), node: Some(valid::node(4)) };
+    let learner = v1::AddLearnerRequest { request_id: id(), node: Some(valid::node(4)) };
     let promote = v1::PromoteNodeRequest { request_id: id(), node_id: 4 };
     let transfer = v1::TransferLeadershipRequest { request_id: id(), node_id: 0 };
     let alice: OperatorName = "alice".parse().unwrap();

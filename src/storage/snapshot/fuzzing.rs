@@ -31,7 +31,9 @@ pub(crate) fn taken_in(bytes: &[u8]) -> bool {
         return false;
     };
     let records = file.records().map(|records| {
-        records.filter(|record| record.as_ref().is_ok_and(|(table, _)| *table != Table::Meta)).count()
+        records
+            .filter(|record| record.as_ref().is_ok_and(|(table, _)| *table != Table::Meta))
+            .count()
     });
     assert_eq!(records.ok(), usize::try_from(file.meta().records).ok());
     let again = Snapshots::open(fs.restart(), dir);

@@ -49,7 +49,8 @@ pub(crate) fn opens(bytes: &[u8]) -> bool {
     let term = wal.last().map_or(1, |last| last.term);
     let entry = LogEntry { id: Position { term, index: next }, payload: Payload::Blank };
     // The last index of all can't be appended; anything else can.
-    let appended = wal.append(vec![entry.clone()], Box::new(|done| assert!(done.is_ok(), "{done:?}")));
+    let appended =
+        wal.append(vec![entry.clone()], Box::new(|done| assert!(done.is_ok(), "{done:?}")));
     assert!(appended.is_ok() || next == u64::MAX, "{appended:?}");
     wal.close();
     drop(wal);
