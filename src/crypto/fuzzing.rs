@@ -47,7 +47,9 @@ pub(crate) fn sealed_key(bytes: &[u8]) -> bool {
     let ([Ok(secret), _] | [_, Ok(secret)]) = &opened else { return false };
     // Only a seed does, or what says the same: nobody forges a tag.
     assert!(secret.expose_secret().len() <= KEY_PLAINTEXT_BYTES.max(ciphertext.len()));
-    let _ = std::str::from_utf8(secret.expose_secret()).map(typed);
+    if let Ok(text) = std::str::from_utf8(secret.expose_secret()) {
+        typed(text);
+    }
     true
 }
 

@@ -74,7 +74,11 @@ pub(crate) fn answer(bytes: &[u8]) -> bool {
                 codec::decode_applied(&sent).is_ok_and(|read| read == applied)
             })
         }),
-        taken(bytes, |message: pb::CompareResponse| !compare::read(&message).is_empty()),
+        taken(bytes, |message: pb::CompareResponse| {
+            let states = compare::read(&message);
+            assert!(states.len() <= message.states.len());
+            !message.states.is_empty()
+        }),
         taken(bytes, |message: pb::ReadIndexResponse| {
             message.log_id.map(|id| position(&log_id_from_wire(id))).is_some()
         }),

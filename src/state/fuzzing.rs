@@ -10,9 +10,11 @@ use crate::domain::{AuditPosition, KeyVersion, NodeId, ProtectorId, verify_chain
 use crate::fuzzing::parts;
 
 /// Entries or records of one input; more only take time.
-const MOST: usize = 64;
+const MOST: usize = 256;
 /// First byte of an entry that is a membership; any other is a command.
 pub(super) const MEMBERSHIP: u8 = 0xff;
+/// Stands for the tag of a table, of which there is none with this one.
+pub(super) const COMMAND: u8 = 0xff;
 
 /// Applies entries one after another to an empty state. Whatever they are, the state agrees with its digest, the audit chain
 /// holds, and what was answered can be read by the node that asked.
@@ -46,19 +48,26 @@ pub(crate) fn entries(bytes: &[u8]) -> bool {
     taken
 }
 
-/// Opens a state that holds these records, asks it everything, and applies an entry to it. It may be refused as damaged at
-/// any step. True if it was whole.
+/// Opens a state that holds these records, asks it everything, and applies commands to it. It may be refused as damaged at any
+/// step. True if it was whole.
 ///
-/// Records are parts, in turn: the table's tag and the key, then the value.
+/// Records are parts, in turn: the table's tag and the key, then the value. With [`COMMAND`] for a tag the value is a command.
 pub(crate) fn records(bytes: &[u8]) -> bool {
     let store = Arc::new(MemoryStore::default());
     let mut records = WriteSet::default();
+    let mut commands = vec![Bytes::from_static(b"no command")];
     for record in parts(bytes).chunks_exact(2).take(MOST) {
         let [key, value] = record else { continue };
-        let Some((tag, key)) = key.split_first() else { continue };
-        let Some(table) = Table::from_tag(*tag) else { continue };
-        let key = (table, Bytes::copy_from_slice(key));
-        records.0.insert(key, Some(Bytes::copy_from_slice(value)));
+        let (value, Some((tag, key))) = (Bytes::copy_from_slice(value), key.split_first()) else {
+            continue;
+        };
+        match Table::from_tag(*tag) {
+            Some(table) => {
+                records.0.insert((table, Bytes::copy_from_slice(key)), Some(value));
+            }
+            None if *tag == COMMAND => commands.push(value),
+            None => {}
+        }
     }
     let keys: Vec<_> = records.0.keys().cloned().collect();
     if store.commit(records).is_err() {
@@ -66,10 +75,11 @@ pub(crate) fn records(bytes: &[u8]) -> bool {
     }
     let asked = ask(&store, &keys);
     let Ok(mut machine) = Machine::open(store) else { return false };
-    let index = machine.heads().position.map_or(0, |last| last.index.saturating_add(1));
-    let command = Entry::Command(Bytes::from_static(b"no command"));
-    let applied = machine.apply([(Position { term: u64::MAX, index }, command)]);
-    asked && applied.is_ok()
+    let first = machine.heads().position.map_or(0, |last| last.index.saturating_add(1));
+    let entries = (0..).zip(commands).map(|(n, command)| {
+        (Position { term: u64::MAX, index: first.saturating_add(n) }, Entry::Command(command))
+    });
+    asked && machine.apply(entries).is_ok()
 }
 
 /// Whether everything that can be asked is answered.

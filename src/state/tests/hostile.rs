@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::fuzzing::{Seed, join};
-use crate::state::fuzzing::MEMBERSHIP;
+use crate::state::fuzzing::{COMMAND, MEMBERSHIP};
 
 use super::fixtures::*;
 use crate::domain::*;
@@ -119,7 +119,17 @@ pub(in crate::state) fn fuzzing_seeds() -> Vec<Seed> {
     let records = records.into_iter().flat_map(|(table, (key, value))| {
         [[&[table.tag()], key.as_ref()].concat(), value.to_vec()]
     });
-    let records: Vec<Vec<u8>> = records.collect();
+    let mut records: Vec<Vec<u8>> = records.collect();
+    for body in [disclose_of(1, 0, Some("eve")), allow("node/9"), revoke(HUGO, Role::HelpDesk)] {
+        let command = Command {
+            actor: right(&body),
+            certificate: None,
+            request_id: request(99),
+            time: at(99),
+            body,
+        };
+        records.extend([vec![COMMAND], codec::encode_command(&command).to_vec()]);
+    }
     vec![
         ("log_entries", "bootstrap".to_owned(), join(&log[..3])),
         ("log_entries", "everything".to_owned(), join(&log)),

@@ -35,8 +35,8 @@ fn pair(bytes: &[u8]) -> bool {
 
 fn redo_file(bytes: &[u8]) -> bool {
     let as_it_is = redo::decode(Bytes::copy_from_slice(bytes)).is_some();
-    let mut mended = bytes.to_vec();
-    mended.extend_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
+    let body = bytes.get(..bytes.len().saturating_sub(4)).unwrap_or_default();
+    let mended = [body, &crc32c::crc32c(body).to_le_bytes()].concat();
     redo::decode(mended.into()).is_some() || as_it_is
 }
 

@@ -165,7 +165,7 @@ pub(crate) fn seeds() -> Vec<crate::fuzzing::Seed> {
     wal.append(vec![entry(0, Payload::Command(Bytes::from_static(b"again")))], ignore()).unwrap();
     wal.close();
     let mut made = crate::fs::read_file(&fs, Path::new(FILE)).unwrap();
-    made.truncate(1024);
+    made.truncate(1536);
     put(&mut made, 12, 0);
     let made = mended(&made);
     [("every-record", whole), ("torn", torn), ("made", made)]
