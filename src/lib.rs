@@ -26,6 +26,7 @@
 //! - [`server`]: configuration, composition root, health, metrics, shutdown.
 //! - [`client`]: the API client that everyone outside uses.
 //! - [`cli`]: operator and help-desk commands.
+//! - `fuzzing`: what the targets of `fuzz/` call, of every layer; only in tests and with the feature of that name.
 
 #![forbid(unsafe_code)]
 
