@@ -25,16 +25,12 @@ const CAUGHT_UP_ENTRIES: u64 = 1000;
 const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a promotion waits for the learner to catch up before it says how far behind it is.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a new leader may take to appear after a transfer.
-const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
 /// A member that has not answered the leader for this long is not counted on.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 /// The same in heartbeats, if those are rare.
 const ANSWERS_WITHIN_BEATS: u64 = 4;
 /// How long a change of members waits for a majority that answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
-/// How often it is looked whether a leader that hands over is still answered.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A change of the membership, or of who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +213,7 @@ impl<F: Fs> LeaderLink<F> {
         joint.iter().all(|voters| voters.contains(&id.get())).then(|| *membership.log_id())?
     }
 
-    fn answers_within(&self) -> Duration {
+    pub(super) fn answers_within(&self) -> Duration {
         let beat = self.raft.config().heartbeat_interval;
         ANSWERS_WITHIN.max(Duration::from_millis(beat.saturating_mul(ANSWERS_WITHIN_BEATS)))
     }
@@ -309,62 +305,6 @@ impl<F: Fs> LeaderLink<F> {
             .await
             .map(|response| response.log_id)
             .map_err(refused)
-    }
-
-    /// Hands leadership to `to`, or to the voter that is furthest ahead.
-    async fn transfer(&self, to: Option<NodeId>) -> Result<Changed, RaftError> {
-        if to == Some(self.id()) {
-            return Ok(Changed { position: None, leader: to });
-        }
-        let target = self.transfer_target(to)?;
-        self.raft.trigger().transfer_leader(target).await.map_err(stopped)?;
-        let mut news = self.raft.server_metrics();
-        let own = self.id().get();
-        let taken = async {
-            loop {
-                let leader = news.borrow_and_update().current_leader;
-                if let Some(leader) = leader.filter(|leader| *leader != own) {
-                    return Ok(NodeId::new(leader));
-                }
-                // When all stop at once, nobody is left to take over.
-                if leader == Some(own) {
-                    self.transfer_target(to)?;
-                }
-                news_or_time(&mut news, LOOK).await?;
-            }
-        };
-        let leader = tokio::time::timeout(TRANSFER_DEADLINE, taken)
-            .await
-            .map_err(|_| RaftError::Membership(format!("node {target} did not take over")))??;
-        Ok(Changed { position: None, leader: Some(leader) })
-    }
-
-    fn transfer_target(&self, to: Option<NodeId>) -> Result<u64, RaftError> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let own = self.id().get();
-        let voters: BTreeSet<u64> =
-            metrics.membership_config.voter_ids().filter(|id| *id != own).collect();
-        let answering: BTreeSet<u64> = last_answers(&metrics)
-            .filter(|(id, age)| voters.contains(id) && *age <= self.answers_within())
-            .map(|(id, _)| id)
-            .collect();
-        if let Some(to) = to {
-            return if answering.contains(&to.get()) {
-                Ok(to.get())
-            } else if voters.contains(&to.get()) {
-                Err(RaftError::Membership(format!("node {to} does not answer")))
-            } else {
-                Err(RaftError::Membership(format!("node {to} is not another voter")))
-            };
-        }
-        let replication = metrics.replication.iter().flatten();
-        let ahead = replication
-            .filter(|(id, _)| answering.contains(*id))
-            .max_by_key(|(_, matched)| matched.map(|m| m.index));
-        ahead
-            .map(|(id, _)| *id)
-            .ok_or_else(|| RaftError::Membership("no other voter answers".into()))
     }
 }
 

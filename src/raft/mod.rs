@@ -16,6 +16,7 @@ mod forward;
 pub(crate) mod fuzzing;
 #[cfg(test)]
 mod hostile;
+mod install;
 mod link;
 mod log_store;
 mod lost_leader;
@@ -34,6 +35,7 @@ mod status;
 mod stop;
 mod tell;
 mod time;
+mod transfer;
 mod turn;
 mod types;
 mod undelivered;

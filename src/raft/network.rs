@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use holdfast_proto::peer::v1 as pb;
@@ -15,12 +14,13 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use tonic::{Request, Status};
 
 use super::api::Member;
 use super::chunks::{send_chunks, why_unsent};
-use super::outgoing::{Traffic, while_wanted};
+use super::outgoing::{APPEND_TIMEOUT, Traffic, while_wanted};
 use super::peers::{Lane, PeerClient, Peers};
 use super::types::{TypeConfig, Vote, position};
 use super::wire::{
@@ -30,8 +30,6 @@ use super::wire::{
 use crate::fs::Fs;
 use crate::storage::snapshot::SnapshotFile;
 
-/// How long a follower may take to answer a replicated batch before its stream is given up and opened again.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Snapshot chunks that may be read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -227,7 +225,7 @@ impl<F: Fs> Connection<F> {
         let allowed = futures::stream::once(std::future::ready(first))
             .chain(input)
             .take_while(move |_| std::future::ready(!allowing.is_denied(to)));
-        let requests = traffic.count(allowed).map(move |request| stamped(&stamping, request));
+        let requests = traffic.note(allowed.map(move |request| stamped(&stamping, request)));
         let (wanted, requests) = while_wanted(requests);
         let call = client.append(requests);
         let Ok(answers) = tokio::time::timeout(APPEND_TIMEOUT, call).await else {
@@ -267,16 +265,20 @@ fn stamped(peers: &Peers, request: AppendEntriesRequest<TypeConfig>) -> pb::Appe
     pb::AppendRequest { quorum_age_ms: peers.quorum_age_ms(), ..append_to_wire(request) }
 }
 
-/// The next answer of a follower. While nothing is under way it may be silent for ever; else it has a deadline.
+/// The next answer of a follower. While nothing is under way it may be silent for ever; else it has a deadline, which is not known
+/// before something is.
 async fn next_answer(
     answers: &mut tonic::Streaming<pb::AppendResponse>,
     traffic: &Traffic,
 ) -> Result<Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, Elapsed> {
     let answer = loop {
-        match tokio::time::timeout(APPEND_TIMEOUT, answers.message()).await {
+        let until = traffic.deadline().unwrap_or_else(|| Instant::now() + APPEND_TIMEOUT);
+        match tokio::time::timeout_at(until, answers.message()).await {
             Ok(answer) => break answer,
-            Err(_) if traffic.is_idle() => {}
-            Err(elapsed) => return Err(elapsed),
+            Err(elapsed) if traffic.deadline().is_some_and(|until| until <= Instant::now()) => {
+                return Err(elapsed);
+            }
+            Err(_) => {}
         }
     };
     Ok(match answer {

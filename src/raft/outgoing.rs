@@ -1,59 +1,95 @@
 //! Requests on their way to a follower, and whether anything of them is held up.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
+use prost::Message;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How long a follower may take to answer a small request before its stream is given up and opened again.
+pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// A large one may take longer: a link that carries no more than this, 128 kbit/s, still gets a batch of the largest size
+/// through. With one and the same limit for all it would be sent for ever and never arrive.
+const LEAST_BYTES_A_SECOND: usize = 16 * 1024;
 
 /// What is known of one stream of requests.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Traffic(Arc<Counts>);
+#[derive(Debug, Clone)]
+pub(super) struct Traffic(Arc<Mutex<Standing>>);
 
-#[derive(Debug, Default)]
-struct Counts {
-    /// Requests that were taken and are not answered yet.
-    in_flight: AtomicU64,
-    /// Whether the connection last asked for a request when there was none.
-    drained: AtomicBool,
+#[derive(Debug)]
+struct Standing {
+    /// When each request that is not answered yet was taken, and its bytes. The answers come in the same order.
+    under_way: VecDeque<(Instant, usize)>,
+    /// Whether the connection last asked for a request when there was none. A connection can live and take nothing.
+    drained: bool,
+    /// When the last answer came; at first, when the stream began.
+    heard: Instant,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        let (under_way, heard) = (VecDeque::new(), Instant::now());
+        Self(Arc::new(Mutex::new(Standing { under_way, drained: false, heard })))
+    }
 }
 
 impl Traffic {
-    /// Nothing is to be sent, and everything is answered. Not so while the connection does not even ask for what is to be sent:
-    /// a connection can live and take nothing.
-    pub(super) fn is_idle(&self) -> bool {
-        self.0.in_flight.load(Ordering::Relaxed) == 0 && self.0.drained.load(Ordering::Relaxed)
+    /// Until when the next answer has to come; none while everything is answered and nothing is to be sent.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let standing = self.0.lock();
+        match standing.under_way.front() {
+            Some((taken, bytes)) => {
+                let patience = APPEND_TIMEOUT.saturating_add(transfer_time(*bytes));
+                standing.heard.max(*taken).checked_add(patience)
+            }
+            None if standing.drained => None,
+            None => standing.heard.checked_add(APPEND_TIMEOUT),
+        }
     }
 
     /// An answer has come.
     pub(super) fn answered(&self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut standing = self.0.lock();
+        standing.under_way.pop_front();
+        standing.heard = Instant::now();
     }
 
-    /// The same requests, counted as they are taken.
-    pub(super) fn count<S: Stream + Unpin>(&self, requests: S) -> Counted<S> {
-        Counted { requests, traffic: self.clone() }
+    /// The same requests, noted as they are taken.
+    pub(super) fn note<S: Stream + Unpin>(&self, requests: S) -> Noted<S> {
+        Noted { requests, traffic: self.clone() }
     }
 }
 
-/// Requests that are counted as they are taken.
-pub(super) struct Counted<S> {
+/// How long so many bytes take on the slowest link that is good enough.
+fn transfer_time(bytes: usize) -> Duration {
+    let millis = bytes.saturating_mul(1000) / LEAST_BYTES_A_SECOND;
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
+/// Requests that are noted as they are taken.
+pub(super) struct Noted<S> {
     requests: S,
     traffic: Traffic,
 }
 
-impl<S: Stream + Unpin> Stream for Counted<S> {
+impl<S: Stream<Item: Message> + Unpin> Stream for Noted<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let polled = Pin::new(&mut self.requests).poll_next(cx);
-        if matches!(polled, Poll::Ready(Some(_))) {
-            self.traffic.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        let mut standing = self.traffic.0.lock();
+        if let Poll::Ready(Some(request)) = &polled {
+            standing.under_way.push_back((Instant::now(), request.encoded_len()));
         }
-        self.traffic.0.drained.store(polled.is_pending(), Ordering::Relaxed);
+        standing.drained = polled.is_pending();
+        drop(standing);
         polled
     }
 }
@@ -87,18 +123,49 @@ mod tests {
         assert_eq!(requests.next().now_or_never(), Some(None));
     }
 
-    #[test]
-    fn a_stream_is_idle_only_when_all_was_taken_and_answered() {
+    /// A request of about so many bytes.
+    fn request(bytes: usize) -> prost::bytes::Bytes {
+        prost::bytes::Bytes::from(vec![0; bytes])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_waited_for_only_when_all_was_taken_and_answered() {
         let traffic = Traffic::default();
-        let mut requests = traffic.count(stream::iter([1, 2]).chain(stream::pending()));
-        assert!(!traffic.is_idle(), "nobody has asked for the first yet");
-        assert_eq!(requests.next().now_or_never(), Some(Some(1)));
+        let mut requests =
+            traffic.note(stream::iter([request(1), request(2)]).chain(stream::pending()));
+        assert!(traffic.deadline().is_some(), "nobody has asked for the first yet");
+        assert!(requests.next().now_or_never().is_some());
         traffic.answered();
-        assert!(!traffic.is_idle(), "there is a second one, which nobody asks for");
-        assert_eq!(requests.next().now_or_never(), Some(Some(2)));
-        assert_eq!(requests.next().now_or_never(), None);
-        assert!(!traffic.is_idle(), "the second one is not answered");
+        assert!(traffic.deadline().is_some(), "there is a second one, which nobody asks for");
+        assert!(requests.next().now_or_never().is_some());
+        assert!(requests.next().now_or_never().is_none());
+        assert!(traffic.deadline().is_some(), "the second one is not answered");
         traffic.answered();
-        assert!(traffic.is_idle());
+        assert_eq!(traffic.deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_an_answer_runs_from_its_request_or_the_answer_before_and_grows_with_the_bytes()
+     {
+        let traffic = Traffic::default();
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let mut requests = traffic.note(receiver);
+        assert!(requests.next().now_or_never().is_none());
+        tokio::time::advance(APPEND_TIMEOUT * 10).await;
+        assert_eq!(traffic.deadline(), None, "silence is no fault while nothing is asked");
+        sender.unbounded_send(request(10)).unwrap();
+        sender.unbounded_send(request(160 * 1024)).unwrap();
+        assert!(requests.next().now_or_never().is_some());
+        let (sent, small) = (Instant::now(), Duration::from_millis(10));
+        let near = |deadline: Option<Instant>, after: Duration, since: Instant| {
+            let late = deadline.unwrap().duration_since(since);
+            late >= after && late <= after + small
+        };
+        assert!(near(traffic.deadline(), APPEND_TIMEOUT, sent));
+        assert!(requests.next().now_or_never().is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        traffic.answered();
+        let large = APPEND_TIMEOUT + Duration::from_secs(10);
+        assert!(near(traffic.deadline(), large, Instant::now()), "{:?}", traffic.deadline());
     }
 }

@@ -44,7 +44,11 @@ pub const PEER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// HTTP/2 window: a whole message may be under way.
 const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a connection may leave a ping unanswered where small messages go to and fro.
 const KEEPALIVE: Duration = Duration::from_secs(1);
+/// The same where much is sent: a ping waits behind what was sent before it, which takes seconds on a slow link. Whether a member
+/// is there is found out elsewhere, and answers to entries and pieces of snapshots have deadlines of their own.
+const BULK_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long a node that may join is given to answer.
 const GREETING: Duration = Duration::from_secs(3);
 const GREETING_PAUSE: Duration = Duration::from_millis(100);
@@ -240,12 +244,16 @@ impl Peers {
         if let Some(channel) = self.channels.lock().get(&key) {
             return Ok(channel.clone());
         }
+        let keepalive = match lane {
+            Lane::Log | Lane::Bulk => BULK_KEEPALIVE,
+            Lane::Control | Lane::Forward => KEEPALIVE,
+        };
         // The dial makes the TLS connection; the scheme only names the authority.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| RaftError::Membership(format!("peer address {address}: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
+            .http2_keep_alive_interval(keepalive)
+            .keep_alive_timeout(keepalive)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(PEER_WINDOW_BYTES)
             .initial_connection_window_size(PEER_WINDOW_BYTES);

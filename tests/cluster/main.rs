@@ -39,5 +39,6 @@ mod quorum;
 mod refusals;
 mod renewal;
 mod require;
+mod slow_link;
 mod status;
 mod story;
