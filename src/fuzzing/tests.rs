@@ -71,11 +71,12 @@ fn write_seeds() {
 #[test]
 fn every_target_takes_what_the_encoders_make_and_has_it_in_its_corpus() {
     assert_eq!(names(&corpus()), target_names(), "corpora and targets differ");
+    let seeds = seeds();
     for (target, run) in TARGETS {
-        let made: Vec<_> = seeds().into_iter().filter(|(of, ..)| of == target).collect();
+        let made: Vec<_> = seeds.iter().filter(|(of, ..)| of == target).collect();
         assert!(!made.is_empty(), "{target} has no seed");
         for (_, name, bytes) in made {
-            assert!(run(&bytes), "{target} refuses {name} as it is made now");
+            assert!(run(bytes), "{target} refuses {name} as it is made now");
         }
         let directory = corpus().join(target);
         let kept: Vec<_> =
@@ -133,9 +134,10 @@ fn the_corpora_are_replayed_without_a_panic_in_little_memory_and_time() {
 #[test]
 fn seeds_with_a_little_damage_are_taken_or_refused() {
     let config = ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() };
+    let seeds = seeds();
     for (target, run) in TARGETS {
-        let seeds = seeds().into_iter().filter(|(of, ..)| of == target);
-        let valid = seeds.map(|(_, _, bytes)| bytes).collect();
+        let valid = seeds.iter().filter(|(of, ..)| of == target);
+        let valid = valid.map(|(_, _, bytes)| bytes.clone()).collect();
         proptest!(config.clone(), |(bytes in crate::testing::hostile(valid))| {
             run(&bytes);
         });
