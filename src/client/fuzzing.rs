@@ -8,6 +8,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::chain::ChainVerifier;
+use super::escrow::stated;
 use super::evidence::{Checkpoint, ReceiptWanted, SavedReceipt, resumable, verify_export};
 use super::receipt::{Expected, Receipt};
 use super::{Refusal, with_causes};
@@ -58,9 +59,16 @@ pub(crate) fn receipt(bytes: &[u8]) -> bool {
     verified || wanted.is_ok()
 }
 
-/// A server's answer to an escrow, to a question for records, or its refusal.
+/// A server's escrow key, its answer to an escrow or to a question for records, or its refusal.
 pub(crate) fn server_answer(bytes: &[u8]) -> bool {
-    [escrowed(bytes), records(bytes), checkpoint(bytes), refused(bytes)].contains(&true)
+    [escrow_key(bytes), escrowed(bytes), records(bytes), checkpoint(bytes), refused(bytes)]
+        .contains(&true)
+}
+
+fn escrow_key(bytes: &[u8]) -> bool {
+    let Ok(answer) = v1::GetEscrowKeyResponse::decode(bytes) else { return false };
+    let Ok(key) = stated(&answer) else { return false };
+    verifier().escrow_key(&key, &answer.signer_chain, &answer.signature, NOW).is_ok()
 }
 
 fn verifier() -> Arc<StatementVerifier> {

@@ -9,10 +9,12 @@ use super::checkpoint::checkpoint;
 use super::export::{chain, export, message};
 use super::receipt::{facts, signed};
 use crate::client::Receipt;
-use crate::crypto::CheckpointFacts;
-use crate::crypto::testing::{CLUSTER, Order, TestCa, now};
-use crate::domain::NodeId;
-use crate::fuzzing::{NOW, signer};
+use crate::crypto::testing::{CLUSTER, Order, TestCa, now, rng};
+use crate::crypto::{
+    CheckpointFacts, KeyringParts, RootKey, Secret, SigningMaterial, escrow_signer_uri,
+};
+use crate::domain::{Actor, NodeId};
+use crate::fuzzing::{NOW, issue, node_ca, signer};
 
 #[test]
 fn no_bytes_in_a_file_make_a_verifier_panic() {
@@ -76,10 +78,24 @@ pub(crate) fn seeds() -> Vec<crate::fuzzing::Seed> {
     details.add_bad_request_violation("device_id", "must be a UUID");
     let refusal = tonic::Status::with_error_details(tonic::Code::InvalidArgument, "", details);
     let line = checkpoint.to_line().unwrap();
+    let root = RootKey::from_bytes([7; 32]);
+    let (certificate, key) = issue(&Actor::Node(node), &escrow_signer_uri(CLUSTER));
+    let material =
+        SigningMaterial { chain: vec![certificate.into()], private_key: Secret::new(key) };
+    let keyring =
+        KeyringParts::create(&root, CLUSTER, &material, node_ca(), NOW, &mut rng()).unwrap();
+    let escrow_key = v1::GetEscrowKeyResponse {
+        cluster_id: CLUSTER.to_string(),
+        epoch: 1,
+        public_key: keyring.epochs[0].public_key.to_vec().into(),
+        signature: keyring.epochs[0].signature.clone(),
+        signer_chain: keyring.signer.chain.clone(),
+    };
     [
         ("audit_export", "two-records", export(&chain).into_bytes()),
         ("audit_checkpoints", "two", line.repeat(2).into_bytes()),
         ("receipt", "saved", saved.to_file().unwrap().into_bytes()),
+        ("server_answer", "escrow-key", escrow_key.encode_to_vec()),
         ("server_answer", "receipt", receipt.encode_to_vec()),
         ("server_answer", "records", page.encode_to_vec()),
         ("server_answer", "refusal", refusal.details().to_vec()),
