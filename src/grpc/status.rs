@@ -13,7 +13,7 @@ use crate::auth::IdentityError;
 use crate::domain::Timestamp;
 use crate::raft::{RaftError, Refusal};
 use crate::service::ServiceError;
-use crate::state::Rejection;
+use crate::state::{Rejection, StoreError};
 
 /// `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "holdfast";
@@ -138,6 +138,10 @@ fn service_line(error: &ServiceError, now: Timestamp) -> Line {
                 .with("node_id", node)
         }
         ServiceError::Integrity(_) => Line::new(Code::DataLoss, "INTEGRITY_CHECK_FAILED", error),
+        // A call that was still there when the server had stopped.
+        ServiceError::Store(StoreError::Closed) => {
+            Line::new(Code::Unavailable, "DRAINING", error).retry(SOON)
+        }
         // What went wrong inside is for the log: its line carries the request id that the reply has too.
         ServiceError::Store(_) => internal("LOCAL_FAULT"),
         ServiceError::Unexpected(_) => internal("BUG"),

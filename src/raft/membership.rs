@@ -25,6 +25,8 @@ const CAUGHT_UP_ENTRIES: u64 = 1000;
 const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a promotion waits for the learner to catch up before it says how far behind it is.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(3);
+/// How often it is looked how far it is meanwhile.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// A member that has not answered the leader for this long is not counted on.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 /// The same in heartbeats, if those are rare.
@@ -176,24 +178,7 @@ impl<F: Fs> LeaderLink<F> {
         if let Some(at) = self.voter_since(id) {
             return Ok(at);
         }
-        let mut metrics = self.raft.metrics();
-        let caught_up = async {
-            while self.behind(id)?.is_none_or(|entries| entries > CAUGHT_UP_ENTRIES) {
-                metrics.changed().await.map_err(stopped)?;
-            }
-            Ok(())
-        };
-        match tokio::time::timeout(CATCH_UP_DEADLINE, caught_up).await {
-            Ok(result) => result?,
-            Err(_) => {
-                let stands = match self.behind(id)? {
-                    Some(entries) => format!("is {entries} entries behind"),
-                    None => "has not taken in anything yet".to_owned(),
-                };
-                let what = format!("node {id} {stands}; promote it when it has caught up");
-                return Err(RaftError::Membership(what));
-            }
-        }
+        self.wait_until_level(id).await?;
         let _one_at_a_time = self.changing.lock().await;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.get()]));
         self.check_majority(|voters| {
@@ -202,6 +187,42 @@ impl<F: Fs> LeaderLink<F> {
         .await?;
         let response = self.raft.change_membership(change, false).await;
         response.map(|response| response.log_id).map_err(refused)
+    }
+
+    /// Waits a moment for a learner to catch up.
+    async fn wait_until_level(&self, id: NodeId) -> Result<(), RaftError> {
+        let mut news = self.raft.metrics();
+        let deadline = Instant::now() + CATCH_UP_DEADLINE;
+        while let Some(why) = self.not_level(id).await? {
+            if Instant::now() >= deadline {
+                let what = format!("node {id} {why}; promote it when it has caught up");
+                return Err(RaftError::Membership(what));
+            }
+            news_or_time(&mut news, ASK_AGAIN).await?;
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Why a learner is not to have a vote yet. One that has the log and is busy with applying it answers late, and commits may have to
+    /// wait for it.
+    async fn not_level(&self, id: NodeId) -> Result<Option<String>, RaftError> {
+        let (member, entries) = self.behind(id)?;
+        match entries {
+            None => return Ok(Some("has not taken in anything yet".to_owned())),
+            Some(entries) if entries > CAUGHT_UP_ENTRIES => {
+                return Ok(Some(format!("is {entries} entries behind")));
+            }
+            Some(_) => {}
+        }
+        let own = self.applied.heads().position.map_or(0, |position| position.index);
+        Ok(match super::status::ask(&self.peers, &member).await {
+            Ok(report) => {
+                let left = own.saturating_sub(report.applied_index);
+                (left > CAUGHT_UP_ENTRIES).then(|| format!("has {left} entries to apply"))
+            }
+            Err(why) => Some(format!("does not say how far it is ({why})")),
+        })
     }
 
     /// The membership by which a node has a vote, once it is committed: for a promotion that is asked for again.
@@ -252,19 +273,19 @@ impl<F: Fs> LeaderLink<F> {
         }
     }
 
-    /// How many entries a learner is behind; none if it has not acknowledged a single one to this leader. Such a one may have
-    /// a disk that takes nothing: with a vote it would count for a majority and hold up each write.
-    fn behind(&self, id: NodeId) -> Result<Option<u64>, RaftError> {
+    /// A learner, and how many entries it is behind; none if it has not acknowledged a single one to this leader. Such a one may
+    /// have a disk that takes nothing: with a vote it would count for a majority and hold up each write.
+    fn behind(&self, id: NodeId) -> Result<(Member, Option<u64>), RaftError> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        if membership.get_node(&id.get()).is_none() {
+        let member = metrics.membership_config.membership().get_node(&id.get());
+        let Some(member) = member else {
             return Err(RaftError::Membership(format!("node {id} is no member; add it first")));
-        }
+        };
         let matched =
             metrics.replication.as_ref().and_then(|all| all.get(&id.get()).copied()).flatten();
         let last = metrics.last_log_index.unwrap_or(0);
-        Ok(matched.map(|matched| last.saturating_sub(matched.index)))
+        Ok((member.clone(), matched.map(|matched| last.saturating_sub(matched.index))))
     }
 
     async fn remove(&self, id: NodeId) -> Result<LogId, RaftError> {

@@ -153,7 +153,9 @@ fn is_fault(error: &SnapshotError) -> bool {
     let passes = matches!(
         error,
         SnapshotError::TooLarge
-            | SnapshotError::View(ViewError::Store(StoreError::NoRoom | StoreError::Abandoned(_)))
+            | SnapshotError::View(ViewError::Store(
+                StoreError::NoRoom | StoreError::Abandoned(_) | StoreError::Closed
+            ))
     );
     if passes {
         return false;

@@ -76,6 +76,9 @@ pub enum StoreError {
     /// The disk has too little room left; nothing was changed, and it can be tried again.
     #[error("the disk has too little room for the store")]
     NoRoom,
+    /// The store was closed in order: the process ends.
+    #[error("the store is closed")]
+    Closed,
     /// An export of all records was given up; the store itself is sound, and it can be tried again.
     #[error("the export of the store was abandoned: {0}")]
     Abandoned(&'static str),

@@ -138,6 +138,31 @@ async fn i9_a_leader_with_a_full_disk_hands_over_and_writes_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i9_a_disk_that_fills_up_all_at_once_while_much_is_written_ends_nothing() {
+    if !require::root() {
+        return;
+    }
+    let mut harness = on_small_disks().await;
+    let agent = harness.client(&harness.agent);
+    let load = Load::with_package(&agent, harness.device, 6, 6 * 1024);
+    load.more(60).await;
+    for round in 0..3 {
+        let leader = harness.cluster.leader().await.unwrap();
+        let full = (leader + round) % 3 + 1;
+        fill(&harness, full).await;
+        harness.cluster.check_running().unwrap();
+        free(&harness, full).await;
+        load.more(60).await;
+    }
+    let written = load.stop();
+    for node in [1, 2, 3] {
+        has_caught_up(&mut harness, node).await;
+    }
+    written.all_are_there(&agent).await;
+    harness.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i9_a_new_server_gets_no_vote_before_its_disk_has_taken_anything() {
     if !require::root() {
         return;

@@ -39,6 +39,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, EngineError>;
 
+    /// Sets room on disk aside for writes that take so many bytes. False if there is too little; nothing was written then.
+    fn reserve(&self, bytes: u64) -> Result<bool, EngineError>;
+
     /// Makes the changes in order. Not atomic.
     fn apply(&self, writes: &[EngineWrite]) -> Result<(), EngineError>;
 
@@ -71,6 +74,10 @@ impl Engine for MemoryEngine {
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         let range = records.range::<[u8], _>((Bound::Included(from), end)).take(limit);
         Ok(range.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn reserve(&self, _bytes: u64) -> Result<bool, EngineError> {
+        Ok(true)
     }
 
     fn apply(&self, writes: &[EngineWrite]) -> Result<(), EngineError> {

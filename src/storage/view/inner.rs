@@ -20,8 +20,12 @@ use super::{ViewOptions, pack, redo};
 use crate::fs::{Fs as _, StdFs, parent};
 use crate::state::{StoreError, Table};
 
-/// Engine writes made between two looks at the exports.
+/// Engine writes made between two looks at the exports, and at the room.
 const CHUNK: usize = 256;
+/// Bytes of them. One more write may be larger.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Room that the engine gets for them before: it writes whole pages, several times, and is ahead of its file by a segment or two.
+const RESERVE_BYTES: u64 = 4 << 20;
 /// Bytes on disk that are left free beside what an overlay takes there.
 const SPARE_BYTES: u64 = 4 << 20;
 /// How many times its size an overlay may take on disk: once in the redo file, the rest in the engine.
@@ -89,6 +93,8 @@ pub(super) struct Control {
     pub(super) starved: bool,
     /// Why nothing works any more.
     pub(super) failure: Option<String>,
+    /// Whether it was closed in order.
+    pub(super) closed: bool,
     pub(super) stopping: bool,
     /// Tests hold the writer back by it.
     pub(super) held: bool,
@@ -99,6 +105,7 @@ impl Control {
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match &self.failure {
             Some(failure) => Err(StoreError::Engine(format!("the view has stopped: {failure}"))),
+            None if self.closed => Err(StoreError::Closed),
             None => Ok(()),
         }
     }
@@ -121,7 +128,7 @@ impl Control {
 impl Inner {
     /// The engine in its slot.
     pub(super) fn opened(slot: Option<&dyn Engine>) -> Result<&dyn Engine, StoreError> {
-        slot.ok_or_else(|| StoreError::Engine("the view is closed".to_owned()))
+        slot.ok_or(StoreError::Closed)
     }
 
     /// Runs the writer until the view stops or fails.
@@ -223,6 +230,13 @@ impl Inner {
         control.commits
     }
 
+    /// Refuses everything from now on: it is closed in order.
+    pub(super) fn refuse_all(&self) {
+        self.control.lock().closed = true;
+        self.progress.notify_all();
+        self.wake.notify_all();
+    }
+
     /// Makes everything fail from now on.
     pub(super) fn poison(&self, error: &StoreError) {
         let mut control = self.control.lock();
@@ -239,7 +253,12 @@ impl Inner {
         if let Some(path) = &redo {
             write_redo(path, &writes)?;
         }
-        for chunk in writes.chunks(CHUNK) {
+        for chunk in pieces(&writes) {
+            // Whoever fills the disk from here on finds this room taken. What is written already is written again later: the overlay is
+            // what is read until all of it is there.
+            if !engine.reserve(RESERVE_BYTES)? {
+                return Err(Unwritten::NoRoom);
+            }
             let exports = self.exports.lock().clone();
             for export in exports {
                 export.before_write(engine, overlay.epoch, chunk)?;
@@ -254,6 +273,22 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// The writes in order, in pieces that the engine gets room for.
+fn pieces(writes: &[EngineWrite]) -> impl Iterator<Item = &[EngineWrite]> {
+    let mut rest = writes;
+    std::iter::from_fn(move || {
+        let mut bytes = 0usize;
+        let fits = rest.iter().take(CHUNK).take_while(|(key, value)| {
+            let before = bytes;
+            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            before < CHUNK_BYTES
+        });
+        let (piece, left) = rest.split_at(fits.count());
+        rest = left;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn write_redo(path: &Path, writes: &[EngineWrite]) -> Result<(), Unwritten> {

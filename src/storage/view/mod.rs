@@ -296,7 +296,7 @@ impl View {
         let drain = self.inner.drain.lock();
         let engine = self.inner.engine.write().take();
         let known = self.inner.overlays.write().known.take();
-        self.inner.poison(&StoreError::Engine("it is closed".to_owned()));
+        self.inner.refuse_all();
         drop(drain);
         self.stop_writer();
         let Some(engine) = engine else { return Ok(()) };

@@ -2,7 +2,8 @@
 //!
 //! sled's batches take a lock that is shared by every sled in the process and held until the whole batch is in, so a
 //! batch of some MiB would stop all reads for up to a second. So records go in one by one, and [`super::redo`] makes
-//! the whole atomic. sled may panic on damaged files; a panic is caught and becomes an error. Its `flush` survives the
+//! the whole atomic. sled does not survive a write for which the disk has no room: nothing can be read from it any more, so its
+//! file gets the room before. sled may panic on damaged files; a panic is caught and becomes an error. Its `flush` survives the
 //! end of the process, but no power loss: nothing durable depends on this room.
 
 use std::fs::File;
@@ -10,9 +11,14 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::engine::{Engine, EngineError, EngineWrite};
 use crate::storage::caught::caught;
+
+/// sled's file, in its directory.
+const DATA: &str = "db";
 
 /// An open sled.
 #[derive(Debug)]
@@ -62,6 +68,22 @@ impl Engine for SledEngine {
         })
     }
 
+    /// What could be set aside of room that did not suffice stays: it is sled's, and counts at the next try.
+    fn reserve(&self, bytes: u64) -> Result<bool, EngineError> {
+        let allocated = File::options().write(true).open(self.dir.join(DATA)).and_then(|file| {
+            let end = file.metadata()?.len();
+            Ok(fallocate(&file, FallocateFlags::KEEP_SIZE, end, bytes))
+        });
+        match allocated {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(Errno::NOSPC | Errno::DQUOT)) => Ok(false),
+            // Some file systems can't; then the room that was seen before has to do.
+            Ok(Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => Ok(true),
+            Ok(Err(errno)) => Err(EngineError(format!("room for sled can't be made: {errno}"))),
+            Err(error) => Err(EngineError(format!("room for sled can't be made: {error}"))),
+        }
+    }
+
     fn apply(&self, writes: &[EngineWrite]) -> Result<(), EngineError> {
         guarded("write", || {
             for (key, value) in writes {
@@ -86,7 +108,7 @@ impl Engine for SledEngine {
             Ok(())
         })?;
         // sled's own threads may outlive the handle for a moment, and hold the lock until they are done writing.
-        let released = File::open(dir.join("db")).and_then(|file| file.lock());
+        let released = File::open(dir.join(DATA)).and_then(|file| file.lock());
         released.map_err(|error| EngineError(format!("sled close failed: {error}")))
     }
 }
@@ -104,4 +126,27 @@ fn guarded<T>(what: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, E
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn i9_room_that_is_set_aside_is_sleds_own_and_seen_by_nobody_in_its_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = SledEngine::open(dir.path(), 1 << 20).unwrap();
+        engine.flush().unwrap();
+        let file = || std::fs::metadata(dir.path().join(DATA)).unwrap();
+        let length = file().len();
+        assert!(engine.reserve(8 << 20).unwrap());
+        assert_eq!(file().len(), length);
+        assert!(file().blocks() * 512 >= 8 << 20, "{} blocks", file().blocks());
+        engine.apply(&[(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")))]).unwrap();
+        Box::new(engine).close().unwrap();
+        let engine = SledEngine::open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(engine.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+    }
 }
