@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "holdfast/v1/audit.proto",
         "holdfast/v1/admin.proto",
         "holdfast/v1/cluster.proto",
+        "holdfast/v1/enrolment.proto",
         "holdfast/peer/v1/peer.proto",
         "holdfast/store/v1/store.proto",
     ];
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Messages that carry secrets or sealed secrets get a hand-written Debug.
         .skip_debug([
             ".holdfast.v1.DiscloseKeyResponse",
+            ".holdfast.v1.EnrolRequest",
             ".holdfast.v1.InitClusterRequest",
             ".holdfast.v1.SealedKey",
         ])

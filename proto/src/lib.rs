@@ -12,6 +12,12 @@ pub mod v1 {
         }
     }
 
+    impl std::fmt::Debug for EnrolRequest {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "EnrolRequest(device {}, [redacted])", self.device_id)
+        }
+    }
+
     impl std::fmt::Debug for InitClusterRequest {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("InitClusterRequest([redacted])")

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls_pki_types::CertificateDer;
 
 use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
 use crate::domain::{Actor, ClusterId, Fingerprint, SpiffeError, Timestamp};
@@ -18,8 +19,27 @@ pub struct Authorities(Arc<RwLock<Kinds>>);
 #[derive(Debug, Clone)]
 struct Kinds {
     node: Authority,
+    /// The one that is configured.
     agent: Authority,
+    /// What the cluster has made itself.
+    own_agents: Vec<CertificateDer<'static>>,
+    /// Both together.
+    agents: Authority,
     operator: Authority,
+}
+
+impl Kinds {
+    /// The same with other CAs of the cluster's own.
+    fn with_own_agents(
+        self,
+        own_agents: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, IdentityError> {
+        let agents = self.agent.and(&own_agents)?;
+        if agents.overlaps(&self.node) || agents.overlaps(&self.operator) {
+            return Err(IdentityError::SharedCa);
+        }
+        Ok(Self { agents, own_agents, ..self })
+    }
 }
 
 impl Authorities {
@@ -35,13 +55,30 @@ impl Authorities {
         if node.overlaps(&agent) || node.overlaps(&operator) || agent.overlaps(&operator) {
             return Err(IdentityError::SharedCa);
         }
-        Ok(Self(Arc::new(RwLock::new(Kinds { node, agent, operator }))))
+        let agents = agent.clone();
+        let kinds = Kinds { node, agent, own_agents: Vec::new(), agents, operator };
+        Ok(Self(Arc::new(RwLock::new(kinds))))
     }
 
-    /// Takes the CAs of `others` from now on.
-    pub fn replace(&self, others: &Self) {
+    /// Takes the CAs of `others` from now on, beside those that the cluster has made.
+    ///
+    /// # Errors
+    /// [`IdentityError::SharedCa`] if one of the cluster's own is among them in another place; nothing is changed then.
+    pub fn replace(&self, others: &Self) -> Result<(), IdentityError> {
         let others = others.0.read().clone();
-        *self.0.write() = others;
+        let mut kinds = self.0.write();
+        *kinds = others.with_own_agents(kinds.own_agents.clone())?;
+        Ok(())
+    }
+
+    /// Takes agents that these CAs vouch for, which the cluster has made, beside those of the configured one.
+    ///
+    /// # Errors
+    /// If one is no CA, or is the CA of nodes or operators too; nothing is changed then.
+    pub fn set_own_agents(&self, own: Vec<CertificateDer<'static>>) -> Result<(), IdentityError> {
+        let mut kinds = self.0.write();
+        *kinds = kinds.clone().with_own_agents(own)?;
+        Ok(())
     }
 
     /// The CA of nodes.
@@ -49,9 +86,9 @@ impl Authorities {
         self.0.read().node.clone()
     }
 
-    /// The CA of agents.
+    /// The CA of agents: the configured one, and those that the cluster has made.
     pub fn agent(&self) -> Authority {
-        self.0.read().agent.clone()
+        self.0.read().agents.clone()
     }
 
     /// The CA of operators.
@@ -89,6 +126,7 @@ pub enum IdentityError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     actor: Actor,
+    not_before: Timestamp,
     not_after: Timestamp,
     serial: String,
     certificate: Option<Fingerprint>,
@@ -97,12 +135,29 @@ pub struct Caller {
 impl Caller {
     /// A caller that was proven by other means than a certificate, as in a simulation. The server uses [`identify`] only.
     pub fn proven(actor: Actor, not_after: Timestamp, serial: impl Into<String>) -> Self {
-        Self { actor, not_after, serial: serial.into(), certificate: None }
+        let not_before = Timestamp::default();
+        Self { actor, not_before, not_after, serial: serial.into(), certificate: None }
+    }
+
+    /// The same, with the beginning of its validity.
+    #[cfg(test)]
+    pub(crate) fn proven_between(
+        actor: Actor,
+        not_before: Timestamp,
+        not_after: Timestamp,
+        serial: &str,
+    ) -> Self {
+        Self { not_before, ..Self::proven(actor, not_after, serial) }
     }
 
     /// Who.
     pub const fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// From when the certificate is valid.
+    pub const fn not_before(&self) -> Timestamp {
+        self.not_before
     }
 
     /// Until when the certificate is valid.
@@ -145,6 +200,7 @@ pub fn identify(
     let leaf = authorities.of(&claimed).verify(peer.chain(), Purpose::Client, now)?;
     Ok(Caller {
         actor: claimed,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
         serial: leaf.serial,
         certificate: Some(Fingerprint::of(first)),

@@ -47,6 +47,18 @@ pub enum Action {
     Allow,
     /// `AdminService.ListDenials`.
     ListDenials,
+    /// `CertificateService.RenewCertificate`.
+    RenewCertificate,
+    /// `CertificateService.CreateAgentCa`.
+    CreateAgentCa,
+    /// `CertificateService.ListAgentCas`.
+    ListAgentCas,
+    /// `CertificateService.IssueToken`.
+    IssueToken,
+    /// `CertificateService.RevokeToken`.
+    RevokeToken,
+    /// `CertificateService.ListTokens`.
+    ListTokens,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -94,6 +106,12 @@ impl Action {
             Self::Deny => "DenyCertificate",
             Self::Allow => "AllowCertificate",
             Self::ListDenials => "ListDenials",
+            Self::RenewCertificate => "RenewCertificate",
+            Self::CreateAgentCa => "CreateAgentCa",
+            Self::ListAgentCas => "ListAgentCas",
+            Self::IssueToken => "IssueToken",
+            Self::RevokeToken => "RevokeToken",
+            Self::ListTokens => "ListTokens",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -106,7 +124,7 @@ impl Action {
     /// What it takes.
     const fn rule(&self) -> Rule {
         match self {
-            Self::GetEscrowKey => Rule::AnyAgent,
+            Self::GetEscrowKey | Self::RenewCertificate => Rule::AnyAgent,
             Self::Escrow { device } | Self::ReportCompliance { device } => Rule::AgentOf(*device),
             Self::FindKeys => Rule::Has(Right::FindKeys),
             Self::DiscloseKey => Rule::Has(Right::DiscloseKeys),
@@ -116,6 +134,10 @@ impl Action {
             Self::Grant | Self::Revoke => Rule::Has(Right::ChangeGrants),
             Self::Deny | Self::Allow => Rule::Has(Right::ChangeDenials),
             Self::ListDenials => Rule::Has(Right::ReadDenials),
+            Self::CreateAgentCa | Self::IssueToken | Self::RevokeToken => {
+                Rule::Has(Right::ChangeEnrolment)
+            }
+            Self::ListAgentCas | Self::ListTokens => Rule::Has(Right::ReadEnrolment),
             Self::AddLearner | Self::PromoteNode | Self::RemoveNode | Self::TransferLeadership => {
                 Rule::Has(Right::ChangeCluster)
             }

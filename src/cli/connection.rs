@@ -66,15 +66,23 @@ impl ConnectionArgs {
     /// # Errors
     /// If a flag is missing or not well-formed.
     pub fn options(&self) -> Result<ClientOptions, CliError> {
-        let addr = self.addr.as_deref().ok_or_else(|| missing("--addr", "HOLDFAST_ADDR"))?;
-        let ca = self.cacert.clone().ok_or_else(|| missing("--cacert", "HOLDFAST_CACERT"))?;
-        let deadline = Duration::from_secs(self.timeout.clamp(1, 3600));
-        let options = ClientOptions::new(addr, ca)?.with_deadline(deadline);
+        let options = self.nameless_options()?;
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Ok(options.with_identity(cert, key)),
             (None, Some(_)) => Err(missing("--cert", "HOLDFAST_CERT")),
             (_, None) => Err(missing("--key", "HOLDFAST_KEY")),
         }
+    }
+
+    /// What a client needs that has no certificate.
+    ///
+    /// # Errors
+    /// If a flag is missing or not well-formed.
+    pub fn nameless_options(&self) -> Result<ClientOptions, CliError> {
+        let addr = self.addr.as_deref().ok_or_else(|| missing("--addr", "HOLDFAST_ADDR"))?;
+        let ca = self.cacert.clone().ok_or_else(|| missing("--cacert", "HOLDFAST_CACERT"))?;
+        let deadline = Duration::from_secs(self.timeout.clamp(1, 3600));
+        Ok(ClientOptions::new(addr, ca)?.with_deadline(deadline))
     }
 
     /// Name of the operator whose certificate is used, if it is an operator's.

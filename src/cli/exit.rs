@@ -92,6 +92,11 @@ impl CliError {
         self.what = format!("{}; {advice}", self.what);
     }
 
+    /// The servers' reason; empty if it did not come from one.
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+
     /// How the command ends.
     pub const fn exit(&self) -> Exit {
         self.exit

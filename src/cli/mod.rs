@@ -13,6 +13,7 @@ mod connection;
 mod demo;
 mod dev;
 mod device;
+mod enrol;
 mod escrow;
 mod exit;
 mod grant;
@@ -24,6 +25,7 @@ pub mod pki;
 mod receipt;
 mod report;
 mod secret_file;
+mod token;
 mod values;
 mod views;
 
@@ -86,6 +88,11 @@ enum Command {
     /// Deny certificates that were lost or stolen, and allow them again
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Enrol this device with a one-time token, or issue such tokens
+    Enrol(enrol::EnrolArgs),
+    /// Make and show the CA that signs the certificates of devices that enrol
+    #[command(subcommand)]
+    AgentCa(token::AgentCaCommand),
     /// Make the certificate authorities, certificates and the root key
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -184,6 +191,8 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Cluster(command) => cluster::run(&context, command).await,
         Command::Device(command) => device::run(&context, command).await,
         Command::Grant(command) => grant::run(&context, command).await,
+        Command::Enrol(args) => enrol::run(&context, args).await,
+        Command::AgentCa(command) => token::run_agent_ca(&context, command).await,
         Command::Cert(command) => cert::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
@@ -227,6 +236,38 @@ mod tests {
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.output, Format::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn enrol_is_a_command_of_the_device_and_of_administrators() {
+        let device = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+        let enrol = format!("holdfast enrol --token-file t --device {device} --out o");
+        let token = format!("holdfast enrol token create --device {device}");
+        for line in [
+            enrol.clone(),
+            format!("{enrol} --addr a:1 --ca f -o json"),
+            enrol.replace("enrol ", "--addr a:1 enrol "),
+            token.clone(),
+            format!("{token} --ttl 7d --addr a:1"),
+            token.replace("enrol ", "-o json --addr a:1 enrol "),
+            "holdfast enrol token create --group berlin --count 7".to_owned(),
+            "holdfast enrol token list --addr a:1".to_owned(),
+            "holdfast enrol renew --out o --cert c --key k".to_owned(),
+            "holdfast agent-ca create --replace".to_owned(),
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+        }
+        for line in [
+            "holdfast enrol --token-file t --out o".to_owned(),
+            "holdfast enrol token create".to_owned(),
+            "holdfast enrol token create --group berlin".to_owned(),
+            format!("{token} --group berlin --count 7"),
+            format!("{token} --count 7"),
+            format!("{enrol} token list"),
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 

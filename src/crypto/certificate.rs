@@ -148,6 +148,32 @@ pub fn chain_begins(chain: &[impl AsRef<[u8]>]) -> Result<Timestamp, Certificate
     begins
 }
 
+/// Until when a certificate is valid. Nobody vouches for it.
+///
+/// # Errors
+/// If it is malformed.
+pub fn not_after(der: &[u8]) -> Result<Timestamp, CertificateError> {
+    Ok(validity(&parse(der)?).1)
+}
+
+/// Until when a CA's certificate is valid, if it is one and its Ed25519 key is this one.
+pub(super) fn certificate_end(
+    der: &[u8],
+    public_key: &[u8],
+) -> Result<Timestamp, CertificateError> {
+    let certificate = parse(der)?;
+    if !certificate.is_ca() {
+        return Err(CertificateError::NotACa);
+    }
+    let key = certificate.public_key();
+    let found: &[u8] = key.subject_public_key.data.as_ref();
+    if key.algorithm.algorithm != x509_parser::oid_registry::OID_SIG_ED25519 || found != public_key
+    {
+        return Err(CertificateError::KeyType);
+    }
+    Ok(validity(&certificate).1)
+}
+
 /// The CA (or CAs, while one takes the place of the other) that issues certificates of one kind.
 #[derive(Debug, Clone)]
 pub struct Authority {
@@ -193,6 +219,15 @@ impl Authority {
     /// Its certificates.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
+    }
+
+    /// This one and more certificates of the same kind of CA.
+    ///
+    /// # Errors
+    /// If one is malformed or not a CA's.
+    pub fn and(&self, more: &[CertificateDer<'static>]) -> Result<Self, CertificateError> {
+        let certificates = [self.certificates.as_slice(), more].concat();
+        Self::from_der(self.name, certificates)
     }
 
     /// Whether it shares a public key with another one, so that the two can't be told apart.

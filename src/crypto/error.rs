@@ -79,6 +79,12 @@ pub enum CryptoError {
     /// The statement is about another cluster.
     #[error("the statement is of another cluster")]
     ForeignCluster,
+    /// There is no CA of devices yet.
+    #[error("there is no agent CA yet")]
+    NoAgentCa,
+    /// The CA of devices signs nothing any more.
+    #[error("agent CA {0} has expired")]
+    AgentCaExpired(u32),
     /// The library refused; never expected.
     #[error("{0} failed")]
     Library(&'static str),

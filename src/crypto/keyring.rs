@@ -13,6 +13,7 @@ use crate::domain::{
     ClusterId, DeviceId, Epoch, KeyVersion, ProtectorId, ProtectorKind, Sealed, Timestamp, VolumeId,
 };
 
+use super::agent_ca::{AgentCaParts, AgentCaSigner};
 use super::certificate::{Authority, Purpose, escrow_signer_uri};
 use super::root::{RootKey, WrapPurpose};
 use super::seal::{self, Binding, EscrowPublicKey, Part, PrivateKey};
@@ -68,6 +69,8 @@ pub struct KeyringParts {
     pub signer: SignerParts,
     /// All epochs, the first one first, without gaps.
     pub epochs: Vec<EpochParts>,
+    /// The CAs of devices, the first one first; the last one signs.
+    pub agent_cas: Vec<AgentCaParts>,
 }
 
 impl KeyringParts {
@@ -93,7 +96,8 @@ impl KeyringParts {
             private_key: root.wrap(WrapPurpose::Signer, cluster, key, rng)?,
         };
         let first = make_epoch(root, cluster, &pair, Epoch::new(1), rng)?;
-        Ok(Self { root_check: root.check_value(cluster)?, signer: parts, epochs: vec![first] })
+        let root_check = root.check_value(cluster)?;
+        Ok(Self { root_check, signer: parts, epochs: vec![first], agent_cas: Vec::new() })
     }
 
     /// Makes the epoch after the last one. It counts once the cluster has stored it.
@@ -142,6 +146,8 @@ fn make_epoch(
 pub struct UnlockedKeyring {
     cluster: ClusterId,
     epochs: BTreeMap<Epoch, PrivateKey>,
+    /// The newest one; older ones sign nothing any more. One that does not open keeps no key from being disclosed.
+    agent_ca: Option<Result<AgentCaSigner, CryptoError>>,
 }
 
 impl UnlockedKeyring {
@@ -173,7 +179,9 @@ impl UnlockedKeyring {
         if epochs.is_empty() {
             return Err(CryptoError::BadEpochs);
         }
-        Ok(Self { cluster, epochs })
+        let agent_ca = parts.agent_cas.last();
+        let agent_ca = agent_ca.map(|ca| AgentCaSigner::unlock(root, cluster, ca));
+        Ok(Self { cluster, epochs, agent_ca })
     }
 
     /// Opens something sealed to any of its epochs.
@@ -191,6 +199,14 @@ impl UnlockedKeyring {
         }
         let key = self.epochs.get(&sealed.epoch);
         seal::open(key.ok_or(CryptoError::UnknownEpoch(sealed.epoch))?, binding, part, sealed)
+    }
+
+    /// The CA that signs certificates of devices, if there is one.
+    ///
+    /// # Errors
+    /// Why it does not open. Everything else does.
+    pub fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
+        self.agent_ca.as_ref().map(Result::as_ref).transpose()
     }
 
     /// Its newest epoch.

@@ -6,7 +6,10 @@
 //! This module does no network I/O, knows neither the replicated state nor the wire, and reads no clock: time and
 //! randomness are parameters. It never logs.
 
+mod agent_ca;
 mod certificate;
+mod csr;
+mod device_key;
 mod error;
 #[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -18,13 +21,17 @@ mod signing;
 mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
+mod token;
 #[cfg(test)]
 mod vectors;
 
+pub use agent_ca::{AgentCaParts, AgentCaSigner, SignedDevice};
 pub(crate) use certificate::read_pem_certificates;
 pub use certificate::{
-    Authority, CertificateError, Leaf, Purpose, chain_begins, escrow_signer_uri,
+    Authority, CertificateError, Leaf, Purpose, chain_begins, escrow_signer_uri, not_after,
 };
+pub use csr::{CsrError, read_csr};
+pub use device_key::{DeviceKey, certificate_pem};
 pub use error::CryptoError;
 pub use keyring::{EpochParts, KeyringParts, SignerParts, SigningMaterial, UnlockedKeyring};
 pub use root::{ROOT_KEY_PREFIX, RootKey, RootKeyFault, WrapPurpose};
@@ -34,6 +41,7 @@ pub use signing::{NodeSigner, StatementVerifier};
 pub use statement::{
     CheckpointFacts, ReceiptFacts, checkpoint_statement, escrow_key_statement, receipt_statement,
 };
+pub use token::{EnrolmentToken, TOKEN_PREFIX};
 
 /// The operating system's randomness, asked anew for each value: nothing of it stays in this process, and a forked or
 /// restored process repeats nothing.

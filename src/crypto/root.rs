@@ -56,6 +56,8 @@ pub enum WrapPurpose {
     Signer,
     /// Private key of an epoch.
     Epoch(Epoch),
+    /// Private key of a CA of devices, by its number.
+    AgentCa(u32),
 }
 
 /// The root key. Wiped from memory when dropped, never printed.
@@ -242,6 +244,7 @@ fn wrap_associated_data(purpose: WrapPurpose, cluster: ClusterId) -> Vec<u8> {
     let (tag, number) = match purpose {
         WrapPurpose::Signer => (1, 0),
         WrapPurpose::Epoch(epoch) => (2, epoch.get()),
+        WrapPurpose::AgentCa(number) => (3, number),
     };
     let mut bytes = Vec::with_capacity(WRAP.len().saturating_add(21));
     bytes.extend_from_slice(WRAP);

@@ -26,11 +26,15 @@ pub enum Right {
     ChangeDenials,
     /// See what is denied.
     ReadDenials,
+    /// Make the CA of devices, and issue and revoke enrolment tokens.
+    ChangeEnrolment,
+    /// See the CA of devices and enrolment tokens, without their secrets.
+    ReadEnrolment,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::FindKeys,
         Self::DiscloseKeys,
         Self::ReadAudit,
@@ -40,6 +44,8 @@ impl Right {
         Self::ChangeCluster,
         Self::ChangeDenials,
         Self::ReadDenials,
+        Self::ChangeEnrolment,
+        Self::ReadEnrolment,
     ];
 
     /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
@@ -49,9 +55,12 @@ impl Right {
         match self {
             Self::FindKeys | Self::DiscloseKeys => &[HelpDesk, AdvancedHelpDesk],
             Self::ReadAudit => &[Auditor],
-            Self::ReadGrants | Self::ReadDenials => &[Administrator, Auditor],
+            Self::ReadGrants | Self::ReadDenials | Self::ReadEnrolment => &[Administrator, Auditor],
             Self::ReadDevices => &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator],
-            Self::ChangeGrants | Self::ChangeCluster | Self::ChangeDenials => &[Administrator],
+            Self::ChangeGrants
+            | Self::ChangeCluster
+            | Self::ChangeDenials
+            | Self::ChangeEnrolment => &[Administrator],
         }
     }
 }
@@ -69,7 +78,7 @@ mod tests {
     fn an_auditor_reads_the_audit_and_no_keys() {
         assert_eq!(
             rights(Role::Auditor),
-            [Right::ReadAudit, Right::ReadGrants, Right::ReadDenials]
+            [Right::ReadAudit, Right::ReadGrants, Right::ReadDenials, Right::ReadEnrolment]
         );
     }
 
@@ -82,6 +91,8 @@ mod tests {
             Right::ChangeCluster,
             Right::ChangeDenials,
             Right::ReadDenials,
+            Right::ChangeEnrolment,
+            Right::ReadEnrolment,
         ];
         assert_eq!(rights(Role::Administrator), own);
     }

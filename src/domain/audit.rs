@@ -59,13 +59,25 @@ pub enum AuditAction {
     Deny,
     /// An identity or a certificate was allowed again.
     Allow,
+    /// A CA of devices was made.
+    AgentCa,
+    /// An enrolment token was issued.
+    TokenIssue,
+    /// An enrolment token was revoked.
+    TokenRevoke,
+    /// A device enrolled.
+    Enrol,
+    /// A device enrolled that had enrolled before.
+    EnrolAgain,
+    /// A device renewed its certificate.
+    Renew,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -78,6 +90,12 @@ impl AuditAction {
         Self::ClusterChange,
         Self::Deny,
         Self::Allow,
+        Self::AgentCa,
+        Self::TokenIssue,
+        Self::TokenRevoke,
+        Self::Enrol,
+        Self::EnrolAgain,
+        Self::Renew,
         Self::Unreadable,
     ];
 
@@ -96,6 +114,12 @@ impl AuditAction {
             Self::ClusterChange => "cluster-change",
             Self::Deny => "deny",
             Self::Allow => "allow",
+            Self::AgentCa => "agent-ca",
+            Self::TokenIssue => "token-issue",
+            Self::TokenRevoke => "token-revoke",
+            Self::Enrol => "enrol",
+            Self::EnrolAgain => "enrol-again",
+            Self::Renew => "renew",
             Self::Unreadable => "unreadable",
         }
     }

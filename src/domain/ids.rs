@@ -76,6 +76,10 @@ uuid_id!(
     ClusterId, "cluster_id"
 );
 uuid_id!(
+    /// An enrolment token, without its secret.
+    TokenId, "token_id"
+);
+uuid_id!(
     /// A client machine: its own UUID, never its host name.
     DeviceId, "device_id"
 );

@@ -22,6 +22,18 @@ pub const PAGE_ITEMS: usize = 1000;
 pub const CONNECTION_STREAMS: u32 = 100;
 /// Most entries of the deny-list.
 pub const DENIALS: u64 = 10_000;
+/// Most enrolment tokens. Where there are as many, those that have expired make room for a new one.
+pub const TOKENS: u64 = 10_000;
+/// Most devices that may enrol with one token.
+pub const TOKEN_COUNT: u32 = 100_000;
+/// Shortest and longest time that an enrolment token is valid, in milliseconds: a minute and 90 days.
+pub const TOKEN_TTL_MS: std::ops::RangeInclusive<u64> = 60_000..=90 * 24 * 3_600_000;
+/// Largest certificate request of a device, in bytes.
+pub const CSR_BYTES: usize = 4096;
+/// Most CAs of devices that the cluster has made, one taking the place of the other.
+pub const AGENT_CAS: u32 = 16;
+/// How long a certificate that the cluster signs for a device is valid, in days.
+pub const AGENT_CERTIFICATE_DAYS: u32 = 90;
 /// Requests that are remembered, so that a retry is recognised; the oldest is forgotten first.
 pub const REMEMBERED_REQUESTS: u64 = 65_536;
 /// How long a retry of a disclosure by the same caller is answered again, in milliseconds.

@@ -8,6 +8,7 @@ mod actor;
 mod audit;
 mod compliance;
 mod denial;
+mod enrolment;
 mod error;
 mod ids;
 mod key;
@@ -24,10 +25,11 @@ pub use audit::{
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
 pub use denial::{DenialSubject, Fingerprint};
+pub use enrolment::{GroupName, TokenBinding};
 pub use error::FieldError;
 pub use ids::{
     ClusterId, DeviceId, Epoch, Incarnation, KeyIdPrefix, KeyVersion, NodeId, ProtectorId,
-    RequestId, Timestamp, VolumeId,
+    RequestId, Timestamp, TokenId, VolumeId,
 };
 pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
 pub use people::{OperatorName, Role, Text, User};

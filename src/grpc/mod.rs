@@ -9,6 +9,7 @@ mod compliance;
 mod decode;
 mod denials;
 mod encode;
+mod enrolment;
 mod escrow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -27,5 +28,5 @@ pub use cluster::encode_member;
 pub use guard::{Guard, Guarded};
 pub use observe::{Observe, Observed, RpcMetrics};
 pub use peer::PeerApi;
-pub use routes::{Services, method_names, public_descriptors, routes};
+pub use routes::{Services, enrolment_routes, method_names, public_descriptors, routes};
 pub use status::DOMAIN;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
-use crate::domain::{DenialSubject, DeviceId, FieldError, OperatorName, Role, limits};
+use crate::domain::{DenialSubject, DeviceId, FieldError, OperatorName, Role, TokenId, limits};
 
 use super::{decode, encode};
 
@@ -16,6 +16,8 @@ const TOKEN: u8 = 1;
 const GRANT_TOKEN: u8 = 2;
 /// First byte of a token of denials: the subject follows.
 const DENIAL_TOKEN: u8 = 3;
+/// First byte of a token of enrolment tokens: an id follows.
+const ENROLMENT_TOKEN: u8 = 4;
 
 /// Bytes that a message has left for items.
 pub(super) struct Budget {
@@ -94,6 +96,21 @@ pub(super) fn denial_of(token: &str) -> Result<Option<DenialSubject>, FieldError
     let [DENIAL_TOKEN, subject @ ..] = bytes.as_slice() else { return Err(bad_token()) };
     let subject = std::str::from_utf8(subject).map_err(|_| bad_token())?;
     subject.parse().map(Some).map_err(|_| bad_token())
+}
+
+/// The token for a page of enrolment tokens that begins after this one.
+pub(super) fn token_after_token(last: TokenId) -> String {
+    URL_SAFE_NO_PAD.encode([&[ENROLMENT_TOKEN], last.as_bytes().as_slice()].concat())
+}
+
+/// The enrolment token that a page begins after; `None` for the first page.
+pub(super) fn token_id_of(token: &str) -> Result<Option<TokenId>, FieldError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad_token())?;
+    let [ENROLMENT_TOKEN, id @ ..] = bytes.as_slice() else { return Err(bad_token()) };
+    TokenId::from_slice(id).map(Some).map_err(|_| bad_token())
 }
 
 /// The first id that a page may hold; `None` for the first page, or for the end if no id comes after.

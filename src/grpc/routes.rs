@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use holdfast_proto::v1::admin_service_server::AdminServiceServer;
 use holdfast_proto::v1::audit_service_server::AuditServiceServer;
+use holdfast_proto::v1::certificate_service_server::CertificateServiceServer;
 use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
 use holdfast_proto::v1::compliance_service_server::ComplianceServiceServer;
+use holdfast_proto::v1::enrolment_service_server::EnrolmentServiceServer;
 use holdfast_proto::v1::escrow_service_server::EscrowServiceServer;
 use holdfast_proto::v1::recovery_service_server::RecoveryServiceServer;
 use prost::Message as _;
@@ -19,17 +21,20 @@ use crate::crypto::NodeSigner;
 use crate::domain::limits::MESSAGE_BYTES;
 use crate::service::{
     AdminService, AuditService, ClusterService, ComplianceService, Consensus, Context,
-    EscrowService, RecoveryService, Sealing,
+    EnrolmentService, EscrowService, RecoveryService, Sealing,
 };
 
 use super::admin::AdminApi;
 use super::audit::AuditApi;
 use super::cluster::ClusterApi;
 use super::compliance::ComplianceApi;
+use super::enrolment::{CertificateApi, EnrolmentApi};
 use super::escrow::EscrowApi;
 use super::gate::Gate;
 use super::recovery::RecoveryApi;
 
+/// Largest message that the enrolment port takes: whoever sends it is nobody yet.
+const ENROLMENT_BYTES: usize = 16 * 1024;
 /// Package of the services that everyone may know.
 const PUBLIC_PACKAGE: &str = "holdfast.v1";
 
@@ -78,6 +83,11 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
     let admin = AdminServiceServer::new(AdminApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
+    let (gate_, context_) = shared();
+    let service = EnrolmentService::new(context_, Arc::clone(&sealing));
+    let certificates = CertificateServiceServer::new(CertificateApi { gate: gate_, service })
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
     let service = ClusterService::new(context, sealing, node_ca);
     let cluster = ClusterServiceServer::new(ClusterApi { gate, service, cluster })
         .max_decoding_message_size(MESSAGE_BYTES)
@@ -88,7 +98,22 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
         .add_service(recovery)
         .add_service(audit)
         .add_service(admin)
+        .add_service(certificates)
         .add_service(cluster)
+}
+
+/// The one service of the enrolment port.
+pub fn enrolment_routes<C: Consensus>(
+    context: Arc<Context<C>>,
+    sealing: Arc<Sealing>,
+    authorities: Arc<Authorities>,
+) -> Routes {
+    let gate = Arc::new(Gate::new(Arc::clone(&context), authorities));
+    let service = EnrolmentService::new(context, sealing);
+    let enrolment = EnrolmentServiceServer::new(EnrolmentApi { gate, service })
+        .max_decoding_message_size(ENROLMENT_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    Routes::new(enrolment)
 }
 
 /// The descriptors of the public API, without those of node-to-node calls and of stored messages.

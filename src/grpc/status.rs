@@ -126,6 +126,9 @@ fn service_line(error: &ServiceError, now: Timestamp) -> Line {
         ServiceError::ShutOut(_) => {
             Line::new(Code::Unavailable, "NOT_A_MEMBER", error).retry(LATER)
         }
+        ServiceError::Csr(error) => Line::field(error.reason(), "csr", &error.to_string()),
+        ServiceError::NoAgentCa => Line::precondition("NO_AGENT_CA", "agent-ca", error),
+        ServiceError::AgentCaExpired => Line::precondition("AGENT_CA_EXPIRED", "agent-ca", error),
         ServiceError::NotInitialised => {
             Line::precondition("CLUSTER_NOT_INITIALISED", "cluster", error)
         }
@@ -225,6 +228,22 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
         Rejection::TooManyDenials(_) => Line::quota(reason, "denials", rejection),
         Rejection::TooManyNodesDenied => Line::precondition(reason, "subject", rejection),
         Rejection::RepeatTooLate => Line::precondition(reason, "request_id", rejection),
+        Rejection::TokenExpired(at) => {
+            Line::new(Code::PermissionDenied, reason, rejection).with("expired_ms", at)
+        }
+        Rejection::UnknownToken => Line::new(Code::NotFound, reason, rejection),
+        Rejection::TokenUsed | Rejection::TokenRevoked | Rejection::TokenForeignDevice => {
+            Line::new(Code::PermissionDenied, reason, rejection)
+        }
+        Rejection::TokenExists => Line::new(Code::AlreadyExists, reason, rejection),
+        Rejection::TooManyTokens(_) => Line::quota(reason, "tokens", rejection),
+        Rejection::RenewalTooEarly(from) => {
+            Line::precondition(reason, "certificate", rejection).with("from_ms", from)
+        }
+        Rejection::AgentCaNumber(next) => {
+            Line::precondition(reason, "number", rejection).with("next_number", next)
+        }
+        Rejection::UnknownAgentCa(_) => Line::precondition(reason, "agent-ca", rejection),
         Rejection::Unreadable => Line::precondition(reason, "version", rejection),
     }
 }

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::service::{Change, Context, Sealing, ServiceError, refresh_sealing};
+use rustls_pki_types::CertificateDer;
 
+use crate::auth::Authorities;
+use crate::service::{Change, Context, Sealing, ServiceError, refresh_sealing};
+use crate::state::query;
+
+use super::config::Config;
 use super::node::ServerNode;
+use super::renewal::Renewal;
 
 /// How often the replicated keyring is looked at, and a root key that did not fit is tried again.
 const KEYRING: Duration = Duration::from_millis(250);
@@ -30,6 +36,44 @@ pub(super) async fn keep_unsealed<N: ServerNode>(context: Arc<Context<N>>, seali
                 }
                 return;
             }
+        }
+    }
+}
+
+/// Takes agents that the cluster's own CAs vouch for, as soon as there are such; for ever.
+pub(super) async fn watch_agent_cas<N: ServerNode>(
+    context: Arc<Context<N>>,
+    renewal: Arc<Renewal>,
+    config: Config,
+    authorities: Arc<Authorities>,
+) {
+    let mut tick = tokio::time::interval(KEYRING);
+    let (mut known, mut refused) = (Vec::new(), Vec::new());
+    loop {
+        tick.tick().await;
+        let cas = match query::agent_cas(context.consensus().view()) {
+            Ok(cas) => cas,
+            Err(fault) => {
+                tracing::error!(error = %fault, "the agent CAs can't be read");
+                context.report_fault(&fault);
+                return;
+            }
+        };
+        if cas == known {
+            continue;
+        }
+        let own = cas.iter().map(|ca| CertificateDer::from(ca.certificate.to_vec())).collect();
+        match renewal.take_own_agents(&config, &authorities, own) {
+            Ok(()) => {
+                tracing::info!(count = cas.len(), "agents of the cluster's own CA are served");
+                known = cas;
+            }
+            // Files that are changed may change that, so it is tried again, and said once.
+            Err(error) if refused != cas => {
+                tracing::error!(%error, "the cluster's agent CA can't be used");
+                refused = cas;
+            }
+            Err(_) => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::grpc::RpcMetrics;
 use crate::service::{Context, Sealing};
+use crate::state::Heads;
 use crate::tls::ConnectionCounters;
 
 use super::checkpoints::CheckpointFile;
@@ -24,6 +25,7 @@ pub(super) struct Sources<N> {
     pub(super) sealing: Arc<Sealing>,
     pub(super) client_port: Arc<ConnectionCounters>,
     pub(super) peer_port: Arc<ConnectionCounters>,
+    pub(super) enrolment_port: Arc<ConnectionCounters>,
     pub(super) renewal: Arc<Renewal>,
     pub(super) checkpoints: Option<Arc<CheckpointFile>>,
 }
@@ -163,8 +165,45 @@ impl<N: ServerNode> Sources<N> {
         out.gauge("unsealed", "Whether this node can open keys", unsealed.into())
     }
 
+    fn enrolment(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let counters = self.context.counters();
+        out.counter("enrolments", "Devices that this node enrolled", counters.enrolments())?;
+        out.counter(
+            "enrolments_again",
+            "Devices that this node enrolled which had enrolled before",
+            counters.enrolments_again(),
+        )?;
+        out.counter(
+            "enrolments_refused",
+            "Enrolments and renewals of certificates that this node refused",
+            counters.enrolments_refused(),
+        )?;
+        out.counter(
+            "certificate_renewals",
+            "Certificates of devices that this node renewed",
+            counters.renewals(),
+        )?;
+        // A store that can't be read stops the node elsewhere, and says so there.
+        let Ok(heads) = Heads::load(self.context.consensus().view()) else { return Ok(()) };
+        out.gauge(
+            "enrolled_devices",
+            "Devices with a certificate of the cluster's CA",
+            heads.enrolled,
+        )?;
+        out.gauge(
+            "enrolled_again",
+            "How often a device of the cluster enrolled that had enrolled before",
+            heads.enrolled_again,
+        )
+    }
+
     fn ports(&self, out: &mut Writer<'_>) -> fmt::Result {
-        for (port, counters) in [("client", &self.client_port), ("peer", &self.peer_port)] {
+        let ports = [
+            ("client", &self.client_port),
+            ("peer", &self.peer_port),
+            ("enrolment", &self.enrolment_port),
+        ];
+        for (port, counters) in ports {
             let counts = counters.counts();
             let name = |what: &str| format!("{port}_{what}");
             out.counter(&name("connections"), "TLS handshakes that succeeded", counts.accepted)?;
@@ -189,6 +228,7 @@ impl<N: ServerNode> Collector for Sources<N> {
         self.raft(&mut out)?;
         self.storage(&mut out)?;
         self.service(&mut out)?;
+        self.enrolment(&mut out)?;
         self.ports(&mut out)
     }
 }

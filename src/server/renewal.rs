@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::auth::Authorities;
 use crate::crypto::{Leaf, NodeSigner};
-use crate::tls::{client_port_config, peer_port_config};
+use crate::tls::{Identity, client_port_config, enrolment_port_config, peer_port_config};
 
 use super::config::{Config, TlsPaths};
 use super::credentials::Credentials;
@@ -27,8 +29,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What is made of the files, the newest of each.
 #[derive(Debug)]
 pub(super) struct Renewal {
+    /// The identity that all of it was made with. Held while something is made, so that what is newer comes last.
+    identity: Mutex<Identity>,
     client_port: watch::Sender<Arc<ServerConfig>>,
     peer_port: watch::Sender<Arc<ServerConfig>>,
+    enrolment_port: watch::Sender<Arc<ServerConfig>>,
     signer: watch::Sender<Arc<NodeSigner>>,
     leaf: watch::Sender<Leaf>,
     failed: AtomicBool,
@@ -38,13 +43,17 @@ pub(super) struct Renewal {
 struct Material {
     client_port: Arc<ServerConfig>,
     peer_port: Arc<ServerConfig>,
+    enrolment_port: Arc<ServerConfig>,
     signer: Arc<NodeSigner>,
     leaf: Leaf,
 }
 
 impl Material {
-    fn of(config: &Config, credentials: &Credentials) -> Result<Self, ServeError> {
-        let Credentials { identity, authorities } = credentials;
+    fn of(
+        config: &Config,
+        identity: &Identity,
+        authorities: &Authorities,
+    ) -> Result<Self, ServeError> {
         let (agent, operator) = (authorities.agent(), authorities.operator());
         let signer = identity.node_signer(config.cluster_id, config.node_id);
         Ok(Self {
@@ -52,6 +61,7 @@ impl Material {
                 .map_err(ServeError::Identity)?,
             peer_port: peer_port_config(&authorities.node(), identity)
                 .map_err(ServeError::Identity)?,
+            enrolment_port: enrolment_port_config(identity).map_err(ServeError::Identity)?,
             signer: Arc::new(signer.map_err(ServeError::Identity)?),
             leaf: identity.leaf().clone(),
         })
@@ -64,8 +74,11 @@ impl Renewal {
     /// # Errors
     /// If it can't be used.
     pub(super) fn new(config: &Config, credentials: &Credentials) -> Result<Self, ServeError> {
-        let first = Material::of(config, credentials)?;
+        let Credentials { identity, authorities } = credentials;
+        let first = Material::of(config, identity, authorities)?;
         Ok(Self {
+            identity: Mutex::new(identity.clone()),
+            enrolment_port: watch::Sender::new(first.enrolment_port),
             client_port: watch::Sender::new(first.client_port),
             peer_port: watch::Sender::new(first.peer_port),
             signer: watch::Sender::new(first.signer),
@@ -82,6 +95,10 @@ impl Renewal {
         self.peer_port.subscribe()
     }
 
+    pub(super) fn enrolment_port(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.enrolment_port.subscribe()
+    }
+
     pub(super) fn signer(&self) -> watch::Receiver<Arc<NodeSigner>> {
         self.signer.subscribe()
     }
@@ -96,9 +113,39 @@ impl Renewal {
         self.failed.load(Ordering::Relaxed)
     }
 
-    fn take(&self, new: Material) {
+    /// Takes what was read from files, if it can be used as a whole.
+    fn take(
+        &self,
+        config: &Config,
+        authorities: &Authorities,
+        read: &Credentials,
+    ) -> Result<(), ServeError> {
+        let mut identity = self.identity.lock();
+        Material::of(config, &read.identity, &read.authorities)?;
+        // Who may vouch comes first, so that no connection is made that nobody can be told on.
+        authorities.replace(&read.authorities).map_err(ServeError::Authorities)?;
+        self.send(Material::of(config, &read.identity, authorities)?);
+        *identity = read.identity.clone();
+        Ok(())
+    }
+
+    /// Has new connections of agents accepted that these CAs vouch for, which the cluster has made.
+    pub(super) fn take_own_agents(
+        &self,
+        config: &Config,
+        authorities: &Authorities,
+        own: Vec<CertificateDer<'static>>,
+    ) -> Result<(), ServeError> {
+        let identity = self.identity.lock();
+        authorities.set_own_agents(own).map_err(ServeError::Authorities)?;
+        self.send(Material::of(config, &identity, authorities)?);
+        Ok(())
+    }
+
+    fn send(&self, new: Material) {
         self.client_port.send_replace(new.client_port);
         self.peer_port.send_replace(new.peer_port);
+        self.enrolment_port.send_replace(new.enrolment_port);
         self.signer.send_replace(new.signer);
         self.leaf.send_replace(new.leaf);
     }
@@ -152,10 +199,7 @@ fn renew<N: ServerNode>(
     node: &N,
 ) -> Result<(), ServeError> {
     let read = Credentials::load(config)?;
-    let material = Material::of(config, &read)?;
-    // Who may vouch comes first, so that no connection is made that nobody can be told on.
-    authorities.replace(&read.authorities);
-    renewal.take(material);
+    renewal.take(config, authorities, &read)?;
     node.renew(authorities.node(), read.identity);
     Ok(())
 }

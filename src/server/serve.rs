@@ -1,5 +1,7 @@
 //! From a running node to a serving process, and back down in order.
 
+mod enrolment;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -82,7 +84,7 @@ pub enum ServeError {
     Descriptors(String),
 }
 
-/// The three ports, listening but not yet serving.
+/// The ports, listening but not yet serving.
 pub struct Listeners {
     /// For agents and operators.
     pub client: TcpListener,
@@ -90,10 +92,12 @@ pub struct Listeners {
     pub peer: TcpListener,
     /// For monitoring.
     pub http: TcpListener,
+    /// For devices that enrol, if they can.
+    pub enrolment: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// Binds all three, before anything is opened that would have to be closed again.
+    /// Binds all of them, before anything is opened that would have to be closed again.
     ///
     /// # Errors
     /// Names the key of the address that can't be listened on.
@@ -102,6 +106,10 @@ impl Listeners {
             client: listen("client_listen", config.client_listen).await?,
             peer: listen("peer_listen", config.peer_listen).await?,
             http: listen("http_listen", config.http_listen).await?,
+            enrolment: match config.enrolment_listen {
+                Some(address) => Some(listen("enrolment_listen", address).await?),
+                None => None,
+            },
         })
     }
 }
@@ -174,6 +182,7 @@ impl<N: ServerNode> Server<N> {
         let rpc = RpcMetrics::new(method_names(&descriptors));
         let client_port = Arc::<ConnectionCounters>::default();
         let peer_port = Arc::<ConnectionCounters>::default();
+        let enrolment_port = Arc::<ConnectionCounters>::default();
         let readiness =
             Readiness { context: Arc::clone(&self.context), sealing: Arc::clone(&self.sealing) };
 
@@ -190,6 +199,12 @@ impl<N: ServerNode> Server<N> {
         background.spawn(chores::watch_denials(Arc::clone(&self.context)));
         let renewal = Arc::new(Renewal::new(&self.config, &self.credentials)?);
         background.spawn(self.renewals(&renewal));
+        background.spawn(chores::watch_agent_cas(
+            Arc::clone(&self.context),
+            Arc::clone(&renewal),
+            self.config.clone(),
+            Arc::clone(&self.credentials.authorities),
+        ));
         background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
         let checkpoints = self.keep_checkpoints(&mut background, &renewal)?;
         let sources = metrics::Sources {
@@ -197,12 +212,17 @@ impl<N: ServerNode> Server<N> {
             sealing: Arc::clone(&self.sealing),
             client_port: Arc::clone(&client_port),
             peer_port: Arc::clone(&peer_port),
+            enrolment_port: Arc::clone(&enrolment_port),
             renewal: Arc::clone(&renewal),
             checkpoints,
         };
         let registry = metrics::registry(sources, &rpc);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
         background.spawn(self.peer_server(listeners.peer, peer_port, &renewal));
+        if let Some(listener) = listeners.enrolment {
+            let port = self.enrolment_server(listener, enrolment_port, &renewal, rpc.clone());
+            background.spawn(port);
+        }
         let api = self.api(reporter, descriptors, &renewal)?;
         let clients =
             self.client_server((listeners.client, &renewal), client_port, rpc, api, drain);
@@ -356,6 +376,7 @@ impl<N: ServerNode> Server<N> {
             handshake_timeout: Duration::from_millis(self.config.limits.handshake_ms),
             max_connections,
             counters,
+            ..IncomingOptions::default()
         }
     }
 

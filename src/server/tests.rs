@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod denials;
+mod enrolment;
 mod rights;
 mod wire;
 
@@ -37,11 +38,13 @@ use crate::tls::{Connector, Identity, client_config};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The services of the public API.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 8] = [
     "holdfast.v1.AdminService",
     "holdfast.v1.AuditService",
+    "holdfast.v1.CertificateService",
     "holdfast.v1.ClusterService",
     "holdfast.v1.ComplianceService",
+    "holdfast.v1.EnrolmentService",
     "holdfast.v1.EscrowService",
     "holdfast.v1.RecoveryService",
 ];
@@ -54,6 +57,7 @@ struct Running {
     operators: TestCa,
     port: u16,
     http: u16,
+    enrolment: u16,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Outcome>,
 }
@@ -68,6 +72,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
         client_listen: here,
         peer_listen: here,
         http_listen: here,
+        enrolment_listen: Some(here),
         client_address: "localhost:1".into(),
         peer_address: "localhost:1".into(),
         auto_unseal_key_file: Some(bench.dir.path().join("root.key")),
@@ -127,13 +132,15 @@ impl Running {
         let listeners = Listeners::bind(&config).await.unwrap();
         let port = listeners.client.local_addr().unwrap().port();
         let http = listeners.http.local_addr().unwrap().port();
+        let enrolment = listeners.enrolment.as_ref().map(|port| port.local_addr().unwrap().port());
+        let enrolment = enrolment.unwrap_or_default();
         let built = BuiltNode { node: Arc::clone(&bench.fake), peer: Default::default() };
         let server = Server::new(config, built, credentials, Arc::new(SystemClock));
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(async move {
             server.serve(listeners, async move { stopped.await.unwrap() }).await.unwrap()
         });
-        Self { bench, agents, operators, port, http, stop, ended }
+        Self { bench, agents, operators, port, http, enrolment, stop, ended }
     }
 
     async fn connect(&self, ca: &TestCa, actor: &Actor) -> Channel {

@@ -44,6 +44,10 @@ impl Default for Deadlines {
 pub struct Counters {
     disclosures: AtomicU64,
     refusals: AtomicU64,
+    enrolments: AtomicU64,
+    enrolments_again: AtomicU64,
+    enrolments_refused: AtomicU64,
+    renewals: AtomicU64,
 }
 
 impl Counters {
@@ -55,6 +59,39 @@ impl Counters {
     /// Refusals for want of a grant since the start.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// Devices that this node enrolled since the start.
+    pub fn enrolments(&self) -> u64 {
+        self.enrolments.load(Ordering::Relaxed)
+    }
+
+    /// Those among them that had enrolled before.
+    pub fn enrolments_again(&self) -> u64 {
+        self.enrolments_again.load(Ordering::Relaxed)
+    }
+
+    /// Enrolments and renewals that were refused since the start.
+    pub fn enrolments_refused(&self) -> u64 {
+        self.enrolments_refused.load(Ordering::Relaxed)
+    }
+
+    /// Certificates of devices that this node renewed since the start.
+    pub fn renewals(&self) -> u64 {
+        self.renewals.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn enrolled(&self, again: bool) {
+        self.enrolments.fetch_add(1, Ordering::Relaxed);
+        self.enrolments_again.fetch_add(again.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn enrolment_refused(&self) {
+        self.enrolments_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn renewed(&self) {
+        self.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn disclosed(&self) {
@@ -181,6 +218,23 @@ impl<C: Consensus> Context<C> {
         self.refusals.count(caller.actor(), what, denied.reason);
     }
 
+    /// Counts something else that a caller was refused.
+    pub(super) fn count_refused(&self, caller: &Caller, what: &'static str, reason: &'static str) {
+        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
+        self.refusals.count(caller.actor(), what, reason);
+    }
+
+    /// Counts something that was refused to somebody of whom nothing is proven, in this node's own name.
+    pub(super) fn count_stranger(&self, what: &'static str, reason: &'static str) {
+        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
+        self.refusals.count(&Actor::Node(self.node), what, reason);
+    }
+
+    /// What this node proposes in its own name.
+    pub(super) const fn own(&self) -> Proposer {
+        Proposer { actor: Actor::Node(self.node), certificate: None }
+    }
+
     fn check_fresh(&self) -> Result<(), ServiceError> {
         let age = self.consensus.freshness().age;
         if age <= FRESH_FOR { Ok(()) } else { Err(ServiceError::NoQuorumContact { age }) }
@@ -273,8 +327,7 @@ impl<C: Consensus> Context<C> {
     /// If the proposal failed; they are kept for the next time.
     pub async fn flush_refusals(&self) -> Result<(), ServiceError> {
         let Some((request_id, counts)) = self.refusals.begin() else { return Ok(()) };
-        let node = Proposer { actor: Actor::Node(self.node), certificate: None };
-        let proposed = self.propose(node, request_id, CommandBody::Refusals(counts)).await;
+        let proposed = self.propose(self.own(), request_id, CommandBody::Refusals(counts)).await;
         match proposed {
             // Refused by the state machine: asking again would not help.
             Ok(_) | Err(ServiceError::Rejected(_)) => self.refusals.done(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::auth::{Denied, IdentityError};
+use crate::crypto::CsrError;
 use crate::domain::{FieldError, NodeId};
 use crate::raft::RaftError;
 use crate::state::{Rejection, StoreError};
@@ -37,6 +38,19 @@ pub enum ServiceError {
     /// The members refuse this node, so that it knows nothing of them that is new.
     #[error("this server is shut out of its cluster: {0}")]
     ShutOut(String),
+    /// A certificate request is not acceptable.
+    #[error("csr: {0}")]
+    Csr(#[from] CsrError),
+    /// Nobody has made the CA of devices yet.
+    #[error(
+        "the cluster has no agent CA yet: an administrator makes it with holdfast agent-ca create"
+    )]
+    NoAgentCa,
+    /// The CA of devices signs nothing any more.
+    #[error(
+        "the cluster's agent CA has expired: an administrator makes the next one with holdfast agent-ca create --replace"
+    )]
+    AgentCaExpired,
     /// The cluster was not made yet.
     #[error("the cluster is not initialised")]
     NotInitialised,

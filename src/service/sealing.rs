@@ -8,8 +8,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::crypto::{
-    Binding, CryptoError, EpochParts, KeyringParts, Part, RootKey, Secret, SignerParts,
-    UnlockedKeyring, system_rng,
+    AgentCaParts, AgentCaSigner, Binding, CryptoError, EpochParts, KeyringParts, Part, RootKey,
+    Secret, SignerParts, UnlockedKeyring, system_rng,
 };
 use crate::domain::{ClusterId, Sealed};
 use crate::state::{Keyring, query};
@@ -23,11 +23,21 @@ pub trait Opener: Send + Sync + 'static {
     /// # Errors
     /// If it was sealed to another key, bound to something else, or changed.
     fn open(&self, binding: &Binding, part: Part, sealed: &Sealed) -> Result<Secret, CryptoError>;
+
+    /// The CA that signs certificates of devices, if there is one.
+    ///
+    /// # Errors
+    /// Why it does not open.
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError>;
 }
 
 impl Opener for UnlockedKeyring {
     fn open(&self, binding: &Binding, part: Part, sealed: &Sealed) -> Result<Secret, CryptoError> {
         Self::open(self, binding, part, sealed)
+    }
+
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
+        Self::agent_ca(self)
     }
 }
 
@@ -184,6 +194,15 @@ pub(super) fn keyring_parts(keyring: &Keyring) -> KeyringParts {
                 public_key: epoch.public_key,
                 private_key: epoch.private_key.0.clone(),
                 signature: epoch.signature.clone(),
+            })
+            .collect(),
+        agent_cas: keyring
+            .agent_cas
+            .iter()
+            .map(|ca| AgentCaParts {
+                number: ca.number,
+                certificate: ca.certificate.clone(),
+                private_key: ca.private_key.0.clone(),
             })
             .collect(),
     }

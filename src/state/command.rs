@@ -10,7 +10,7 @@ pub use crate::domain::AuditPosition;
 use crate::domain::{
     Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, KeyIdPrefix, KeyState,
     KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed, Text,
-    Timestamp, User, VolumeCompliance, VolumeId, VolumeKind,
+    Timestamp, TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
 };
 
 /// Position of an entry in the log.
@@ -88,6 +88,16 @@ pub enum CommandBody {
         /// Whom or what.
         subject: DenialSubject,
     },
+    /// Makes a CA of devices.
+    CreateAgentCa(AgentCa),
+    /// Issues an enrolment token.
+    IssueToken(IssueToken),
+    /// Revokes an enrolment token.
+    RevokeToken(TokenId),
+    /// Enrols a device. The actor is the node, since nothing is proven of the device but that it has a token.
+    Enrol(Enrol),
+    /// Renews the certificate of a device.
+    Renew(Renew),
 }
 
 /// The first command of a cluster: makes the keyring and the first administrator.
@@ -216,6 +226,71 @@ pub struct RefusalCount {
     pub count: u64,
 }
 
+/// A CA of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentCa {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its certificate, DER.
+    pub certificate: Bytes,
+    /// Its private key.
+    pub private_key: Wrapped,
+}
+
+/// Issues an enrolment token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssueToken {
+    /// Its id.
+    pub id: TokenId,
+    /// What its secret hashes to. The secret itself is known to those alone who have the token.
+    pub digest: [u8; 32],
+    /// Whom it is for.
+    pub binding: TokenBinding,
+    /// How long it is valid, in milliseconds, by the state's clock. A time and no end, so that a retry is the same request.
+    pub ttl_ms: u64,
+}
+
+/// A certificate of a device, and what apply decides by. The node that signed it vouches that they agree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceCertificate {
+    /// DER.
+    pub der: Bytes,
+    /// From when it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Its Ed25519 public key.
+    pub public_key: [u8; 32],
+    /// Number of the CA that signed it.
+    pub agent_ca: u32,
+}
+
+/// Enrols a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrol {
+    /// Token that came with the request.
+    pub token: TokenId,
+    /// What the secret that came with it hashes to.
+    pub token_digest: [u8; 32],
+    /// The device.
+    pub device: DeviceId,
+    /// Its new certificate, which nobody gets before this is applied.
+    pub certificate: DeviceCertificate,
+}
+
+/// Renews the certificate of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renew {
+    /// The device; must be the actor.
+    pub device: DeviceId,
+    /// Its new certificate, which nobody gets before this is applied.
+    pub certificate: DeviceCertificate,
+    /// From when the old one is valid.
+    pub old_not_before: Timestamp,
+    /// Until when the old one is valid.
+    pub old_not_after: Timestamp,
+}
+
 /// What apply answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -261,10 +336,27 @@ pub enum Accepted {
         /// Whether it changed anything.
         changed: bool,
     },
+    /// The device has this certificate.
+    Enrolled(Enrolled),
     /// The record is written.
     Recorded,
     /// The entry holds no command: a blank or a membership.
     Nothing,
+}
+
+/// What a device got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its certificate, DER.
+    pub certificate: Bytes,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Number of the CA that signed it.
+    pub agent_ca: u32,
+    /// Whether the device had enrolled before.
+    pub again: bool,
+    /// Whether this repeats an earlier answer.
+    pub repeated: bool,
 }
 
 /// The facts of a receipt. The answering node signs them.

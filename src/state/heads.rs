@@ -37,6 +37,12 @@ pub struct Heads {
     pub denials: u64,
     /// How often the deny-list was changed. Who holds a stream open for somebody looks again when this moves.
     pub denial_changes: u64,
+    /// Number of enrolment tokens.
+    pub tokens: u64,
+    /// Number of devices that have enrolled.
+    pub enrolled: u64,
+    /// How often a device enrolled that had enrolled before.
+    pub enrolled_again: u64,
 }
 
 impl Heads {

@@ -22,13 +22,13 @@ mod txn;
 
 pub use codec::CodecError;
 pub use command::{
-    Accepted, Applied, AuditPosition, Bootstrap, Command, CommandBody, Disclose, EpochRecord,
-    Escrow, FindQuery, KeySummary, Outcome, Position, ReceiptBody, RefusalCount, ReportCompliance,
-    Signer, Wrapped,
+    Accepted, AgentCa, Applied, AuditPosition, Bootstrap, Command, CommandBody, DeviceCertificate,
+    Disclose, Enrol, Enrolled, EpochRecord, Escrow, FindQuery, IssueToken, KeySummary, Outcome,
+    Position, ReceiptBody, RefusalCount, Renew, ReportCompliance, Signer, Wrapped,
 };
 pub use digest::Digest;
 pub use heads::Heads;
 pub use machine::{Entry, Machine};
-pub use records::{Denial, Device, Grant, KeyRef, Keyring, StoredKey, Volume};
+pub use records::{Denial, Device, Enrolment, Grant, KeyRef, Keyring, StoredKey, Token, Volume};
 pub use rejection::Rejection;
 pub use store::{MemoryStore, Record, Store, StoreError, Table, WriteSet};

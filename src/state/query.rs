@@ -2,6 +2,7 @@
 //! nothing, and ask nobody for permission: that is the affair of those who call them.
 
 mod denials;
+mod enrolment;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,8 @@ use crate::domain::{
 
 pub(super) use denials::denied_by;
 pub use denials::{denial_of, denials};
+pub(super) use enrolment::{agent_ca_count, enrolment_from, token_from, tokens_from};
+pub use enrolment::{agent_cas, enrolment, token, tokens};
 
 /// Records that are read from the store at once.
 pub(super) const SCAN_RECORDS: usize = 1000;
@@ -348,5 +351,6 @@ pub fn keyring(store: &impl Store) -> Result<Option<Keyring>, StoreError> {
     if epochs.is_empty() {
         return Err(missing());
     }
-    Ok(Some(Keyring { cluster, root_check, signer, epochs }))
+    let agent_cas = agent_cas(store)?;
+    Ok(Some(Keyring { cluster, root_check, signer, epochs, agent_cas }))
 }

@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{AuditPosition, EpochRecord, KeySummary, Position, ReceiptBody, Signer};
+use super::{
+    AgentCa, AuditPosition, DeviceCertificate, EpochRecord, KeySummary, Position, ReceiptBody,
+    Signer,
+};
 use crate::domain::{
-    Actor, ClusterId, DenialSubject, DeviceId, KeyState, KeyVersion, OperatorName, ProtectorId,
-    ProtectorKind, RequestId, Role, Sealed, Text, Timestamp, User, VolumeCompliance, VolumeId,
-    VolumeKind,
+    Actor, ClusterId, DenialSubject, DeviceId, GroupName, KeyState, KeyVersion, OperatorName,
+    ProtectorId, ProtectorKind, RequestId, Role, Sealed, Text, Timestamp, TokenBinding, TokenId,
+    User, VolumeCompliance, VolumeId, VolumeKind,
 };
 
 /// A device with its volumes.
@@ -247,6 +250,48 @@ pub struct Denial {
     pub reason: Text,
 }
 
+/// An enrolment token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// What its secret hashes to.
+    pub digest: [u8; 32],
+    /// Whom it is for.
+    pub binding: TokenBinding,
+    /// How many devices have enrolled with it.
+    pub used: u32,
+    /// Who issued it.
+    pub issued_by: Actor,
+    /// When.
+    pub issued_at: Timestamp,
+    /// Until when it is valid.
+    pub expires_at: Timestamp,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
+/// What is known of a device's certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The device.
+    pub device: DeviceId,
+    /// Its newest certificate.
+    pub certificate: DeviceCertificate,
+    /// Token that it enrolled with last; `None` if it came with a certificate from elsewhere.
+    pub token: Option<TokenId>,
+    /// Group of that token, if it was for one.
+    pub group: Option<GroupName>,
+    /// When it enrolled last; zero if never.
+    pub enrolled_at: Timestamp,
+    /// How often it enrolled.
+    pub times: u32,
+    /// When it last got a certificate.
+    pub issued_at: Timestamp,
+    /// Request that gave it the newest certificate.
+    pub request_id: RequestId,
+}
+
 /// All that is stored about the escrow keys. Private parts are encrypted by the root key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyring {
@@ -258,6 +303,8 @@ pub struct Keyring {
     pub signer: Signer,
     /// All epochs, ascending; the last is the current one.
     pub epochs: Vec<EpochRecord>,
+    /// The CAs of devices, ascending; the last one signs. None before an administrator has made one.
+    pub agent_cas: Vec<AgentCa>,
 }
 
 /// Disclosures counted for one requester.
@@ -269,13 +316,14 @@ pub(super) struct Quota {
 
 /// Keys of the tables. They are part of the stored format, like the messages.
 pub(super) mod keys {
-    use super::{Bytes, DeviceId, KeyRef, OperatorName, ProtectorId};
+    use super::{Bytes, DeviceId, KeyRef, OperatorName, ProtectorId, TokenId};
     use crate::domain::{Actor, DenialSubject, Epoch, Fingerprint};
 
     pub(in crate::state) const HEADS: &[u8] = b"heads";
     pub(in crate::state) const ROOT: &[u8] = b"root";
     pub(in crate::state) const SIGNER: &[u8] = b"signer";
     pub(in crate::state) const EPOCH_PREFIX: &[u8] = b"epoch";
+    pub(in crate::state) const AGENT_CA_PREFIX: &[u8] = b"agent-ca";
 
     pub(in crate::state) fn device(id: DeviceId) -> Bytes {
         Bytes::copy_from_slice(id.as_bytes())
@@ -314,6 +362,14 @@ pub(super) mod keys {
         key.extend_from_slice(EPOCH_PREFIX);
         key.extend_from_slice(&epoch.get().to_be_bytes());
         key.into()
+    }
+
+    pub(in crate::state) fn agent_ca(number: u32) -> Bytes {
+        [AGENT_CA_PREFIX, number.to_be_bytes().as_slice()].concat().into()
+    }
+
+    pub(in crate::state) fn token(id: TokenId) -> Bytes {
+        Bytes::copy_from_slice(id.as_bytes())
     }
 
     const IDENTITY: u8 = 1;

@@ -82,6 +82,36 @@ pub enum Rejection {
     /// A disclosure was asked for again with the same request id, but too late for its answer to be given again.
     #[error("the disclosure was asked for again too late; ask with a new request id")]
     RepeatTooLate,
+    /// There is no such enrolment token, or its secret is another one.
+    #[error("no such enrolment token")]
+    UnknownToken,
+    /// The enrolment token is not valid any more.
+    #[error("the enrolment token has expired")]
+    TokenExpired(Timestamp),
+    /// As many devices have enrolled with the token as may.
+    #[error("the enrolment token is used up")]
+    TokenUsed,
+    /// An administrator revoked the token.
+    #[error("the enrolment token was revoked")]
+    TokenRevoked,
+    /// The token is for another device.
+    #[error("the enrolment token is for another device")]
+    TokenForeignDevice,
+    /// There is a token of this id.
+    #[error("there is an enrolment token of this id")]
+    TokenExists,
+    /// There are too many tokens, none of which has expired or was revoked.
+    #[error("there are {0} enrolment tokens, which is the most: revoke those that are not needed")]
+    TooManyTokens(u64),
+    /// The certificate is not old enough to be renewed.
+    #[error("the certificate is to be renewed in the last third of its life")]
+    RenewalTooEarly(Timestamp),
+    /// A CA of devices was to be made with another number than the next one.
+    #[error("the next agent CA is number {0}")]
+    AgentCaNumber(u32),
+    /// There is no such CA of devices.
+    #[error("there is no agent CA {0}")]
+    UnknownAgentCa(u32),
     /// The command was written by a newer version.
     #[error("the command can't be read by this version")]
     Unreadable,
@@ -111,6 +141,16 @@ impl Rejection {
             Self::TooManyDenials(_) => "TOO_MANY_DENIALS",
             Self::TooManyNodesDenied => "TOO_MANY_NODES_DENIED",
             Self::RepeatTooLate => "REPEAT_TOO_LATE",
+            Self::UnknownToken => "UNKNOWN_TOKEN",
+            Self::TokenExpired(_) => "TOKEN_EXPIRED",
+            Self::TokenUsed => "TOKEN_USED",
+            Self::TokenRevoked => "TOKEN_REVOKED",
+            Self::TokenForeignDevice => "TOKEN_FOREIGN_DEVICE",
+            Self::TokenExists => "TOKEN_EXISTS",
+            Self::TooManyTokens(_) => "TOO_MANY_TOKENS",
+            Self::RenewalTooEarly(_) => "RENEWAL_TOO_EARLY",
+            Self::AgentCaNumber(_) => "AGENT_CA_NUMBER",
+            Self::UnknownAgentCa(_) => "UNKNOWN_AGENT_CA",
             Self::Unreadable => "UNREADABLE",
         }
     }

@@ -27,17 +27,21 @@ pub enum Table {
     Requests = 5,
     /// Role grants; key: operator, a zero byte, the role's number in store.proto (1 byte).
     Grants = 6,
-    /// Keys: `root`, `signer`, and `epoch` with its number (4 bytes, big-endian).
+    /// Keys: `root`, `signer`, and `epoch` and `agent-ca`, each with its number (4 bytes, big-endian).
     Keyring = 7,
     /// Disclosures counted per requester; key: actor as printed.
     Quotas = 8,
     /// The deny-list; key: 1 and an actor as printed, or 2 and the SHA-256 of a certificate (32 bytes).
     Denials = 9,
+    /// Enrolment tokens; key: token id (16 bytes).
+    Tokens = 10,
+    /// Devices that have certificates of the cluster's CA; key: device id (16 bytes).
+    Enrolments = 11,
 }
 
 impl Table {
     /// All tables, in the order of their tags.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Devices,
         Self::Keys,
@@ -48,6 +52,8 @@ impl Table {
         Self::Keyring,
         Self::Quotas,
         Self::Denials,
+        Self::Tokens,
+        Self::Enrolments,
     ];
 
     /// Its stored tag.

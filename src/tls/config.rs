@@ -68,6 +68,21 @@ pub fn peer_port_config(
     server_config(&[node], identity)
 }
 
+/// The enrolment port: asks for no certificate, since whoever calls it wants one.
+///
+/// # Errors
+/// If the identity can't be used.
+#[cfg(feature = "server")]
+pub fn enrolment_port_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain().to_vec(), identity.rustls_key())?;
+    config.alpn_protocols = vec![HTTP2.to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
 #[cfg(feature = "server")]
 fn server_config(
     clients: &[&Authority],

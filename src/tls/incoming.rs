@@ -17,11 +17,13 @@ use futures::Stream;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+use super::slots::{Slot, Slots};
 
 /// Finished connections that wait for the server to take them.
 const READY: usize = 64;
@@ -81,6 +83,8 @@ pub struct IncomingOptions {
     pub handshake_timeout: Duration,
     /// Most connections at a time, handshakes included.
     pub max_connections: usize,
+    /// Most of them from one address.
+    pub max_per_address: usize,
     /// What is counted.
     pub counters: Arc<ConnectionCounters>,
 }
@@ -90,6 +94,7 @@ impl Default for IncomingOptions {
         Self {
             handshake_timeout: Duration::from_secs(5),
             max_connections: 10_000,
+            max_per_address: usize::MAX,
             counters: Arc::default(),
         }
     }
@@ -149,7 +154,7 @@ impl std::fmt::Debug for PeerCertificates {
 pub struct Conn {
     stream: TlsStream<TcpStream>,
     peer: PeerCertificates,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Connected for Conn {
@@ -236,7 +241,7 @@ async fn accept_loop(
     options: IncomingOptions,
     ready: mpsc::Sender<Conn>,
 ) {
-    let slots = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
+    let slots = Slots::new(options.max_connections, options.max_per_address);
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -252,7 +257,7 @@ async fn accept_loop(
             }
         };
         // Closing at once tells a client to go to another node; a full backlog would tell it nothing.
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
+        let Some(slot) = slots.take(remote) else {
             count(&options.counters.refused);
             continue;
         };
@@ -288,7 +293,7 @@ struct Handshake {
 }
 
 impl Handshake {
-    async fn run(self, stream: TcpStream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
+    async fn run(self, stream: TcpStream, remote: SocketAddr, slot: Slot) {
         // A socket that refuses the option is dead already; the handshake will say so.
         drop(stream.set_nodelay(true));
         let accepting = self.acceptor.accept(stream).into_fallible();

@@ -19,6 +19,7 @@ mod denial;
 mod disclosure_needs_quorum;
 mod disk;
 mod disk_errors;
+mod enrolment;
 mod evidence;
 mod failover;
 mod full_disk;

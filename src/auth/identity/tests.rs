@@ -136,3 +136,29 @@ fn a_connection_that_was_refused_while_the_clock_was_wrong_is_believed_when_it_i
     assert!(identify_once(&peer, &authorities, CLUSTER, days_from_now(31)).is_err());
     assert!(identify_once(&peer, &authorities, CLUSTER, now()).is_ok());
 }
+
+#[test]
+fn agents_of_the_clusters_own_ca_are_identified_beside_those_of_the_configured_one_and_stay_so() {
+    let (cas, own) = (Cas::new(), TestCa::new("agent"));
+    let authorities = cas.authorities();
+    let order = Order::actor(&Actor::Agent(DEVICE)).usages(&[ClientAuth]);
+    let known = |ca: &TestCa| identify(&peer(&ca.make(&order)), &authorities, CLUSTER, now());
+    let certificates = |ca: &TestCa| ca.authority().certificates().to_vec();
+    assert!(known(&own).is_err());
+    authorities.set_own_agents(certificates(&own)).unwrap();
+    assert!(known(&own).is_ok() && known(&cas.agent).is_ok());
+    // It makes agents, and nobody else.
+    let forged = peer(&own.make(&person("alice")));
+    assert!(identify(&forged, &authorities, CLUSTER, now()).is_err());
+    // Files that are read again change nothing of it.
+    let renewed = Cas::new();
+    authorities.replace(&renewed.authorities()).unwrap();
+    assert!(known(&own).is_ok() && known(&renewed.agent).is_ok() && known(&cas.agent).is_err());
+    // What vouches for others must not vouch for agents, whichever comes first.
+    let shared = authorities.set_own_agents(certificates(&renewed.operator));
+    assert_eq!(shared, Err(IdentityError::SharedCa));
+    let [node, agent] = [&renewed.node, &renewed.agent].map(TestCa::authority);
+    let taken = Authorities::new(node, agent, own.authority()).unwrap();
+    assert_eq!(authorities.replace(&taken), Err(IdentityError::SharedCa));
+    assert!(known(&own).is_ok() && known(&renewed.agent).is_ok());
+}

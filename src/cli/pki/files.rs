@@ -44,6 +44,11 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiE
     sync_directory(&parent(path))
 }
 
+/// Writes a new file for its owner alone.
+pub(in crate::cli) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
+    write_new(path, bytes, PRIVATE)
+}
+
 fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -57,14 +62,14 @@ fn sync_directory(path: &Path) -> Result<(), PkiError> {
 }
 
 /// Makes a directory for its owner alone, unless it is there.
-pub(super) fn create_private_dir(path: &Path) -> Result<(), PkiError> {
+pub(in crate::cli) fn create_private_dir(path: &Path) -> Result<(), PkiError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(io(path, "can't be created"))?;
     sync_directory(&parent(path))
 }
 
 /// Reads a private key, whose file must be for its owner alone.
-pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, PkiError> {
+pub(in crate::cli) fn read_private(path: &Path) -> Result<Zeroizing<String>, PkiError> {
     let metadata = std::fs::metadata(path).map_err(io(path, "can't be read"))?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {

@@ -16,6 +16,7 @@ mod store;
 pub use command::{CertificateView, IssueArgs, IssueCommand, PkiCommand, PkiView, run};
 pub use error::PkiError;
 pub use files::write_root_key;
+pub(in crate::cli) use files::{create_private_dir, read_private, write_private};
 pub use issue::{Issued, IssuedPaths, Subject};
 pub use show::{CertificateSummary, summaries};
 pub use store::{CaKind, Pki};

@@ -49,6 +49,25 @@ fn keys_of_every_epoch_open_and_clients_accept_every_epochs_key() {
 }
 
 #[test]
+fn an_agent_ca_that_does_not_open_is_named_and_keeps_no_key_from_being_opened() {
+    let mut parts = parts(&TestCa::new("node"));
+    let key = parts.current(CLUSTER).unwrap();
+    let sealed = seal(&key, &binding(), Part::Key, b"secret", &mut rng()).unwrap();
+    let unlock = |parts: &KeyringParts| {
+        UnlockedKeyring::unlock(&root(), CLUSTER, parts, &mut rng()).unwrap()
+    };
+    assert!(unlock(&parts).agent_ca().unwrap().is_none());
+    let ca = AgentCaParts::create(&root(), CLUSTER, 1, now(), &mut rng()).unwrap();
+    parts.agent_cas.push(ca.clone());
+    assert_eq!(unlock(&parts).agent_ca().unwrap().unwrap().number(), 1);
+    // In the place of another one.
+    parts.agent_cas.push(AgentCaParts { number: 2, ..ca });
+    let unlocked = unlock(&parts);
+    assert!(matches!(unlocked.agent_ca(), Err(CryptoError::DamagedKeyring(_))));
+    assert!(unlocked.open(&binding(), Part::Key, &sealed).is_ok());
+}
+
+#[test]
 fn a_wrong_root_key_is_named_as_such_and_nothing_else() {
     let parts = parts(&TestCa::new("node"));
     let wrong = RootKey::from_bytes([0x4c; 32]);

@@ -11,6 +11,7 @@ use crate::grpc::cluster::{CERTIFICATE_BYTES, CHAIN_CERTIFICATES, PRIVATE_KEY_BY
 use crate::grpc::compliance::decode_report;
 use crate::grpc::decode;
 use crate::grpc::denials::decode_deny;
+use crate::grpc::enrolment::decode_issue;
 use crate::grpc::escrow::decode_escrow;
 use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
 use crate::service::{Found, MOST_NODES};
@@ -317,6 +318,42 @@ fn a_search_that_finds_too_much_for_a_message_says_so() {
     let reply = encode_found(&found);
     assert!(reply.truncated);
     assert!(prost::Message::encoded_len(&reply) <= limits::MESSAGE_BYTES);
+}
+
+#[test]
+fn a_token_is_for_somebody_and_within_its_limits() {
+    use v1::issue_token_request::Binding;
+    let issue = v1::IssueTokenRequest {
+        request_id: ID.into(),
+        token_id: ID.into(),
+        digest: vec![7; 32].into(),
+        ttl_ms: 60_000,
+        binding: Some(Binding::Group(v1::TokenGroup { name: "berlin".into(), count: 100_000 })),
+    };
+    decode_issue(issue.clone()).unwrap();
+    let with = |change: fn(&mut v1::IssueTokenRequest)| {
+        let mut changed = issue.clone();
+        change(&mut changed);
+        field(decode_issue(changed))
+    };
+    let group =
+        |name: &str, count| Some(Binding::Group(v1::TokenGroup { name: name.into(), count }));
+    assert_eq!(with(|issue| issue.request_id.clear()), "request_id");
+    assert_eq!(with(|issue| issue.token_id.clear()), "token_id");
+    assert_eq!(with(|issue| issue.digest.clear()), "digest");
+    assert_eq!(with(|issue| issue.ttl_ms = 59_999), "ttl_ms");
+    assert_eq!(with(|issue| issue.ttl_ms = 90 * 86_400_000 + 1), "ttl_ms");
+    assert_eq!(with(|issue| issue.binding = None), "binding");
+    let none = Some(Binding::DeviceId(String::new()));
+    let bad = [
+        (group("two words", 1), "group.name"),
+        (group("berlin", 0), "group.count"),
+        (none, "device_id"),
+    ];
+    for (binding, wanted) in bad {
+        let changed = v1::IssueTokenRequest { binding, ..issue.clone() };
+        assert_eq!(field(decode_issue(changed)), wanted);
+    }
 }
 
 #[test]

@@ -2,18 +2,21 @@
 
 use holdfast_proto::v1;
 use holdfast_proto::v1::find_keys_request::Query;
+use holdfast_proto::v1::issue_token_request::Binding;
 use prost::Message;
 
 use super::decode as valid;
-use crate::domain::{DeviceId, FieldError, OperatorName, Role};
+use crate::domain::{DeviceId, FieldError, OperatorName, Role, TokenId};
 use crate::grpc::admin::decode_grant;
 use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{decode_init, decode_node};
 use crate::grpc::compliance::decode_report;
 use crate::grpc::denials::decode_deny;
+use crate::grpc::enrolment::{decode_enrol, decode_issue};
 use crate::grpc::escrow::decode_escrow;
 use crate::grpc::page::{
     denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
+    token_after_token, token_id_of,
 };
 use crate::grpc::recovery::{decode_disclose, decode_find};
 use crate::testing::survives;
@@ -106,22 +109,49 @@ fn administration_of_any_bytes_is_taken_or_refused() {
 }
 
 #[test]
+fn enrolment_of_any_bytes_is_taken_or_refused() {
+    let enrol = v1::EnrolRequest {
+        request_id: valid::ID.into(),
+        device_id: valid::ID.into(),
+        token: format!("holdfast-enrol-v1:{}", "0f".repeat(48)),
+        csr: vec![7; 40].into(),
+    };
+    survives(vec![enrol.encode_to_vec()], |bytes| taken(bytes, decode_enrol));
+    let device = Binding::DeviceId(valid::ID.into());
+    let group = Binding::Group(v1::TokenGroup { name: "berlin".into(), count: 7 });
+    let issues = [device, group].map(|binding| v1::IssueTokenRequest {
+        request_id: valid::ID.into(),
+        token_id: valid::ID.into(),
+        digest: vec![7; 32].into(),
+        ttl_ms: 3_600_000,
+        binding: Some(binding),
+    });
+    let issues = issues.iter().map(Message::encode_to_vec).collect();
+    survives(issues, |bytes| taken(bytes, decode_issue));
+    assert!(!format!("{enrol:?}").contains("0f0f"), "no token is printed");
+}
+
+#[test]
 fn a_page_token_of_any_text_is_taken_or_refused() {
     let alice: OperatorName = "alice".parse().unwrap();
     let tokens = [
         token_after(DeviceId::from_bytes([7; 16])).into_bytes(),
         token_after_grant(&alice, Role::Auditor).into_bytes(),
         token_after_denial(&"operator/alice".parse().unwrap()).into_bytes(),
+        token_after_token(TokenId::from_bytes([7; 16])).into_bytes(),
     ];
     survives(tokens.to_vec(), |bytes| {
         let text = String::from_utf8_lossy(bytes);
         let (device, grant) = (start_of(&text), grant_of(&text));
         let denial = denial_of(&text);
-        let faults = [device.clone().err(), grant.clone().err(), denial.clone().err()];
+        let token = token_id_of(&text);
+        let faults =
+            [device.clone().err(), grant.clone().err(), denial.clone().err(), token.clone().err()];
         assert!(faults.into_iter().flatten().all(|error| error.field == "page_token"));
         matches!(device, Ok(Some(_)))
             || matches!(grant, Ok(Some(_)))
             || matches!(denial, Ok(Some(_)))
+            || matches!(token, Ok(Some(_)))
     });
 }
 

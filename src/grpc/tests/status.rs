@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::auth::{Denied, IdentityError};
-use crate::crypto::CertificateError;
+use crate::crypto::{CertificateError, CsrError};
 use crate::domain::{
     Actor, AuditAction, ClusterId, Epoch, FieldError, KeyVersion, NodeId, SpiffeError, Timestamp,
 };
@@ -42,6 +42,16 @@ fn rejections() -> Vec<Rejection> {
         Rejection::TooManyDenials(10_000),
         Rejection::TooManyNodesDenied,
         Rejection::RepeatTooLate,
+        Rejection::UnknownToken,
+        Rejection::TokenExpired(Timestamp::from_millis(7)),
+        Rejection::TokenUsed,
+        Rejection::TokenRevoked,
+        Rejection::TokenForeignDevice,
+        Rejection::TokenExists,
+        Rejection::TooManyTokens(10_000),
+        Rejection::RenewalTooEarly(Timestamp::from_millis(7)),
+        Rejection::AgentCaNumber(2),
+        Rejection::UnknownAgentCa(2),
         Rejection::Unreadable,
     ];
     for one in &all {
@@ -66,6 +76,16 @@ fn rejections() -> Vec<Rejection> {
             | Rejection::TooManyDenials(_)
             | Rejection::TooManyNodesDenied
             | Rejection::RepeatTooLate
+            | Rejection::UnknownToken
+            | Rejection::TokenExpired(_)
+            | Rejection::TokenUsed
+            | Rejection::TokenRevoked
+            | Rejection::TokenForeignDevice
+            | Rejection::TokenExists
+            | Rejection::TooManyTokens(_)
+            | Rejection::RenewalTooEarly(_)
+            | Rejection::AgentCaNumber(_)
+            | Rejection::UnknownAgentCa(_)
             | Rejection::Unreadable => {}
         }
     }
@@ -100,15 +120,26 @@ fn errors() -> Vec<ServiceError> {
         ServiceError::NotInitialised,
         ServiceError::AlreadyInitialised,
         ServiceError::NoSuchDevice,
+        ServiceError::NoAgentCa,
+        ServiceError::AgentCaExpired,
         ServiceError::Member { node: NodeId::new(2), why: "is not empty".into() },
         ServiceError::Integrity("does not open".into()),
         ServiceError::Store(StoreError::Engine("/secret/path".into())),
         ServiceError::Unexpected("/secret/path"),
     ];
+    let csr = [
+        CsrError::Size,
+        CsrError::Malformed,
+        CsrError::KeyType,
+        CsrError::Signature,
+        CsrError::ForeignName,
+        CsrError::Extension,
+    ];
     let denied =
         denied.map(|reason| ServiceError::Denied(Denied { reason, message: "no".to_owned() }));
     own.into_iter()
         .chain(denied)
+        .chain(csr.map(ServiceError::Csr))
         .chain(identity.map(ServiceError::Unauthenticated))
         .chain(raft.map(ServiceError::Raft))
         .chain(rejections().into_iter().map(ServiceError::Rejected))
@@ -159,7 +190,7 @@ fn whoever_may_try_again_is_told_when() {
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => assert!(retry, "{status:?}"),
             Code::ResourceExhausted => {
-                let for_good = ["TOO_MANY_VOLUMES", "TOO_MANY_DENIALS"];
+                let for_good = ["TOO_MANY_VOLUMES", "TOO_MANY_DENIALS", "TOO_MANY_TOKENS"];
                 assert_eq!(retry, !for_good.contains(&reason(&status).as_str()));
             }
             _ => assert!(!retry, "{status:?}"),

@@ -56,6 +56,9 @@ layer! {
         /// IP address and port for metrics and health; no TLS, so keep it internal.
         #[arg(long, env = "HOLDFAST_HTTP_LISTEN")]
         http_listen: SocketAddr,
+        /// IP address and port for devices that enrol, which have no certificate yet; off if left out.
+        #[arg(long, env = "HOLDFAST_ENROLMENT_LISTEN")]
+        enrolment_listen: SocketAddr,
         /// host:port that clients reach this node at.
         #[arg(long, env = "HOLDFAST_CLIENT_ADDRESS")]
         client_address: String,

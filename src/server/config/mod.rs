@@ -93,6 +93,9 @@ pub struct Config {
     pub peer_listen: SocketAddr,
     /// Address for metrics and health.
     pub http_listen: SocketAddr,
+    /// Address for devices that enrol; they can't if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrolment_listen: Option<SocketAddr>,
     /// `host:port` that clients reach this node at.
     pub client_address: String,
     /// `host:port` that other nodes reach this node at.

@@ -48,6 +48,19 @@ fn key_at_fault(result: Result<Config, ConfigError>) -> &'static str {
 }
 
 #[test]
+fn devices_enrol_at_a_port_of_its_own_or_not_at_all() {
+    let (dir, text) = valid();
+    assert_eq!(load(&dir, &text, &[]).unwrap().enrolment_listen, None);
+    let flag = ["--enrolment-listen", "127.0.0.1:7404"];
+    let config = load(&dir, &text, &flag).unwrap();
+    assert_eq!(config.enrolment_listen, Some("127.0.0.1:7404".parse().unwrap()));
+    for taken in ["127.0.0.1:7401", "127.0.0.1:7402", "127.0.0.1:7403", "224.0.0.1:7404"] {
+        let found = load(&dir, &text, &["--enrolment-listen", taken]);
+        assert_eq!(key_at_fault(found), "enrolment_listen", "{taken}");
+    }
+}
+
+#[test]
 fn a_minimal_file_gets_the_documented_defaults() {
     let (dir, text) = valid();
     let config = load(&dir, &text, &[]).unwrap();
@@ -91,7 +104,7 @@ fn every_flag_has_the_environment_variable_of_its_name() {
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected);
         seen += 1;
     }
-    assert_eq!(seen, 35);
+    assert_eq!(seen, 36);
 }
 
 #[test]

@@ -139,6 +139,11 @@ impl Config {
         let peer_listen = listen("peer_listen", layer.peer_listen, 7402)?;
         let http_listen = listen("http_listen", layer.http_listen, 7403)?;
         check_distinct(client_listen, peer_listen, http_listen)?;
+        let enrolment_listen = layer
+            .enrolment_listen
+            .map(|address| listen("enrolment_listen", Some(address), 0))
+            .transpose()?;
+        check_enrolment(enrolment_listen, [client_listen, peer_listen, http_listen])?;
         let client_address = advertised("client_address", layer.client_address, client_listen)?;
         let peer_address = advertised("peer_address", layer.peer_address, peer_listen)?;
         let auto_unseal_key_file = layer.auto_unseal_key_file;
@@ -153,6 +158,7 @@ impl Config {
             client_listen,
             peer_listen,
             http_listen,
+            enrolment_listen,
             client_address,
             peer_address,
             auto_unseal_key_file,
@@ -178,6 +184,19 @@ fn check_distinct(
         return Err(fault("http_listen", "is the same as client_listen or peer_listen"));
     }
     Ok(())
+}
+
+fn check_enrolment(
+    enrolment: Option<SocketAddr>,
+    others: [SocketAddr; 3],
+) -> Result<(), ConfigError> {
+    match enrolment {
+        Some(address) if address.port() != 0 && others.contains(&address) => {
+            let what = "is the same as client_listen, peer_listen or http_listen";
+            Err(fault("enrolment_listen", what))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn tls(layer: TlsLayer) -> Result<TlsPaths, ConfigError> {

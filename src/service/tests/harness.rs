@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::auth::{Action, Caller, Permit};
 use crate::clock::SystemClock;
 use crate::crypto::testing::{CLUSTER, DEVICE, Order, TestCa, days_from_now, operator, rng};
-use crate::crypto::{Binding, CryptoError, NodeSigner, Part, RootKey, Secret, seal};
+use crate::crypto::{AgentCaSigner, Binding, CryptoError, NodeSigner, Part, RootKey, Secret, seal};
 use crate::domain::{
     Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reason,
     RecoveryKey, RequestId, Role, Sealed, Text, User, VolumeId, VolumeKind,
@@ -214,6 +214,10 @@ impl Opener for Spy {
     fn open(&self, binding: &Binding, part: Part, sealed: &Sealed) -> Result<Secret, CryptoError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         self.inner.open(binding, part, sealed)
+    }
+
+    fn agent_ca(&self) -> Result<Option<&AgentCaSigner>, &CryptoError> {
+        self.inner.agent_ca()
     }
 }
 

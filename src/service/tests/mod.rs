@@ -3,5 +3,6 @@
 mod access;
 mod cluster;
 mod disclose;
+mod enrolment;
 pub(crate) mod harness;
 mod keys;

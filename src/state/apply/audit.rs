@@ -2,8 +2,8 @@
 
 use super::{Batch, Context};
 use crate::domain::{
-    Actor, AuditAction, AuditOutcome, AuditRecord, DeviceId, KeyVersion, ProtectorId, Reason,
-    RequestId, Text, User, VolumeId,
+    Actor, AuditAction, AuditOutcome, AuditRecord, DeviceId, Fingerprint, KeyVersion, ProtectorId,
+    Reason, RequestId, Text, TokenBinding, User, VolumeId,
 };
 use crate::state::records::keys;
 use crate::state::{CommandBody, FindQuery, Position, RefusalCount, Store, Table, codec};
@@ -63,6 +63,27 @@ impl Facts {
             CommandBody::Allow { subject } => {
                 Self { detail: words(subject.to_string()), ..Self::default() }
             }
+            CommandBody::CreateAgentCa(ca) => Self {
+                detail: words(format!("{} {}", ca.number, Fingerprint::of(&ca.certificate))),
+                ..Self::default()
+            },
+            CommandBody::IssueToken(issue) => Self {
+                device: match issue.binding {
+                    TokenBinding::Device(device) => Some(device),
+                    TokenBinding::Group { .. } => None,
+                },
+                detail: words(format!("{} for {}", issue.id, issue.binding)),
+                ..Self::default()
+            },
+            CommandBody::RevokeToken(token) => {
+                Self { detail: words(token.to_string()), ..Self::default() }
+            }
+            CommandBody::Enrol(enrol) => Self {
+                device: Some(enrol.device),
+                detail: words(format!("with token {}", enrol.token)),
+                ..Self::default()
+            },
+            CommandBody::Renew(renew) => Self { device: Some(renew.device), ..Self::default() },
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
@@ -100,11 +121,16 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::ClusterChange { .. } => AuditAction::ClusterChange,
         CommandBody::Deny { .. } => AuditAction::Deny,
         CommandBody::Allow { .. } => AuditAction::Allow,
+        CommandBody::CreateAgentCa(_) => AuditAction::AgentCa,
+        CommandBody::IssueToken(_) => AuditAction::TokenIssue,
+        CommandBody::RevokeToken(_) => AuditAction::TokenRevoke,
+        CommandBody::Enrol(_) => AuditAction::Enrol,
+        CommandBody::Renew(_) => AuditAction::Renew,
     }
 }
 
 /// Words made of parts that are bounded far below the limit of free text and hold no control characters.
-fn words(text: String) -> Text {
+pub(super) fn words(text: String) -> Text {
     Text::free("detail", text).unwrap_or_default()
 }
 

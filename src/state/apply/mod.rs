@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod denial;
 mod disclosure;
+mod enrolment;
 mod escrow;
 mod find;
 mod keyring;
@@ -172,6 +173,11 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::ClusterChange { .. } => self.note(context, Right::ChangeCluster),
             CommandBody::Deny { subject, reason } => self.deny(context, subject, reason),
             CommandBody::Allow { subject } => self.allow(context, subject),
+            CommandBody::CreateAgentCa(ca) => self.create_agent_ca(context, ca),
+            CommandBody::IssueToken(issue) => self.issue_token(context, issue),
+            CommandBody::RevokeToken(token) => self.revoke_token(context, *token),
+            CommandBody::Enrol(enrol) => self.enrol(context, enrol),
+            CommandBody::Renew(renew) => self.renew(context, renew),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

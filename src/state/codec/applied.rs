@@ -6,7 +6,7 @@ use holdfast_proto::store::v1 as pb;
 use super::common::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, Text, VolumeId};
-use crate::state::{Accepted, Applied, KeySummary, ReceiptBody, Rejection};
+use crate::state::{Accepted, Applied, Enrolled, KeySummary, ReceiptBody, Rejection};
 
 /// The bytes of an answer.
 pub fn encode_applied(applied: &Applied) -> Bytes {
@@ -55,6 +55,13 @@ fn accepted_to(accepted: &Accepted) -> pb::Accepted {
             Answer::Disclosed(pb::Disclosed { key: Some(summary_to(key)), repeated: *repeated })
         }
         Accepted::Granted { changed } => Answer::GrantedChanged(*changed),
+        Accepted::Enrolled(enrolled) => Answer::Enrolled(pb::Enrolled {
+            certificate: enrolled.certificate.clone(),
+            not_after_ms: enrolled.not_after.as_millis(),
+            agent_ca: enrolled.agent_ca,
+            again: enrolled.again,
+            repeated: enrolled.repeated,
+        }),
         Accepted::Recorded => Answer::Recorded(pb::Empty {}),
         Accepted::Nothing => Answer::Nothing(pb::Empty {}),
     };
@@ -80,6 +87,13 @@ fn accepted_from(accepted: pb::Accepted) -> Result<Accepted, CodecError> {
             repeated: disclosed.repeated,
         },
         Answer::GrantedChanged(changed) => Accepted::Granted { changed },
+        Answer::Enrolled(enrolled) => Accepted::Enrolled(Enrolled {
+            certificate: enrolled.certificate,
+            not_after: time(enrolled.not_after_ms),
+            agent_ca: enrolled.agent_ca,
+            again: enrolled.again,
+            repeated: enrolled.repeated,
+        }),
         Answer::Recorded(pb::Empty {}) => Accepted::Recorded,
         Answer::Nothing(pb::Empty {}) => Accepted::Nothing,
     })
@@ -175,6 +189,16 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::TooManyDenials(count) => Why::TooManyDenials(*count),
         Rejection::TooManyNodesDenied => Why::TooManyNodesDenied(pb::Empty {}),
         Rejection::RepeatTooLate => Why::RepeatTooLate(pb::Empty {}),
+        Rejection::UnknownToken => Why::UnknownToken(pb::Empty {}),
+        Rejection::TokenExpired(at) => Why::TokenExpiredMs(at.as_millis()),
+        Rejection::TokenUsed => Why::TokenUsed(pb::Empty {}),
+        Rejection::TokenRevoked => Why::TokenRevoked(pb::Empty {}),
+        Rejection::TokenForeignDevice => Why::TokenForeignDevice(pb::Empty {}),
+        Rejection::TokenExists => Why::TokenExists(pb::Empty {}),
+        Rejection::TooManyTokens(count) => Why::TooManyTokens(*count),
+        Rejection::RenewalTooEarly(at) => Why::RenewalTooEarlyMs(at.as_millis()),
+        Rejection::AgentCaNumber(next) => Why::AgentCaNumber(*next),
+        Rejection::UnknownAgentCa(number) => Why::UnknownAgentCa(*number),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
     pb::Rejection { why: Some(why) }
@@ -211,6 +235,16 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::TooManyDenials(count) => Rejection::TooManyDenials(count),
         Why::TooManyNodesDenied(pb::Empty {}) => Rejection::TooManyNodesDenied,
         Why::RepeatTooLate(pb::Empty {}) => Rejection::RepeatTooLate,
+        Why::UnknownToken(pb::Empty {}) => Rejection::UnknownToken,
+        Why::TokenExpiredMs(at) => Rejection::TokenExpired(time(at)),
+        Why::TokenUsed(pb::Empty {}) => Rejection::TokenUsed,
+        Why::TokenRevoked(pb::Empty {}) => Rejection::TokenRevoked,
+        Why::TokenForeignDevice(pb::Empty {}) => Rejection::TokenForeignDevice,
+        Why::TokenExists(pb::Empty {}) => Rejection::TokenExists,
+        Why::TooManyTokens(count) => Rejection::TooManyTokens(count),
+        Why::RenewalTooEarlyMs(at) => Rejection::RenewalTooEarly(time(at)),
+        Why::AgentCaNumber(next) => Rejection::AgentCaNumber(next),
+        Why::UnknownAgentCa(number) => Rejection::UnknownAgentCa(number),
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })
 }

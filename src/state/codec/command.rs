@@ -5,10 +5,11 @@ use holdfast_proto::store::v1 as pb;
 use sha2::{Digest as _, Sha256};
 
 use super::common::*;
+use super::enrolment::*;
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, ProtectorId,
-    RequestId, Text, Timestamp, VolumeId,
+    RequestId, Text, Timestamp, TokenId, VolumeId,
 };
 use crate::state::{
     Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount,
@@ -96,6 +97,11 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
             Body::Deny(pb::Deny { subject: Some(subject_to(subject)), reason: owned(reason) })
         }
         CommandBody::Allow { subject } => Body::Allow(subject_to(subject)),
+        CommandBody::CreateAgentCa(ca) => Body::CreateAgentCa(agent_ca_to(ca)),
+        CommandBody::IssueToken(issue) => Body::IssueToken(issue_to(issue)),
+        CommandBody::RevokeToken(token) => Body::RevokeToken(id(token.as_bytes())),
+        CommandBody::Enrol(enrol) => Body::Enrol(enrol_to(enrol)),
+        CommandBody::Renew(renew) => Body::Renew(renew_to(renew)),
     }
 }
 
@@ -135,6 +141,11 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
             reason: Text::name("reason", deny.reason)?,
         },
         Body::Allow(subject) => CommandBody::Allow { subject: subject_from(subject)? },
+        Body::CreateAgentCa(ca) => CommandBody::CreateAgentCa(agent_ca_from(ca)),
+        Body::IssueToken(issue) => CommandBody::IssueToken(issue_from(issue)?),
+        Body::RevokeToken(token) => CommandBody::RevokeToken(TokenId::from_slice(&token)?),
+        Body::Enrol(enrol) => CommandBody::Enrol(enrol_from(enrol)?),
+        Body::Renew(renew) => CommandBody::Renew(renew_from(renew)?),
     })
 }
 

@@ -79,6 +79,12 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     ClusterChange = ClusterChange,
     Deny = Deny,
     Allow = Allow,
+    AgentCa = AgentCa,
+    TokenIssue = TokenIssue,
+    TokenRevoke = TokenRevoke,
+    Enrol = Enrol,
+    EnrolAgain = EnrolAgain,
+    Renew = Renew,
     Unreadable = Unreadable,
 });
 

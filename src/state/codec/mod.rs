@@ -7,6 +7,7 @@
 mod applied;
 mod command;
 mod common;
+mod enrolment;
 mod records;
 
 use bytes::Bytes;
@@ -18,6 +19,10 @@ pub use applied::{decode_applied, encode_applied};
 pub use command::{command_time, decode_command, encode_command};
 
 pub(super) use command::decode_entry;
+pub(super) use enrolment::{
+    agent_ca_from_bytes, agent_ca_to_bytes, decode_enrolment, decode_token, encode_enrolment,
+    encode_token,
+};
 pub(super) use records::*;
 
 /// Bytes are not what this version writes.

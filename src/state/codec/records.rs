@@ -33,6 +33,9 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         removed: heads.removed.iter().map(|node| node.get()).collect(),
         denials: heads.denials,
         denial_changes: heads.denial_changes,
+        tokens: heads.tokens,
+        enrolled: heads.enrolled,
+        enrolled_again: heads.enrolled_again,
     })
 }
 
@@ -67,6 +70,9 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         removed: heads.removed.into_iter().map(NodeId::new).collect(),
         denials: heads.denials,
         denial_changes: heads.denial_changes,
+        tokens: heads.tokens,
+        enrolled: heads.enrolled,
+        enrolled_again: heads.enrolled_again,
     })
 }
 

@@ -168,6 +168,66 @@ pub(super) fn allow(subject: &str) -> CommandBody {
     CommandBody::Allow { subject: subject.parse().unwrap() }
 }
 
+pub(super) fn token_id(n: u8) -> TokenId {
+    TokenId::from_bytes([n; 16])
+}
+
+/// How long a token of a test is valid: an hour.
+pub(super) const TTL_MS: u64 = 3_600_000;
+
+pub(super) fn agent_ca(number: u32, fill: u8) -> CommandBody {
+    CommandBody::CreateAgentCa(AgentCa {
+        number,
+        certificate: Bytes::from(vec![fill; 8]),
+        private_key: Wrapped(Bytes::from(vec![fill; 9])),
+    })
+}
+
+pub(super) fn issue_for(n: u8, binding: TokenBinding) -> CommandBody {
+    CommandBody::IssueToken(IssueToken {
+        id: token_id(n),
+        digest: [n; 32],
+        binding,
+        ttl_ms: TTL_MS,
+    })
+}
+
+pub(super) fn group(name: &str, count: u32) -> TokenBinding {
+    TokenBinding::group(name.parse().unwrap(), count).unwrap()
+}
+
+/// A certificate that is valid for 90 days from a time, of the key of this number.
+pub(super) fn device_certificate(key: u8, fill: u8, from: u64) -> DeviceCertificate {
+    DeviceCertificate {
+        der: Bytes::from(vec![fill; 10]),
+        not_before: at(from),
+        not_after: at(from + 90 * 86_400_000),
+        public_key: [key; 32],
+        agent_ca: 1,
+    }
+}
+
+/// An enrolment with token `t` of device `d` with key `key`; the certificate differs by `fill`.
+pub(super) fn enrol_of(t: u8, d: u8, key: u8, fill: u8) -> CommandBody {
+    CommandBody::Enrol(Enrol {
+        token: token_id(t),
+        token_digest: [t; 32],
+        device: device(d),
+        certificate: device_certificate(key, fill, 1_700_000_000_000),
+    })
+}
+
+/// A renewal by a certificate that is valid for 90 days from a time.
+pub(super) fn renew_of(d: u8, key: u8, fill: u8, old_from: u64) -> CommandBody {
+    let old = device_certificate(0, 0, old_from);
+    CommandBody::Renew(Renew {
+        device: device(d),
+        certificate: device_certificate(key, fill, old_from + 1),
+        old_not_before: old.not_before,
+        old_not_after: old.not_after,
+    })
+}
+
 /// A certificate by number; none for 0.
 pub(super) fn certificate(n: u8) -> Option<Fingerprint> {
     (n > 0).then(|| Fingerprint::from_bytes([n; 32]))

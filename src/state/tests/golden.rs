@@ -13,6 +13,9 @@ const GOLDEN: &str = include_str!("../../../tests/state/golden/store-v1.txt");
 /// What came to version 1 with the deny-list: fields and records that a history without denials does not have.
 const DENIALS: &str = include_str!("../../../tests/state/golden/store-v1-denials.txt");
 
+/// What came to version 1 with enrolment.
+const ENROLMENT: &str = include_str!("../../../tests/state/golden/store-v1-enrolment.txt");
+
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
     Command {
         actor,
@@ -100,6 +103,58 @@ fn what_is_written_of_denials_has_not_changed_and_can_be_read() {
     assert_eq!(query::denials(rig.store(), None, 9).unwrap().len(), 2);
 }
 
+/// A CA of devices, tokens, enrolments and renewals, and some that are refused.
+fn enrolment_history() -> Vec<Command> {
+    let day = 86_400_000;
+    let begin = 1_700_000_000_000;
+    let bodies = [
+        (operator(ROOT), 0, 0, bootstrap()),
+        (operator(ROOT), 0, 0, agent_ca(1, 0xca)),
+        (operator(ROOT), 0, 0, agent_ca(1, 0xcb)),
+        (operator(ROOT), 0, 0, issue_for(1, TokenBinding::Device(device(1)))),
+        (operator(ROOT), 0, 0, issue_for(1, TokenBinding::Device(device(2)))),
+        (operator(ROOT), 0, 0, issue_for(2, group("berlin", 2))),
+        (node(1), 0, 0, enrol_of(1, 2, 1, 0x11)),
+        (node(1), 0, 0, enrol_of(1, 1, 1, 0x11)),
+        (node(1), 0, 0, enrol_of(1, 1, 2, 0x12)),
+        (node(2), 0, 0, enrol_of(2, 1, 2, 0x13)),
+        (node(2), 0, 0, enrol_of(2, 2, 2, 0x14)),
+        (node(2), 0, 0, enrol_of(9, 3, 2, 0x15)),
+        (operator(ROOT), 0, 0, CommandBody::RevokeToken(token_id(2))),
+        (operator(ROOT), 0, 0, issue_for(3, group("berlin", 2))),
+        (node(2), 0, 0, enrol_of(2, 3, 2, 0x16)),
+        (agent(1), 7, day, renew_of(1, 3, 0x21, begin)),
+        (agent(1), 7, 61 * day, renew_of(1, 3, 0x22, begin)),
+        (node(2), 0, 61 * day, enrol_of(3, 3, 2, 0x17)),
+    ];
+    let numbered = bodies.into_iter().zip(1..);
+    let commands = numbered.map(|((actor, shown, later, body), id)| {
+        let command = command(actor, id, body);
+        let time = at(command.time.as_millis() + later);
+        Command { certificate: certificate(shown), time, ..command }
+    });
+    commands.collect()
+}
+
+#[test]
+fn what_is_written_of_enrolment_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    let written = written_by(&mut rig, enrolment_history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(ENROLMENT.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), ENROLMENT.lines().count());
+    let commands = ENROLMENT.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), enrolment_history());
+    for line in ENROLMENT.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    assert_eq!(query::tokens(rig.store(), None, 9).unwrap().len(), 3);
+    assert_eq!(rig.machine.heads().enrolled, 2);
+    assert_eq!(rig.machine.heads().enrolled_again, 1);
+}
+
 /// The history's commands, answers and records, a line each.
 fn written() -> String {
     let mut rig = Rig::empty();
@@ -183,4 +238,6 @@ fn print_what_is_written() {
     let mut rig = Rig::empty();
     rig.entry(membership(b"voters", &[1, 2]));
     print!("{}", written_by(&mut rig, denial_history()) + &records(&rig));
+    let mut rig = Rig::empty();
+    print!("{}", written_by(&mut rig, enrolment_history()) + &records(&rig));
 }

@@ -34,6 +34,12 @@ fn commands() -> Vec<Command> {
         CommandBody::ClusterChange { detail: name("add node/4") },
         deny("agent/09090909-0909-0909-0909-090909090909"),
         allow("node/9"),
+        agent_ca(1, 3),
+        issue_for(1, TokenBinding::Device(device(1))),
+        issue_for(2, group("berlin", 3)),
+        CommandBody::RevokeToken(token_id(1)),
+        enrol_of(2, 1, 1, 1),
+        renew_of(1, 2, 2, 1),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
@@ -76,14 +82,18 @@ fn right(body: &CommandBody) -> Actor {
     match body {
         CommandBody::Escrow(_) | CommandBody::ReportCompliance(_) => agent(1),
         CommandBody::FindKeys(_) | CommandBody::Disclose(_) => operator(HUGO),
-        CommandBody::Refusals(_) => node(1),
+        CommandBody::Renew(_) => agent(1),
+        CommandBody::Refusals(_) | CommandBody::Enrol(_) => node(1),
         CommandBody::AuditRead { .. } => operator(ODO),
         CommandBody::Bootstrap(_)
         | CommandBody::Grant { .. }
         | CommandBody::Revoke { .. }
         | CommandBody::ClusterChange { .. }
         | CommandBody::Deny { .. }
-        | CommandBody::Allow { .. } => operator(ROOT),
+        | CommandBody::Allow { .. }
+        | CommandBody::CreateAgentCa(_)
+        | CommandBody::IssueToken(_)
+        | CommandBody::RevokeToken(_) => operator(ROOT),
     }
 }
 

@@ -13,6 +13,7 @@ mod access;
 mod chain;
 mod denial;
 mod disclosure;
+mod enrolment;
 mod escrow;
 mod faults;
 mod find;

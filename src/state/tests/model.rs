@@ -7,7 +7,10 @@ use crate::domain::*;
 use crate::state::*;
 
 mod denials;
+mod enrolment;
 mod keys;
+
+pub(super) use enrolment::{ModelEnrolment, ModelToken};
 
 #[derive(Debug, Clone)]
 pub(super) struct ModelKey {
@@ -65,6 +68,10 @@ pub(super) struct Model {
     quotas: BTreeMap<Actor, (u64, u32)>,
     pub(super) members: BTreeSet<NodeId>,
     pub(super) denied: BTreeMap<DenialSubject, Text>,
+    pub(super) agent_cas: Vec<AgentCa>,
+    pub(super) tokens: Vec<ModelToken>,
+    pub(super) enrolments: BTreeMap<DeviceId, ModelEnrolment>,
+    pub(super) enrolled_again: u64,
 }
 
 enum Seen {
@@ -76,6 +83,10 @@ enum Seen {
 impl Model {
     pub(super) fn new(memory: usize) -> Self {
         Self { memory, ..Self::default() }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.time
     }
 
     /// The volume's current version.
@@ -119,6 +130,11 @@ impl Model {
                 CommandBody::ClusterChange { .. } => ("cluster-change", None, None),
                 CommandBody::Deny { .. } => ("deny", None, None),
                 CommandBody::Allow { .. } => ("allow", None, None),
+                CommandBody::CreateAgentCa(_) => ("agent-ca", None, None),
+                CommandBody::IssueToken(_) => ("token-issue", None, None),
+                CommandBody::RevokeToken(_) => ("token-revoke", None, None),
+                CommandBody::Enrol(_) => ("enrol", None, None),
+                CommandBody::Renew(_) => ("renew", None, None),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -231,6 +247,11 @@ impl Model {
                 self.deny(position, command, subject, Some(reason))
             }
             CommandBody::Allow { subject } => self.deny(position, command, subject, None),
+            CommandBody::CreateAgentCa(ca) => self.create_agent_ca(position, command, ca),
+            CommandBody::IssueToken(issue) => self.issue_token(position, command, issue),
+            CommandBody::RevokeToken(token) => self.revoke_token(position, command, *token),
+            CommandBody::Enrol(enrol) => self.enrol(position, command, enrol),
+            CommandBody::Renew(renew) => self.renew(position, command, renew),
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }

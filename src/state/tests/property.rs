@@ -195,6 +195,34 @@ fn check_queries(store: &MemoryStore, model: &Model) {
     assert_eq!(Heads::load(store).unwrap().denials, denials.len() as u64);
     let denials = denials.into_iter().map(|denial| (denial.subject, denial.reason));
     assert_eq!(denials.collect::<BTreeMap<_, _>>(), model.denied);
+    check_enrolment(store, model);
+}
+
+fn check_enrolment(store: &MemoryStore, model: &Model) {
+    let heads = Heads::load(store).unwrap();
+    assert_eq!(query::agent_cas(store).unwrap(), model.agent_cas);
+    let tokens = query::tokens(store, None, usize::MAX).unwrap();
+    assert_eq!(heads.tokens, tokens.len() as u64);
+    let mut known = model.tokens.clone();
+    known.sort_by_key(|token| token.id);
+    let found = tokens.into_iter().map(|token| model::ModelToken {
+        id: token.id,
+        digest: token.digest,
+        binding: token.binding,
+        used: token.used,
+        end: token.expires_at.as_millis(),
+        revoked: token.revoked,
+    });
+    assert_eq!(found.collect::<Vec<_>>(), known);
+    assert_eq!(heads.enrolled, model.enrolments.len() as u64);
+    assert_eq!(heads.enrolled_again, model.enrolled_again);
+    for (device, expected) in &model.enrolments {
+        let found = query::enrolment(store, *device).unwrap().unwrap();
+        assert_eq!(found.certificate, expected.certificate);
+        assert_eq!(found.token, expected.token);
+        assert_eq!(found.group.is_some(), expected.grouped);
+        assert_eq!(found.times, expected.times);
+    }
 }
 
 fn check(steps: &[(Step, i64)], ready: bool, cuts: &[usize], restore_at: prop::sample::Index) {

@@ -47,6 +47,11 @@ pub(super) enum What {
     ClusterChange,
     Deny(u8),
     Allow(u8),
+    AgentCa(u32, u8),
+    Issue(u8, bool),
+    RevokeToken(u8),
+    Enrol { t: u8, secret: u8, d: u8, key: u8, ca: u32, fill: u8 },
+    Renew { d: u8, key: u8, age: u64, fill: u8 },
 }
 
 pub(super) const OPERATORS: [&str; 4] = [ROOT, HUGO, ADA, ODO];
@@ -86,6 +91,20 @@ fn what() -> impl Strategy<Value = What> {
         .prop_map(|(d, volumes, status)| What::Report { d, volumes, status });
     let disclose =
         (0_u8..9, 0_u32..4, any::<bool>()).prop_map(|(p, v, named)| What::Disclose { p, v, named });
+    let secret = prop_oneof![9 => Just(None), 1 => (0_u8..6).prop_map(Some)];
+    let ca = prop_oneof![9 => Just(1_u32), 1 => 0_u32..3];
+    let enrol = (0_u8..6, secret, 0_u8..3, 0_u8..2, ca, any::<u8>()).prop_map(
+        |(t, secret, d, key, ca, fill)| What::Enrol {
+            t,
+            secret: secret.unwrap_or(t),
+            d,
+            key,
+            ca,
+            fill,
+        },
+    );
+    let renew = (0_u8..3, 0_u8..2, 50_u64..80, any::<u8>())
+        .prop_map(|(d, key, age, fill)| What::Renew { d, key, age, fill });
     prop_oneof![
         1 => Just(What::Bootstrap),
         10 => escrow,
@@ -99,6 +118,11 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::ClusterChange),
         1 => prop_oneof![0..SUBJECTS, 7..SUBJECTS].prop_map(What::Deny),
         2 => (0..SUBJECTS).prop_map(What::Allow),
+        1 => (0_u32..4, any::<u8>()).prop_map(|(number, fill)| What::AgentCa(number, fill)),
+        3 => (0_u8..6, any::<bool>()).prop_map(|(n, one)| What::Issue(n, one)),
+        1 => (0_u8..6).prop_map(What::RevokeToken),
+        8 => enrol,
+        3 => renew,
     ]
 }
 
@@ -138,13 +162,17 @@ pub(super) fn right_actor(body: &What) -> Actor {
         What::Find(..) => operator(HUGO),
         What::Disclose { named, .. } => operator(if *named { HUGO } else { ADA }),
         What::AuditRead => operator(ODO),
-        What::Refusals(_) => node(1),
+        What::Renew { d, .. } => agent(*d),
+        What::Refusals(_) | What::Enrol { .. } => node(1),
         What::Bootstrap
         | What::Grant(..)
         | What::Revoke(..)
         | What::ClusterChange
         | What::Deny(_)
-        | What::Allow(_) => operator(ROOT),
+        | What::Allow(_)
+        | What::AgentCa(..)
+        | What::Issue(..)
+        | What::RevokeToken(_) => operator(ROOT),
     }
 }
 
@@ -193,5 +221,31 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
             CommandBody::Deny { subject: subject(*n), reason }
         }
         What::Allow(n) => CommandBody::Allow { subject: subject(*n) },
+        What::AgentCa(number, fill) => agent_ca(*number, *fill),
+        What::Issue(n, one) => {
+            let binding =
+                if *one { TokenBinding::Device(device(n % 3)) } else { group("berlin", 2) };
+            issue_for(*n, binding)
+        }
+        What::RevokeToken(n) => CommandBody::RevokeToken(token_id(*n)),
+        What::Enrol { t, secret, d, key, ca, fill } => CommandBody::Enrol(Enrol {
+            token: token_id(*t),
+            token_digest: [*secret; 32],
+            device: device(*d),
+            certificate: DeviceCertificate {
+                agent_ca: *ca,
+                ..device_certificate(*key, *fill, 1_000_000)
+            },
+        }),
+        // Days of age of the old certificate: 60 are two thirds of its life.
+        What::Renew { d, key, age, fill } => {
+            let day = 86_400_000;
+            CommandBody::Renew(Renew {
+                device: device(*d),
+                certificate: device_certificate(*key, *fill, model.now()),
+                old_not_before: at((model.now() + 90 * day).saturating_sub(age * day)),
+                old_not_after: at((model.now() + 180 * day).saturating_sub(age * day)),
+            })
+        }
     }
 }
