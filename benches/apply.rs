@@ -2,6 +2,8 @@
 //!
 //! Each escrow is the first key of a new volume of one of 10,000 devices. Disk and network are no part of it.
 
+#![forbid(unsafe_code)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! What sealing, opening, signing and verifying cost: the cryptography of one escrow and one disclosure.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "a benchmark")]
 
 use std::hint::black_box;

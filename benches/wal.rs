@@ -3,6 +3,8 @@
 //! The files lie in the directory for temporary files; name another disk by `TMPDIR`. The number to compare with is the
 //! disk's own fdatasync.
 
+#![forbid(unsafe_code)]
+
 use std::sync::mpsc;
 
 use bytes::Bytes;

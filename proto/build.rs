@@ -1,5 +1,7 @@
 //! Compiles the .proto files with protox, so that no protoc has to be installed.
 
+#![forbid(unsafe_code)]
+
 use std::path::Path;
 
 use prost::Message as _;

@@ -26,12 +26,17 @@
 //! - [`server`]: configuration, composition root, health, metrics, shutdown.
 //! - [`client`]: the API client that everyone outside uses.
 //! - [`cli`]: operator and help-desk commands.
+//! - `fuzzing`: what the targets of `fuzz/` call, of every layer; only in tests and with the feature of that name.
+
+#![forbid(unsafe_code)]
 
 pub mod client;
 pub mod clock;
 pub mod crypto;
 pub mod domain;
 pub mod fs;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hardening;
 pub mod planted;
 pub mod telemetry;

@@ -2,7 +2,7 @@
 //!
 //! In a server blocking work goes to threads of its own, and chance comes from the machine. On a thread that was given to a
 //! simulation ([`simulate`]) everything happens in turn on that thread, and chance comes from the simulation's seed.
-//! Nothing but `tests/simulation` calls that (`tests/architecture.rs`).
+//! Nothing but `tests/simulation` calls that (`tests/architecture`).
 //!
 //! No key and no nonce is drawn here: those come from the operating system, always.
 

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench versus_etcd -- --seconds 60 --in-flight 1,16,64,256 --gaps 5`
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 

@@ -4,6 +4,8 @@
 //! [`history`]; `check` reads the history and nothing else, so that a recorded run can be checked again; `report` tells.
 //! [`simulate`] runs the deterministic simulation instead. [`controls`] proves with planted bugs that all this sees something.
 
+#![forbid(unsafe_code)]
+
 pub mod check;
 pub mod controls;
 pub mod env;

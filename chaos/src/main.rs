@@ -1,5 +1,7 @@
 //! `holdfast-chaos`: faults against real servers, and what came of it.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! A short run for real, after one whose harness was killed in the middle.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,7 @@
 //! Wire and storage messages of Holdfast, generated from the .proto files beside this crate.
 
+#![forbid(unsafe_code)]
+
 /// The public API.
 pub mod v1 {
     tonic::include_proto!("holdfast.v1");

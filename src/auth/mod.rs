@@ -5,6 +5,8 @@
 //!
 //! This module reads no clock, holds no grants and writes no audit record.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod permit;
 

@@ -1,5 +1,7 @@
 //! The `holdfast` program.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 /// glibc's allocator gives memory back to the kernel and faults it in again many times a second under load

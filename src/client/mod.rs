@@ -16,6 +16,8 @@ mod enrolment;
 mod error;
 mod escrow;
 pub mod evidence;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod operator;
 mod options;
 mod raw;

@@ -11,6 +11,8 @@ mod certificate;
 mod csr;
 mod device_key;
 mod error;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keyring;
 mod root;
 mod seal;

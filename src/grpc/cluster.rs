@@ -167,7 +167,7 @@ impl<C: Consensus> Api for ClusterApi<C> {
     }
 }
 
-fn node_id(path: &str, id: u64) -> Result<NodeId, FieldError> {
+pub(super) fn node_id(path: &str, id: u64) -> Result<NodeId, FieldError> {
     if id == 0 {
         return Err(FieldError::new(path.to_owned(), "must be 1 or more"));
     }

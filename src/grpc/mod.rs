@@ -11,6 +11,8 @@ mod denials;
 mod encode;
 mod enrolment;
 mod escrow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gate;
 mod guard;
 mod observe;

@@ -73,7 +73,7 @@ pub(crate) fn write(
 }
 
 /// States that can be compared; none of a node of another version, which may write its records otherwise.
-fn read(response: &pb::CompareResponse) -> Vec<StateAt> {
+pub(super) fn read(response: &pb::CompareResponse) -> Vec<StateAt> {
     if response.version != env!("CARGO_PKG_VERSION") {
         return Vec::new();
     }

@@ -165,7 +165,7 @@ fn reply(answer: Answer, result: Result<Applied, ForwardFailure>) {
     drop(answer.send(result));
 }
 
-fn read_answer(response: pb::ForwardResponse) -> Result<Applied, ForwardFailure> {
+pub(super) fn read_answer(response: pb::ForwardResponse) -> Result<Applied, ForwardFailure> {
     match response.result {
         Some(pb::forward_response::Result::Applied(bytes)) => codec::decode_applied(&bytes)
             .map_err(|error| {

@@ -121,3 +121,71 @@ fn memberships_and_snapshot_headers_of_any_bytes_are_taken_or_refused() {
         decoded(bytes, |m: pb::MembershipRequest| change_from_wire(m).is_ok())
     });
 }
+
+/// Well-formed messages of each kind, for the corpora of `fuzz/`.
+pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
+    use pb::entry::Payload;
+    use pb::{append_response, forward_response};
+
+    let stored = membership();
+    let log_id = Some(pb::LogId { term: 3, index: 7 });
+    let payloads = vec![
+        Payload::Blank(true),
+        Payload::Command(Bytes::from_static(b"x")),
+        Payload::Membership(membership_to_wire(stored.membership())),
+    ];
+    let header = pb::SnapshotHeader {
+        vote: Some(vote()),
+        last_log_id: log_id,
+        membership: Some(stored_membership_to_wire(&stored)),
+        size_bytes: 12_345,
+    };
+    let chunk =
+        pb::SnapshotChunk { header: Some(header), offset: 0, data: "data".into(), done: true };
+    let transfer = pb::TransferLeaderRequest { from: Some(vote()), to: 2, last_log_id: log_id };
+    let change = change_to_wire(&Change::AddLearner(member(4)));
+    let request = pb::VoteRequest { vote: Some(vote()), last_log_id: log_id, ..Default::default() };
+    let (command, applied) = crate::state::fuzzing::command_and_answer();
+    let forward = pb::ForwardRequest { sequence: 5, command };
+    let requests = [
+        ("append", append(payloads).encode_to_vec()),
+        ("heartbeat", append(vec![]).encode_to_vec()),
+        ("vote", request.encode_to_vec()),
+        ("snapshot", chunk.encode_to_vec()),
+        ("transfer", transfer.encode_to_vec()),
+        ("membership", change.encode_to_vec()),
+        ("stored-membership", encode_stored_membership(&stored).to_vec()),
+        ("forward", forward.encode_to_vec()),
+    ];
+    let granted = pb::VoteResponse { vote: Some(vote()), granted: true, last_log_id: log_id };
+    let conflict = append_response::Result::Conflict(pb::LogId { term: 3, index: 7 });
+    let conflict = pb::AppendResponse { result: Some(conflict) };
+    let installed = pb::InstallSnapshotResponse { vote: Some(vote()) };
+    let result = Some(forward_response::Result::Applied(applied));
+    let forwarded = pb::ForwardResponse { sequence: 5, result };
+    let state = pb::StateDigest { index: 1024, digest: vec![7; 32].into() };
+    let compared = pb::CompareResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        states: vec![state],
+        ..Default::default()
+    };
+    let report = holdfast_proto::v1::MemberStatus {
+        term: 3,
+        state_digest: vec![7; 32].into(),
+        audit_head: Some(holdfast_proto::v1::AuditHead { sequence: 3, hash: vec![8; 32].into() }),
+        version: "1.0".to_owned(),
+        ..Default::default()
+    };
+    let answers = [
+        ("vote", granted.encode_to_vec()),
+        ("append", conflict.encode_to_vec()),
+        ("snapshot", installed.encode_to_vec()),
+        ("forward", forwarded.encode_to_vec()),
+        ("compare", compared.encode_to_vec()),
+        ("read-index", pb::ReadIndexResponse { log_id }.encode_to_vec()),
+        ("status", report.encode_to_vec()),
+    ];
+    let requests = requests.map(|(name, bytes)| ("peer_request", name.to_owned(), bytes));
+    let answers = answers.map(|(name, bytes)| ("peer_answer", name.to_owned(), bytes));
+    requests.into_iter().chain(answers).collect()
+}

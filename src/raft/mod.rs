@@ -12,6 +12,8 @@ mod dial;
 #[cfg(feature = "planted")]
 mod foretold;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod hostile;
 mod install;

@@ -56,7 +56,7 @@ pub(crate) fn write(report: &MemberReport) -> Bytes {
     status.encode_to_vec().into()
 }
 
-fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
+pub(super) fn read(bytes: &[u8]) -> Result<MemberReport, super::wire::WireError> {
     use super::wire::WireError;
     let status =
         api::MemberStatus::decode(bytes).map_err(|_| WireError("status can't be decoded"))?;

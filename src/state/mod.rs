@@ -8,6 +8,8 @@ mod apply;
 pub mod codec;
 mod command;
 mod digest;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod heads;
 mod machine;
 pub mod query;

@@ -3,6 +3,8 @@
 //! Only the log and the snapshots are the truth; the view can always be rebuilt from them.
 
 mod caught;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod layout;
 pub mod recovery;
 pub mod snapshot;

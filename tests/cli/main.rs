@@ -1,5 +1,6 @@
 //! The command line without a cluster: usage, exit codes, and what it refuses to do.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

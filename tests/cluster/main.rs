@@ -3,6 +3,7 @@
 //!
 //! Nothing waits for a fixed time: every wait is for a condition, with a deadline.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,7 @@
 //! The pages about formats are enough for somebody else to write a client: a program that shares no code with Holdfast
 //! makes the same bytes from them.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

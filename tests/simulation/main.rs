@@ -6,6 +6,7 @@
 //! `HOLDFAST_SIM_JOBS=2` make
 //! `nothing_that_was_promised_breaks_under_many_seeds` run others than those of every day. See docs/simulation.md.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

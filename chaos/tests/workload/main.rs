@@ -1,5 +1,6 @@
 //! The workload against real servers, and the checkers over what it wrote down.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

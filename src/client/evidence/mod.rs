@@ -19,6 +19,8 @@ pub use checkpoint::Checkpoint;
 pub use error::EvidenceError;
 pub use export::{ExportHead, ExportWriter};
 pub use receipt::{ReceiptWanted, SavedReceipt, VerifiedReceipt};
+#[cfg(all(test, feature = "server"))]
+pub(crate) use tests::seeds;
 pub use verify::{Anchor, Resumable, VerifiedExport, resumable, verify_export};
 
 use crate::domain::Timestamp;

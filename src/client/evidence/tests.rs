@@ -3,3 +3,6 @@ mod export;
 #[cfg(feature = "server")]
 mod hostile;
 mod receipt;
+
+#[cfg(feature = "server")]
+pub(crate) use hostile::seeds;

@@ -188,3 +188,74 @@ fn what_carries_a_secret_shows_none_of_it_when_it_is_printed() {
         }
     }
 }
+
+/// Well-formed requests of each kind, for the corpora of `fuzz/`.
+pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
+    let id = || valid::ID.to_owned();
+    let escrow = v1::EscrowRecoveryKeyRequest {
+        sealed_key: Some(valid::sealed(144)),
+        sealed_key_package: Some(valid::sealed(40)),
+        host_name: "pc".into(),
+        users: vec![valid::user("eve"); 2],
+        ..valid::escrow()
+    };
+    let mut report = valid::report();
+    report.volumes.truncate(2);
+    report.users.truncate(2);
+    let volume = v1::VolumeRef { device_id: id(), volume_id: id() };
+    let find = |query| v1::FindKeysRequest { request_id: id(), query: Some(query) }.encode_to_vec();
+    let records = v1::ListRecordsRequest {
+        first_sequence: 3,
+        last_sequence: 9,
+        actor: "operator/alice".into(),
+        action: "disclose".into(),
+        device_id: id(),
+        protector_id: id(),
+        since_ms: 5,
+        until_ms: 6,
+        stale: true,
+    };
+    let grant = v1::GrantRoleRequest { request_id: id(), operator: "bob".into(), role: 2 };
+    let deny = v1::DenyCertificateRequest {
+        request_id: id(),
+        subject: format!("sha256:{}", "0f".repeat(32)),
+        reason: "stolen".into(),
+    };
+    let allow = v1::AllowCertificateRequest { request_id: id(), subject: "operator/bob".into() };
+    let device = v1::GetDeviceRequest { device_id: id(), stale: true };
+    let list = |page_token| {
+        v1::ListDevicesRequest { page_size: 7, page_token, ..Default::default() }.encode_to_vec()
+    };
+    let init = v1::InitClusterRequest {
+        signer_chain: vec![b"leaf"[..].into(), b"ca"[..].into()],
+        signer_private_key: b"private"[..].into(),
+        ..valid::init()
+    };
+    let learner = v1::AddLearnerRequest { request_id: id(), node: Some(valid::node(4)) };
+    let promote = v1::PromoteNodeRequest { request_id: id(), node_id: 4 };
+    let transfer = v1::TransferLeadershipRequest { request_id: id(), node_id: 0 };
+    let alice: OperatorName = "alice".parse().unwrap();
+    [
+        ("rpc_escrow", "escrow", escrow.encode_to_vec()),
+        ("rpc_compliance", "report", report.encode_to_vec()),
+        ("rpc_recovery", "find-prefix", find(Query::KeyIdPrefix("8c9d0e1f".into()))),
+        ("rpc_recovery", "find-key", find(Query::KeyId(id()))),
+        ("rpc_recovery", "find-device", find(Query::DeviceId(id()))),
+        ("rpc_recovery", "find-volume", find(Query::Volume(volume))),
+        ("rpc_recovery", "disclose", valid::disclose().encode_to_vec()),
+        ("rpc_audit", "records", records.encode_to_vec()),
+        ("rpc_admin", "grant", grant.encode_to_vec()),
+        ("rpc_admin", "deny", deny.encode_to_vec()),
+        ("rpc_admin", "allow", allow.encode_to_vec()),
+        ("rpc_admin", "device", device.encode_to_vec()),
+        ("rpc_admin", "devices", list(token_after(DeviceId::from_bytes([7; 16])))),
+        ("rpc_admin", "grants", list(token_after_grant(&alice, Role::Auditor))),
+        ("rpc_admin", "denials", list(token_after_denial(&"operator/alice".parse().unwrap()))),
+        ("rpc_cluster", "init", init.encode_to_vec()),
+        ("rpc_cluster", "learner", learner.encode_to_vec()),
+        ("rpc_cluster", "promote", promote.encode_to_vec()),
+        ("rpc_cluster", "transfer", transfer.encode_to_vec()),
+    ]
+    .map(|(target, name, bytes)| (target, name.to_owned(), bytes))
+    .into()
+}

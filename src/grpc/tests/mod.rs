@@ -4,3 +4,8 @@ mod api;
 mod decode;
 mod hostile;
 mod status;
+
+/// Well-formed requests, for the corpora of `fuzz/`.
+pub(super) fn fuzzing_seeds() -> Vec<crate::fuzzing::Seed> {
+    hostile::seeds()
+}

@@ -77,7 +77,10 @@ impl<S: Store> Batch<'_, S> {
         let changed = self.txn.get(Table::Denials, &key)?.is_some();
         if changed {
             self.txn.remove(Table::Denials, &key)?;
-            self.heads.denials -= 1;
+            self.heads.denials = self.heads.denials.checked_sub(1).ok_or_else(|| {
+                let what = "there are more denials than it counts".to_owned();
+                StoreError::Corrupt { table: Table::Meta, what }
+            })?;
             self.heads.denial_changes += 1;
         }
         self.finish_change(context, changed)

@@ -15,6 +15,9 @@ use crate::state::records::{
 };
 use crate::state::{Digest, EpochRecord, Heads, Signer};
 
+/// More than any count of a state: a damaged one may say so.
+const MOST: u64 = u64::MAX / 2;
+
 pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
     encode(&pb::Heads {
         position: heads.position.map(position_to),
@@ -43,11 +46,24 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
     if heads.requests_start > heads.requests_end {
         return Err(FieldError::new("requests_start", "is after requests_end").into());
     }
+    let audit = audit_from(&required(heads.audit, "audit")?)?;
+    // One more must always fit.
+    for (field, count) in [
+        ("audit.sequence", audit.sequence),
+        ("requests_end", heads.requests_end),
+        ("records", heads.records),
+        ("denials", heads.denials),
+        ("denial_changes", heads.denial_changes),
+    ] {
+        if count > MOST {
+            return Err(FieldError::new(field, "is more than any state comes to").into());
+        }
+    }
     Ok(Heads {
         position: heads.position.map(position_from),
         membership: heads.membership,
         time: time(heads.time_ms),
-        audit: audit_from(&required(heads.audit, "audit")?)?,
+        audit,
         requests: heads.requests_start..heads.requests_end,
         sum: Digest::from_bytes(&digest("sum", &heads.sum)?),
         records: heads.records,

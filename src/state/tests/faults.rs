@@ -164,3 +164,53 @@ fn answers_survive_their_way_from_node_to_node() {
         assert_eq!(codec::decode_applied(&bytes).unwrap(), applied);
     }
 }
+
+/// The state of `rig` with other heads, opened anew.
+fn opened_with(rig: &Rig, heads: &Heads) -> Result<Machine<MemoryStore>, StoreError> {
+    let store = MemoryStore::default();
+    let mut records = WriteSet::default();
+    for (table, (key, value)) in rig.store().records() {
+        records.0.insert((table, key), Some(value));
+    }
+    let (table, key) = Heads::record_key();
+    records.0.insert((table, Bytes::from_static(key)), Some(heads.encode()));
+    store.commit(records).unwrap();
+    Machine::open(Arc::new(store))
+}
+
+#[test]
+fn heads_with_a_count_that_has_no_next_are_damage() {
+    let rig = Rig::ready();
+    let heads = rig.machine.heads();
+    assert!(opened_with(&rig, heads).is_ok());
+    let audit = AuditPosition { sequence: u64::MAX, ..heads.audit };
+    for (field, damaged) in [
+        ("audit.sequence", Heads { audit, ..heads.clone() }),
+        ("requests_end", Heads { requests: u64::MAX..u64::MAX, ..heads.clone() }),
+        ("records", Heads { records: u64::MAX, ..heads.clone() }),
+        ("denials", Heads { denials: u64::MAX, ..heads.clone() }),
+        ("denial_changes", Heads { denial_changes: u64::MAX, ..heads.clone() }),
+    ] {
+        let Err(error) = opened_with(&rig, &damaged) else { panic!("{field} was taken") };
+        assert!(matches!(&error, StoreError::Corrupt { table: Table::Meta, .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_denial_that_is_not_counted_is_damage_when_it_is_taken_back() {
+    let mut rig = Rig::ready();
+    rig.accept(operator(ROOT), deny("operator/hugo"));
+    let uncounted = Heads { denials: 0, ..rig.machine.heads().clone() };
+    let mut machine = opened_with(&rig, &uncounted).unwrap();
+    let command = Command {
+        actor: operator(ROOT),
+        certificate: None,
+        request_id: request(9),
+        time: at(rig.now),
+        body: allow("operator/hugo"),
+    };
+    let index = uncounted.position.unwrap().index + 1;
+    let entry = Entry::Command(codec::encode_command(&command));
+    let applied = machine.apply([(Position { term: 1, index }, entry)]);
+    assert!(matches!(applied, Err(StoreError::Corrupt { table: Table::Meta, .. })), "{applied:?}");
+}

@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::fuzzing::{Seed, join};
+use crate::state::fuzzing::{COMMAND, MEMBERSHIP};
+
 use super::fixtures::*;
 use crate::domain::*;
 use crate::state::*;
@@ -103,4 +106,55 @@ fn right(body: &CommandBody) -> Actor {
         | CommandBody::IssueToken(_)
         | CommandBody::RevokeToken(_) => operator(ROOT),
     }
+}
+
+/// A command and its answer, as they go from node to node.
+pub(in crate::state) fn command_and_answer() -> (Bytes, Bytes) {
+    let command = Command {
+        actor: operator(ROOT),
+        certificate: certificate(7),
+        request_id: request(7),
+        time: at(5),
+        body: bootstrap(),
+    };
+    let bytes = codec::encode_command(&command);
+    let applied = Rig::empty().entry(Entry::Command(bytes.clone()));
+    (bytes, codec::encode_applied(&applied))
+}
+
+/// Logs and the states that come of them, for the corpora of `fuzz/`.
+pub(in crate::state) fn fuzzing_seeds() -> Vec<Seed> {
+    let mut log: Vec<Vec<u8>> = vec![vec![], vec![MEMBERSHIP, 1, 2, 3]];
+    let mut rig = Rig::empty();
+    let setting_up = [bootstrap(), grant(HUGO, Role::HelpDesk), grant(ODO, Role::Auditor)];
+    let bodies = setting_up.into_iter().chain(commands().into_iter().map(|command| command.body));
+    for (n, body) in (1..).zip(bodies) {
+        let actor = right(&body);
+        let command =
+            Command { actor, certificate: None, request_id: request(n), time: at(n), body };
+        let bytes = codec::encode_command(&command);
+        log.push(bytes.to_vec());
+        rig.entry(Entry::Command(bytes));
+    }
+    let records = rig.store().records();
+    let records = records.into_iter().flat_map(|(table, (key, value))| {
+        [[&[table.tag()], key.as_ref()].concat(), value.to_vec()]
+    });
+    let mut records: Vec<Vec<u8>> = records.collect();
+    for body in [disclose_of(1, 0, Some("eve")), allow("node/9"), revoke(HUGO, Role::HelpDesk)] {
+        let command = Command {
+            actor: right(&body),
+            certificate: None,
+            request_id: request(99),
+            time: at(99),
+            body,
+        };
+        records.extend([vec![COMMAND], codec::encode_command(&command).to_vec()]);
+    }
+    vec![
+        ("log_entries", "bootstrap".to_owned(), join(&log[..3])),
+        ("log_entries", "everything".to_owned(), join(&log)),
+        ("state_records", "everything".to_owned(), join(&records)),
+        ("state_records", "nothing".to_owned(), join([[0; 0]])),
+    ]
 }

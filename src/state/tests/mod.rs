@@ -28,3 +28,5 @@ mod requests;
 mod reseal;
 mod seal;
 mod steps;
+
+pub(super) use hostile::{command_and_answer, fuzzing_seeds};

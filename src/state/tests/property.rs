@@ -313,7 +313,7 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
     let mut runner = prop::test_runner::TestRunner::deterministic();
     let steps = prop::collection::vec((step(), tick()), 50..60);
     let mut answers: BTreeMap<&str, usize> = BTreeMap::new();
-    for _ in 0..500 {
+    for _ in 0..700 {
         let steps = steps.new_tree(&mut runner).unwrap().current();
         let (_, _, outcomes) = run_model(&steps, true);
         for outcome in outcomes {

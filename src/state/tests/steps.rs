@@ -285,6 +285,16 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
             let seals = model.seals.saturating_sub(u64::from(*late));
             if *shares { unseal_by_shares(seals) } else { unseal(seals) }
         }
+        What::AgentCa(..)
+        | What::Issue(..)
+        | What::RevokeToken(_)
+        | What::Enrol { .. }
+        | What::Renew { .. } => enrolment_body(what, model),
+    }
+}
+
+fn enrolment_body(what: &What, model: &Model) -> CommandBody {
+    match what {
         What::AgentCa(number, fill) => agent_ca(*number, *fill),
         What::Issue(n, one) => {
             let binding =
@@ -311,6 +321,7 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
                 old_not_after: at((model.now() + 180 * day).saturating_sub(age * day)),
             })
         }
+        _ => unreachable!("it is of enrolment"),
     }
 }
 

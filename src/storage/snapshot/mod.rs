@@ -9,6 +9,8 @@ mod background;
 mod crashes;
 mod file;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -9,6 +9,8 @@
 mod check;
 mod engine;
 mod frozen;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod home;
 mod inner;
 mod known;

@@ -63,7 +63,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<EngineWrite>>> {
     }
 }
 
-fn decode(mut bytes: Bytes) -> Option<Vec<EngineWrite>> {
+pub(super) fn decode(mut bytes: Bytes) -> Option<Vec<EngineWrite>> {
     let body = bytes.len().checked_sub(CHECKSUM_BYTES)?;
     let sum = bytes.split_off(body).get_u32_le();
     if crc32c::crc32c(&bytes) != sum || !bytes.starts_with(MAGIC) {

@@ -24,6 +24,8 @@
 //! older segments can be removed whole.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod index;
 mod queue;
 mod recover;

@@ -15,6 +15,9 @@ use crate::fs::{Fs, FsFile as _, OpenMode};
 use crate::planted::{self, Plant};
 use crate::state::Position;
 
+/// More than any number of a batch or a segment: a damaged one may say so, and one more must always fit.
+const MOST: u64 = u64::MAX / 2;
+
 /// A segment in use, and the highest entry that was ever written to it.
 pub(super) struct Used<F: Fs> {
     pub(super) segment: Arc<Segment<F>>,
@@ -73,7 +76,7 @@ pub(super) fn recover<F: Fs>(
     let mut replay = Replay::new(cache_bytes);
     let next_segment = match numbers.last() {
         None => 0,
-        Some(last) => last.checked_add(1).ok_or_else(|| WalError::Damaged {
+        Some(last) => next_number(*last).ok_or_else(|| WalError::Damaged {
             file: path_of(dir, *last),
             offset: 0,
             what: "no segment can have this number".to_owned(),
@@ -99,6 +102,10 @@ pub(super) fn recover<F: Fs>(
     }
     unused.append(&mut replay.empty);
     replay.finish(dir, next_segment, unused)
+}
+
+fn next_number(number: u64) -> Option<u64> {
+    number.checked_add(1).filter(|next| *next <= MOST)
 }
 
 /// A segment's contents; `None` if the file was never used.
@@ -175,7 +182,7 @@ impl<F: Fs> Replay<F> {
                 return Err(self.damaged_before(&segment, offset, &what));
             }
             self.batch(&mut used, &bytes, offset, batch)?;
-            let Some(next) = expected.checked_add(1) else {
+            let Some(next) = next_number(expected) else {
                 return Err(segment.damaged(offset as u64, "no batch can have this number"));
             };
             self.next_batch = Some(next);

@@ -94,3 +94,23 @@ fn i2_an_entry_that_was_replaced_while_it_was_written_does_not_make_its_successo
     index.written(0, second, stored());
     assert_eq!(index.durable(), Some(0));
 }
+
+#[test]
+fn a_log_whose_numbers_have_no_next_is_refused() {
+    let header = SegmentHeader { number: 0, salt: 7, length: 0 };
+    for (number, opens) in [(3, true), (u64::MAX - 1, false), (u64::MAX, false)] {
+        let mut builder = BatchBuilder::new();
+        builder.vote(&voted(1));
+        let bytes = [header.encode(), builder.finish(number, 7).to_vec()].concat();
+        let fs = SimFs::new();
+        fs.create_dir_all(Path::new(DIR)).unwrap();
+        let path = Path::new(DIR).join("0000000000000000.log");
+        fs.open(&path, OpenMode::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
+        assert_eq!(open(&fs).is_ok(), opens, "batch {number}");
+    }
+    let fs = SimFs::new();
+    fs.create_dir_all(Path::new(DIR)).unwrap();
+    let path = Path::new(DIR).join("fffffffffffffffe.log");
+    drop(fs.open(&path, OpenMode::CreateNew).unwrap());
+    assert!(matches!(open(&fs), Err(WalError::Damaged { .. })));
+}

@@ -1,5 +1,6 @@
-//! Holds the edges of the layer map in `src/lib.rs`: who may know whom.
+//! Holds the edges of the layer map in `src/lib.rs`: who may know whom; and what may be built into the program at all.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,6 +9,8 @@
     clippy::print_stdout,
     reason = "a test that can't go on has failed"
 )]
+
+mod supply_chain;
 
 use std::path::Path;
 
