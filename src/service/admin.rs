@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::auth::{Action, Permit};
 use crate::domain::{DenialSubject, DeviceId, OperatorName, RequestId, Role, Text};
-use crate::state::{Accepted, CommandBody, Denial, Device, Grant, Position, query};
+use crate::state::{CommandBody, Denial, Device, Grant, Position, query};
 
-use super::context::{Proposer, ReadPoint, proposer_of};
+use super::context::{ReadPoint, proposer_of};
 use super::{Consensus, Context, ServiceError};
 
 /// A grant, a revocation, a denial or its end is done.
@@ -41,7 +41,7 @@ impl<C: Consensus> AdminService<C> {
         role: Role,
     ) -> Result<Granted, ServiceError> {
         let proposer = proposer_of(permit, Action::Grant)?;
-        self.change(proposer, request_id, CommandBody::Grant { operator, role }).await
+        self.context.change(proposer, request_id, CommandBody::Grant { operator, role }).await
     }
 
     /// Takes a role away.
@@ -56,7 +56,7 @@ impl<C: Consensus> AdminService<C> {
         role: Role,
     ) -> Result<Granted, ServiceError> {
         let proposer = proposer_of(permit, Action::Revoke)?;
-        self.change(proposer, request_id, CommandBody::Revoke { operator, role }).await
+        self.context.change(proposer, request_id, CommandBody::Revoke { operator, role }).await
     }
 
     /// Denies an identity or a certificate.
@@ -71,7 +71,7 @@ impl<C: Consensus> AdminService<C> {
         reason: Text,
     ) -> Result<Granted, ServiceError> {
         let proposer = proposer_of(permit, Action::Deny)?;
-        self.change(proposer, request_id, CommandBody::Deny { subject, reason }).await
+        self.context.change(proposer, request_id, CommandBody::Deny { subject, reason }).await
     }
 
     /// Allows an identity or a certificate again.
@@ -85,7 +85,7 @@ impl<C: Consensus> AdminService<C> {
         subject: DenialSubject,
     ) -> Result<Granted, ServiceError> {
         let proposer = proposer_of(permit, Action::Allow)?;
-        self.change(proposer, request_id, CommandBody::Allow { subject }).await
+        self.context.change(proposer, request_id, CommandBody::Allow { subject }).await
     }
 
     /// At most `limit` entries of the deny-list in their order; the first, or those after `after`.
@@ -101,19 +101,6 @@ impl<C: Consensus> AdminService<C> {
         proposer_of(permit, Action::ListDenials)?;
         self.context.read(false).await?;
         self.context.scan(move |view| query::denials(view, after.as_ref(), limit)).await
-    }
-
-    async fn change(
-        &self,
-        proposer: Proposer,
-        request_id: RequestId,
-        body: CommandBody,
-    ) -> Result<Granted, ServiceError> {
-        let answer = self.context.propose(proposer, request_id, body).await?;
-        let Accepted::Granted { changed } = answer.accepted else {
-            return Err(ServiceError::Unexpected("a grant has another answer"));
-        };
-        Ok(Granted { changed, position: answer.position })
     }
 
     /// At most `limit` grants in the order of their operators' names, then of their roles; the first, or those after

@@ -14,7 +14,7 @@ use crate::state::{
     Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
 };
 
-use super::{Consensus, Refusals, SelfTest, ServiceError};
+use super::{Consensus, Granted, Refusals, SelfTest, ServiceError};
 
 /// A node without proof of a quorum for longer than this refuses everything but stale reads: its grants may be old.
 pub const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -271,6 +271,20 @@ impl<C: Consensus> Context<C> {
         let Applied { position, audit, outcome } =
             applied.map_err(|_| RaftError::OutcomeUnknown)??;
         Ok(Answer { position, audit, accepted: outcome? })
+    }
+
+    /// The same for a command that answers no more than whether it changed something.
+    pub(super) async fn change(
+        &self,
+        proposer: Proposer,
+        request_id: RequestId,
+        body: CommandBody,
+    ) -> Result<Granted, ServiceError> {
+        let answer = self.propose(proposer, request_id, body).await?;
+        let Accepted::Granted { changed } = answer.accepted else {
+            return Err(ServiceError::Unexpected("a change has another answer"));
+        };
+        Ok(Granted { changed, position: answer.position })
     }
 
     /// Waits until the local state has applied a committed entry. If that fails the request was still done, so that its

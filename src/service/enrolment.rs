@@ -286,7 +286,7 @@ impl<C: Consensus> EnrolmentService<C> {
         let proposer = proposer_of(permit, Action::IssueToken)?;
         let id = issue.id;
         let body = CommandBody::IssueToken(issue);
-        let done = self.change(proposer, request_id, body).await?;
+        let done = self.context.change(proposer, request_id, body).await?;
         self.context.wait_applied(done.position).await?;
         let token = query::token(self.context.consensus().view(), id)?;
         let token = token.ok_or(ServiceError::Unexpected("the new token is not there"))?;
@@ -304,7 +304,7 @@ impl<C: Consensus> EnrolmentService<C> {
         token: TokenId,
     ) -> Result<Granted, ServiceError> {
         let proposer = proposer_of(permit, Action::RevokeToken)?;
-        self.change(proposer, request_id, CommandBody::RevokeToken(token)).await
+        self.context.change(proposer, request_id, CommandBody::RevokeToken(token)).await
     }
 
     /// At most `limit` tokens in the order of their ids; the first, or those after `after`.
@@ -320,19 +320,6 @@ impl<C: Consensus> EnrolmentService<C> {
         proposer_of(permit, Action::ListTokens)?;
         self.context.read(false).await?;
         self.context.scan(move |view| query::tokens(view, after, limit)).await
-    }
-
-    async fn change(
-        &self,
-        proposer: Proposer,
-        request_id: RequestId,
-        body: CommandBody,
-    ) -> Result<Granted, ServiceError> {
-        let answer = self.context.propose(proposer, request_id, body).await?;
-        let Accepted::Granted { changed } = answer.accepted else {
-            return Err(ServiceError::Unexpected("a token has another answer"));
-        };
-        Ok(Granted { changed, position: answer.position })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::auth::{Action, Permit};
 use crate::crypto::{CryptoError, RootKey, Share, UnlockedKeyring, system_rng};
 use crate::domain::{Epoch, FieldError, NodeId, RequestId, ShareSet, Text};
-use crate::state::{Accepted, CommandBody, Keyring, Seal, Unseal, UnsealedBy, query};
+use crate::state::{CommandBody, Keyring, Seal, Unseal, UnsealedBy, query};
 
 use super::admin::Granted;
 use super::context::{Proposer, proposer_of};
@@ -188,12 +188,9 @@ impl<C: Consensus> OperatorService<C> {
         request_id: RequestId,
         body: CommandBody,
     ) -> Result<Granted, ServiceError> {
-        let answer = self.context.propose(proposer, request_id, body).await?;
-        let Accepted::Granted { changed } = answer.accepted else {
-            return Err(ServiceError::Unexpected("a seal has another answer"));
-        };
-        self.context.wait_applied(answer.position).await?;
-        Ok(Granted { changed, position: answer.position })
+        let done = self.context.change(proposer, request_id, body).await?;
+        self.context.wait_applied(done.position).await?;
+        Ok(done)
     }
 }
 
