@@ -11,8 +11,8 @@ use crate::load::{Load, Written};
 
 /// Bytes of a key package: nearly the largest, so that little work fills the log.
 const PACKAGE: usize = 60 * 1024;
-/// Escrows of a burst: somewhat more than a segment of the log.
-const BURST: usize = 80;
+/// Escrows of a burst: somewhat more than two segments of the log, the one in use and the reserve.
+const BURST: usize = 160;
 /// How long the servers get after a burst.
 const PAUSE: Duration = Duration::from_secs(6);
 const FIRST_SEGMENT: &str = "wal/0000000000000000.log";
@@ -28,10 +28,11 @@ async fn with_short_logs() -> Harness {
     Harness::start_with(storage).await
 }
 
-/// Escrows until these nodes have removed the segment of their log that was the oldest before. In bursts: a snapshot yields
-/// to writes, so on a busy machine a load without end would only make the state larger that it has to read.
+/// Escrows until these nodes have removed every segment that their log has now: who knows nothing later can't go on from
+/// their logs. In bursts: a snapshot yields to writes, so on a busy machine a load without end would only make the state
+/// larger that it has to read.
 async fn until_removed(harness: &Harness, agent: &Client, nodes: &[u64]) -> Vec<Written> {
-    let old: Vec<_> = nodes.iter().map(|node| segments(&data(harness, *node))[0].clone()).collect();
+    let old: Vec<_> = nodes.iter().flat_map(|node| segments(&data(harness, *node))).collect();
     let begun = Instant::now();
     let mut written = Vec::new();
     loop {
