@@ -1,5 +1,6 @@
 //! From a running node to a serving process, and back down in order.
 
+mod checkpoints;
 mod enrolment;
 
 use std::collections::BTreeSet;
@@ -28,13 +29,15 @@ use crate::grpc::{
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
 
-use super::checkpoints::{self, CheckpointFile, CheckpointFileError};
+use super::checkpoints::CheckpointFileError;
 use super::config::Config;
 use super::credentials::Credentials;
 use super::node::ServerNode;
 use super::readiness::Readiness;
 use super::renewal::Renewal;
 use super::{chores, expiry, health, http, metrics, renewal};
+
+pub(super) use checkpoints::Checkpoints;
 
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -251,23 +254,6 @@ impl<N: ServerNode> Server<N> {
         background.spawn(chores::test_keys(Arc::clone(context), Arc::clone(sealing)));
         background.spawn(chores::record_refusals(Arc::clone(context)));
         background.spawn(chores::watch_denials(Arc::clone(context)));
-    }
-
-    /// Begins to write checkpoints, if there is a file for them.
-    fn keep_checkpoints(
-        &self,
-        background: &mut JoinSet<()>,
-        renewal: &Renewal,
-    ) -> Result<Option<Arc<CheckpointFile>>, ServeError> {
-        let config = &self.config;
-        let Some(path) = &config.audit.checkpoint_file else { return Ok(None) };
-        let (file, last) =
-            CheckpointFile::find(path, config.cluster_id).map_err(ServeError::Checkpoints)?;
-        let file = Arc::new(file);
-        let (context, signer) = (Arc::clone(&self.context), renewal.signer());
-        let records = config.audit.checkpoint_records;
-        background.spawn(checkpoints::keep(context, signer, Arc::clone(&file), last, records));
-        Ok(Some(file))
     }
 
     fn announce(&self) {
