@@ -183,7 +183,30 @@ impl<N: ServerNode> Sources<N> {
                 file.failing().load(Ordering::Relaxed).into(),
             )?;
         }
-        Ok(())
+        let Some(syslog) = &self.checkpoints.syslog else { return Ok(()) };
+        out.gauge(
+            "audit_syslog_failing",
+            "Whether checkpoints don't reach the collector, or can't be kept for it; absent without one",
+            syslog.failing().into(),
+        )?;
+        out.gauge("audit_syslog_waiting", "Checkpoints that wait", syslog.waiting())?;
+        out.seconds(
+            "audit_syslog_lag_seconds",
+            "For how long the oldest checkpoint that the collector lacks has been waiting; 0 if it has all",
+            syslog.lag().as_secs_f64(),
+        )?;
+        out.counter("audit_syslog_sent", "Checkpoints handed over", syslog.sent())?;
+        out.counter(
+            "audit_syslog_unconfirmed",
+            "Those among them after which the collector ended its connection without the end of TLS",
+            syslog.unsaid(),
+        )?;
+        out.counter("audit_syslog_failures", "Tries that failed", syslog.failures())?;
+        out.counter(
+            "audit_syslog_replaced",
+            "Checkpoints that gave their place to a newer one because too many waited",
+            syslog.replaced(),
+        )
     }
 
     fn enrolment(&self, out: &mut Writer<'_>) -> fmt::Result {

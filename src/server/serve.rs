@@ -82,6 +82,9 @@ pub enum ServeError {
     /// The file for checkpoints can't be used.
     #[error("audit.checkpoint_file: it can't be used")]
     Checkpoints(#[source] CheckpointFileError),
+    /// The directory of checkpoints that wait for the collector can't be used.
+    #[error("audit.syslog_spool: it can't be used")]
+    Spool(#[source] CheckpointFileError),
     /// What was compiled in is damaged.
     #[error("descriptors: {0}")]
     Descriptors(String),
@@ -146,6 +149,7 @@ pub struct Server<N> {
     context: Arc<Context<N>>,
     sealing: Arc<Sealing>,
     credentials: Credentials,
+    clock: SharedClock,
 }
 
 impl<N: ServerNode> Server<N> {
@@ -162,10 +166,11 @@ impl<N: ServerNode> Server<N> {
         };
         let BuiltNode { node, peer } = built;
         let (cluster, id) = (config.cluster_id, config.node_id);
-        let context = Arc::new(Context::new(Arc::clone(&node), clock, cluster, id, deadlines));
+        let own = Arc::clone(&clock);
+        let context = Arc::new(Context::new(Arc::clone(&node), own, cluster, id, deadlines));
         let key_file = config.auto_unseal_key_file.clone();
         let sealing = Arc::new(Sealing::new(cluster, key_file, config.data_dir.clone()));
-        Self { config, node, peer, context, sealing, credentials }
+        Self { config, node, peer, context, sealing, credentials, clock }
     }
 
     /// Serves until `stop` is done or the node fails.

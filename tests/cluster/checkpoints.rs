@@ -1,13 +1,19 @@
-//! Checkpoints of three servers, against a cluster that is put back to an older state.
+//! Checkpoints of three servers: to a collector that goes and comes, and against a cluster that is put back to an older state.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use holdfast::cli::local_cluster::{LocalNode, http_get, wait_for};
 use holdfast::client::Client;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::data_dir::copy_dir;
-use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key};
+use crate::harness::{Harness, LIMIT, disclosure, new_escrow, new_key, write_file};
 
 /// A place beside the data directory of a node.
 fn beside(node: &LocalNode, name: &str) -> PathBuf {
@@ -37,9 +43,135 @@ async fn metric(node: &LocalNode, line: &str) {
     .unwrap();
 }
 
+/// A collector of logs, until it is dropped.
+struct Collector {
+    port: u16,
+    heard: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Collector {
+    async fn start(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let hears = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = Vec::new();
+                // Whoever dies in the middle says all of it once more.
+                if stream.read_to_end(&mut bytes).await.is_ok() {
+                    hears.lock().extend(messages(&bytes));
+                    drop(stream.shutdown().await);
+                }
+            }
+        });
+        Self { port, heard, task }
+    }
+
+    async fn kill(mut self) -> (u16, Vec<String>) {
+        self.task.abort();
+        drop((&mut self.task).await);
+        (self.port, std::mem::take(&mut *self.heard.lock()))
+    }
+
+    /// The newest record that each node has sent a checkpoint of.
+    fn newest(&self) -> BTreeMap<u64, u64> {
+        let mut newest = BTreeMap::new();
+        for message in self.heard.lock().iter() {
+            let number = |name: &str| {
+                let (_, rest) = message.split_once(&format!(" {name}=\"")).unwrap();
+                rest.split_once('"').unwrap().0.parse().unwrap()
+            };
+            let sequence: u64 = number("sequence");
+            newest.entry(number("node")).and_modify(|n| *n = sequence.max(*n)).or_insert(sequence);
+        }
+        newest
+    }
+
+    async fn has_heard(&self, nodes: &[u64], sequence: u64) {
+        wait_for("the collector is level", LIMIT, || async {
+            let newest = self.newest();
+            let level = nodes.iter().all(|node| newest.get(node).is_some_and(|n| *n >= sequence));
+            if level { Ok(()) } else { Err(format!("{newest:?}, not {sequence}")) }
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// The messages of a stream, each after its length.
+fn messages(mut bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some(blank) = bytes.iter().position(|byte| *byte == b' ') {
+        let length: usize = std::str::from_utf8(&bytes[..blank]).unwrap().parse().unwrap();
+        let (message, rest) = bytes[blank + 1..].split_at(length);
+        found.push(String::from_utf8(message.to_vec()).unwrap());
+        bytes = rest;
+    }
+    found
+}
+
 /// Number of the newest record.
 async fn head(auditor: &Client) -> u64 {
     auditor.audit_checkpoint(false).await.unwrap().facts.head.sequence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_checkpoint_reaches_a_collector_that_dies_while_a_leader_dies() {
+    let collector = Collector::start(0).await;
+    let port = collector.port;
+    let mut harness = with_audit(|node| {
+        let spool = beside(node, "syslog").display().to_string();
+        format!("syslog = \"tcp://127.0.0.1:{port}\"\nsyslog_spool = {spool:?}")
+    })
+    .await;
+    let (agent, auditor) = (harness.client(&harness.agent), harness.client(&harness.auditor));
+    let escrow = || async {
+        agent.escrow(&new_escrow(harness.device), &new_key(), None).await.unwrap();
+    };
+    escrow().await;
+    collector.has_heard(&[1, 2, 3], head(&auditor).await).await;
+
+    let (port, mut heard) = collector.kill().await;
+    escrow().await;
+    for node in harness.cluster.nodes() {
+        metric(node, "holdfast_audit_syslog_failing 1.0").await;
+    }
+    let leader = harness.cluster.leader().await.unwrap();
+    harness.cluster.kill_node(leader).await.unwrap();
+    let agent = harness.client(&harness.agent);
+    agent.escrow(&new_escrow(harness.device), &new_key(), None).await.unwrap();
+    let missed = head(&auditor).await;
+    let others: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
+    let collector = Collector::start(port).await;
+    collector.has_heard(&others, missed).await;
+    harness.cluster.start_node(leader).await.unwrap();
+    collector.has_heard(&[1, 2, 3], missed).await;
+    for node in harness.cluster.nodes() {
+        metric(node, "holdfast_audit_syslog_waiting 0.0").await;
+        metric(node, "holdfast_audit_syslog_failing 0.0").await;
+    }
+
+    // What the collector has is what an auditor needs, and nothing else.
+    heard.extend(collector.kill().await.1);
+    let lines = heard.iter().map(|message| message.split_once("] ").unwrap().1.to_owned() + "\n");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (checkpoints, export) = (path("checkpoints"), path("export"));
+    write_file(Path::new(&checkpoints), lines.collect::<String>().as_bytes());
+    let auditor = harness.auditor.clone();
+    harness.run(&auditor, &["audit", "export", "--out", &export]).await.ends_with(0);
+    let verify = ["audit", "verify", &export, "--checkpoint", &checkpoints, "-o", "json"];
+    let held = harness.run(&auditor, &verify).await.ends_with(0).json();
+    assert_eq!(held["anchors"].as_u64(), Some(u64::try_from(heard.len()).unwrap()));
 }
 
 /// Somebody stops all servers, and puts older copies of all their disks back: nothing in them contradicts that.

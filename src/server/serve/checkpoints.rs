@@ -9,12 +9,15 @@ use crate::client::evidence::Checkpoint;
 use crate::server::checkpoints::{CheckpointFile, Keeper, Sink};
 use crate::server::node::ServerNode;
 use crate::server::renewal::Renewal;
+use crate::server::syslog::{Origin, Spool, Syslog};
 
 /// The places that are configured.
 #[derive(Default)]
 pub(in crate::server) struct Checkpoints {
     /// The file.
     pub(in crate::server) file: Option<Arc<CheckpointFile>>,
+    /// The collector of logs.
+    pub(in crate::server) syslog: Option<Arc<Syslog>>,
 }
 
 impl<N: ServerNode> Server<N> {
@@ -32,6 +35,19 @@ impl<N: ServerNode> Server<N> {
             let file = Arc::new(file);
             background.spawn(self.keeper(renewal, Arc::clone(&file), newest).run());
             places.file = Some(file);
+        }
+        if let (Some(target), Some(dir)) = (&audit.syslog, &audit.syslog_spool) {
+            let (spool, newest) = Spool::find(dir, cluster).map_err(ServeError::Spool)?;
+            let spool = Arc::new(spool);
+            background.spawn(self.keeper(renewal, Arc::clone(&spool), newest).run());
+            let address = &self.config.client_address;
+            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+            let origin = Origin { host: host.to_owned(), process: std::process::id() };
+            let clock = Arc::clone(&self.clock);
+            let ca = audit.syslog_ca.clone();
+            let syslog = Arc::new(Syslog::new(spool, target.clone(), ca, origin, clock));
+            background.spawn(Arc::clone(&syslog).forward(Arc::clone(renewal)));
+            places.syslog = Some(syslog);
         }
         Ok(places)
     }
