@@ -4,6 +4,7 @@ mod checkpoints;
 mod denials;
 mod enrolment;
 mod rights;
+mod syslog;
 mod wire;
 
 use std::sync::Arc;
@@ -107,7 +108,13 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             handshake_ms: 5000,
             drain_ms: 300,
         },
-        audit: AuditConfig { checkpoint_file: None, checkpoint_records: 1 },
+        audit: AuditConfig {
+            checkpoint_file: None,
+            checkpoint_records: 1,
+            syslog: None,
+            syslog_ca: None,
+            syslog_spool: None,
+        },
     }
 }
 

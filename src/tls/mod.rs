@@ -18,7 +18,7 @@ mod slots;
 
 pub use config::{client_config, peer_client_config};
 #[cfg(feature = "server")]
-pub use config::{client_port_config, enrolment_port_config, peer_port_config};
+pub use config::{client_port_config, collector_config, enrolment_port_config, peer_port_config};
 pub use connect::Connector;
 pub use error::TlsError;
 pub use identity::Identity;

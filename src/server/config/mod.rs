@@ -4,6 +4,7 @@
 //! path of their file.
 
 mod layer;
+mod syslog;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -17,6 +18,8 @@ use serde::Serialize;
 use crate::domain::{ClusterId, NodeId};
 use crate::raft::{NodeOptions, PeerTls, RaftTimes, StorageSizes};
 use crate::telemetry::LogFormat;
+
+pub use syslog::SyslogTarget;
 
 pub use layer::{AuditLayer, Layer, LimitsLayer, LogLayer, RaftLayer, StorageLayer, TlsLayer};
 
@@ -196,6 +199,15 @@ pub struct AuditConfig {
     pub checkpoint_file: Option<PathBuf>,
     /// Records after which one is written.
     pub checkpoint_records: u64,
+    /// Collector of logs that they are sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<SyslogTarget>,
+    /// PEM file with the CA of the collector's certificate, if it is reached by TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog_ca: Option<PathBuf>,
+    /// Directory in which they wait for the collector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog_spool: Option<PathBuf>,
 }
 
 impl Config {
