@@ -22,7 +22,7 @@ pub(super) enum KeyCommand {
     Find(FindArgs),
     /// Disclose one key; the audit record is written first
     Disclose(DiscloseArgs),
-    /// Seal a recovery key and escrow it, as the device's agent does
+    /// Seal a recovery key and escrow it, as the device's agent does, or as an operator who imports it for the device
     Escrow(EscrowArgs),
     /// List the reasons that a disclosure takes
     Reasons,
@@ -177,6 +177,7 @@ impl Show for DisclosureView<'_> {
             ("version", self.key.version.to_string()),
             ("state", self.key.state.to_owned()),
             ("host", dash(&self.key.host_name)),
+            ("imported by", dash(&self.key.imported_by)),
             ("audit record", self.audit_sequence.to_string()),
         ])
     }

@@ -17,6 +17,7 @@ mod enrol;
 mod escrow;
 mod exit;
 mod grant;
+mod group;
 mod key;
 pub mod local_cluster;
 mod operator;
@@ -80,7 +81,7 @@ enum Command {
     /// Make, show and change the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
-    /// Show devices, and report as one
+    /// Show devices, put them into groups, and report as one
     #[command(subcommand)]
     Device(device::DeviceCommand),
     /// Show and change who may do what
@@ -271,6 +272,32 @@ mod tests {
             format!("{token} --group berlin --count 7"),
             format!("{token} --count 7"),
             format!("{enrol} token list"),
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_grant_may_name_groups_and_a_change_of_a_group_several_devices() {
+        let device = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+        for line in [
+            "holdfast grant add bob help-desk".to_owned(),
+            "holdfast grant add bob help-desk --group berlin --group munich".to_owned(),
+            "holdfast grant add --group berlin mia data-migration -o json".to_owned(),
+            format!("holdfast device group add berlin {device} {{{device}}}"),
+            format!("holdfast device group remove berlin {device}"),
+            format!("holdfast device group list {device}"),
+            "holdfast device list --group berlin".to_owned(),
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+        }
+        for line in [
+            "holdfast grant remove bob help-desk --group berlin".to_owned(),
+            "holdfast grant add bob help-desk --group a/b".to_owned(),
+            "holdfast device group add berlin".to_owned(),
+            format!("holdfast device group add a/b {device}"),
+            "holdfast device list --group a/b".to_owned(),
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -18,6 +18,7 @@ mod escrow;
 pub mod evidence;
 #[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod groups;
 mod operator;
 mod options;
 mod raw;

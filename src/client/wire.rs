@@ -30,6 +30,7 @@ pub const fn role(role: Role) -> v1::Role {
         Role::ReportReader => v1::Role::ReportReader,
         Role::Auditor => v1::Role::Auditor,
         Role::Administrator => v1::Role::Administrator,
+        Role::DataMigration => v1::Role::DataMigration,
     }
 }
 

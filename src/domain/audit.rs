@@ -81,13 +81,17 @@ pub enum AuditAction {
     EnrolAgain,
     /// A device renewed its certificate.
     Renew,
+    /// A device was put into a group.
+    GroupAdd,
+    /// A device was taken out of a group.
+    GroupRemove,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -111,6 +115,8 @@ impl AuditAction {
         Self::Enrol,
         Self::EnrolAgain,
         Self::Renew,
+        Self::GroupAdd,
+        Self::GroupRemove,
         Self::Unreadable,
     ];
 
@@ -140,6 +146,8 @@ impl AuditAction {
             Self::Enrol => "enrol",
             Self::EnrolAgain => "enrol-again",
             Self::Renew => "renew",
+            Self::GroupAdd => "group-add",
+            Self::GroupRemove => "group-remove",
             Self::Unreadable => "unreadable",
         }
     }

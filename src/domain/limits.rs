@@ -28,6 +28,12 @@ pub const KEY_SHARES: u8 = 32;
 pub const LEAST_KEY_THRESHOLD: u8 = 2;
 /// Most keys that are sealed anew by one entry of the log.
 pub const RESEALED_KEYS: usize = 64;
+/// Longest name of a group of devices, in bytes.
+pub const GROUP_BYTES: usize = 64;
+/// Most groups that a device is in.
+pub const DEVICE_GROUPS: usize = 16;
+/// Most groups that a grant is limited to: as many as an audit record has room for.
+pub const GRANT_GROUPS: usize = 10;
 /// Most enrolment tokens. Where there are as many, those that have expired make room for a new one.
 pub const TOKENS: u64 = 10_000;
 /// Most devices that may enrol with one token.

@@ -10,6 +10,7 @@ mod compliance;
 mod denial;
 mod enrolment;
 mod error;
+mod groups;
 mod ids;
 mod key;
 pub mod limits;
@@ -26,8 +27,9 @@ pub use audit::{
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
 pub use denial::{DenialSubject, Fingerprint};
-pub use enrolment::{GroupName, TokenBinding};
+pub use enrolment::TokenBinding;
 pub use error::FieldError;
+pub use groups::{Grants, GroupName, Reach};
 pub use ids::{
     ClusterId, DeviceId, Epoch, Incarnation, KeyIdPrefix, KeyVersion, NodeId, ProtectorId,
     RequestId, Timestamp, TokenId, VolumeId,

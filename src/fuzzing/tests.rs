@@ -191,7 +191,7 @@ const NOT_YET: [&str; 14] = [
 ];
 
 /// The requests that a layer's `fuzzing.rs` decodes, and the method of each.
-const FUZZED: [(&str, &str, &str); 25] = [
+const FUZZED: [(&str, &str, &str); 28] = [
     ("src/grpc/fuzzing.rs", "decode_escrow", "holdfast.v1.EscrowService/EscrowRecoveryKey"),
     ("src/grpc/fuzzing.rs", "decode_report", "holdfast.v1.ComplianceService/ReportCompliance"),
     ("src/grpc/fuzzing.rs", "decode_find", "holdfast.v1.RecoveryService/FindKeys"),
@@ -203,6 +203,13 @@ const FUZZED: [(&str, &str, &str); 25] = [
     ("src/grpc/fuzzing.rs", "AllowCertificateRequest", "holdfast.v1.AdminService/AllowCertificate"),
     ("src/grpc/fuzzing.rs", "GetDeviceRequest", "holdfast.v1.AdminService/GetDevice"),
     ("src/grpc/fuzzing.rs", "ListDevicesRequest", "holdfast.v1.AdminService/ListDevices"),
+    ("src/grpc/fuzzing.rs", "AddDeviceToGroupRequest", "holdfast.v1.AdminService/AddDeviceToGroup"),
+    (
+        "src/grpc/fuzzing.rs",
+        "RemoveDeviceFromGroupRequest",
+        "holdfast.v1.AdminService/RemoveDeviceFromGroup",
+    ),
+    ("src/grpc/fuzzing.rs", "ListDeviceGroupsRequest", "holdfast.v1.AdminService/ListDeviceGroups"),
     ("src/grpc/fuzzing.rs", "ListGrantsRequest", "holdfast.v1.AdminService/ListGrants"),
     ("src/grpc/fuzzing.rs", "ListDenialsRequest", "holdfast.v1.AdminService/ListDenials"),
     ("src/grpc/fuzzing.rs", "decode_init", "holdfast.v1.ClusterService/InitCluster"),

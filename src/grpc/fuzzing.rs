@@ -5,8 +5,8 @@
 use holdfast_proto::v1;
 use prost::Message;
 
-use super::{admin, audit, cluster, compliance, decode, denials, escrow, page, recovery};
-use crate::domain::{DenialSubject, DeviceId, FieldError};
+use super::{admin, audit, cluster, compliance, decode, denials, escrow, groups, page, recovery};
+use crate::domain::{DenialSubject, DeviceId, FieldError, GroupName};
 
 /// Reads and validates a request. One that is refused names the field. True if it was taken.
 fn taken<M: Message + Default, T>(
@@ -43,12 +43,10 @@ pub(crate) fn audit(bytes: &[u8]) -> bool {
     taken(bytes, audit::decode_filter)
 }
 
-/// `GrantRole`, `RevokeRole`, `DenyCertificate`, `AllowCertificate`, `GetDevice` and the three lists.
+/// `GrantRole`, `RevokeRole`, `DenyCertificate`, `AllowCertificate`, `GetDevice`, changes of groups and the lists.
 pub(crate) fn admin(bytes: &[u8]) -> bool {
     [
-        taken(bytes, |m: v1::GrantRoleRequest| {
-            admin::decode_grant(&m.request_id, &m.operator, m.role)
-        }),
+        taken(bytes, |m: v1::GrantRoleRequest| groups::decode_grant_role(m)),
         taken(bytes, |m: v1::RevokeRoleRequest| {
             admin::decode_grant(&m.request_id, &m.operator, m.role)
         }),
@@ -59,7 +57,13 @@ pub(crate) fn admin(bytes: &[u8]) -> bool {
         }),
         taken(bytes, |m: v1::GetDeviceRequest| decode::id::<DeviceId>("device_id", &m.device_id)),
         taken(bytes, |m: v1::ListDevicesRequest| {
+            decode::optional_id::<GroupName>("group", &m.group)?;
             Ok((decode::page_size(m.page_size)?, page::start_of(&m.page_token)?))
+        }),
+        taken(bytes, |m: v1::AddDeviceToGroupRequest| groups::decode_add(m)),
+        taken(bytes, |m: v1::RemoveDeviceFromGroupRequest| groups::decode_remove(m)),
+        taken(bytes, |m: v1::ListDeviceGroupsRequest| {
+            decode::id::<DeviceId>("device_id", &m.device_id)
         }),
         taken(bytes, |m: v1::ListGrantsRequest| {
             Ok((decode::page_size(m.page_size)?, page::grant_of(&m.page_token)?))

@@ -14,6 +14,7 @@ mod escrow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gate;
+mod groups;
 mod guard;
 mod observe;
 mod operator;

@@ -249,6 +249,9 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
             Line::precondition(reason, "number", rejection).with("next_number", next)
         }
         Rejection::UnknownAgentCa(_) => Line::precondition(reason, "agent-ca", rejection),
+        Rejection::OutsideGroups => Line::new(Code::PermissionDenied, reason, rejection),
+        Rejection::EscrowedByDevice => Line::precondition(reason, "volume_id", rejection),
+        Rejection::TooManyGroups(_) => Line::quota(reason, "groups", rejection),
         Rejection::Unreadable => Line::precondition(reason, "version", rejection),
     }
 }

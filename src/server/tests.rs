@@ -3,6 +3,7 @@
 mod checkpoints;
 mod denials;
 mod enrolment;
+mod groups;
 mod rights;
 mod wire;
 
@@ -102,7 +103,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             snapshot_floor_bytes: 0,
         },
         limits: LimitsConfig {
-            max_connections: 8,
+            max_connections: 16,
             max_requests,
             handshake_ms: 5000,
             drain_ms: 300,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::auth::{Action, Caller, Denied, Permit, authorize};
 use crate::clock::SharedClock;
-use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Right, Timestamp};
 use crate::raft::RaftError;
 use crate::state::{
     Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
@@ -224,27 +224,34 @@ impl<C: Consensus> Context<C> {
             Actor::Operator(name) => query::roles_of(self.consensus.view(), name)?,
             Actor::Agent(_) | Actor::Node(_) => Default::default(),
         };
-        authorize(caller, action, &roles).map_err(|denied| {
+        let permit = authorize(caller, action, &roles).map_err(|denied| {
             self.count_refusal(caller, action.name(), &denied);
             ServiceError::Denied(denied)
-        })
+        })?;
+        if let (Action::Escrow { device }, Actor::Operator(_)) = (action, caller.actor()) {
+            self.check_reach(caller.actor(), action, Right::ImportKeys, device)?;
+        }
+        Ok(permit)
     }
 
     pub(super) fn count_refusal(&self, caller: &Caller, what: &'static str, denied: &Denied) {
+        self.count_denied(caller.actor(), what, denied.reason);
+    }
+
+    /// Counts what somebody was refused, to be recorded later.
+    pub(super) fn count_denied(&self, actor: &Actor, what: &'static str, reason: &'static str) {
         self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-        self.refusals.count(caller.actor(), what, denied.reason);
+        self.refusals.count(actor, what, reason);
     }
 
     /// Counts something else that a caller was refused.
     pub(super) fn count_refused(&self, caller: &Caller, what: &'static str, reason: &'static str) {
-        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-        self.refusals.count(caller.actor(), what, reason);
+        self.count_denied(caller.actor(), what, reason);
     }
 
     /// Counts something that was refused to somebody of whom nothing is proven, in this node's own name.
     pub(super) fn count_stranger(&self, what: &'static str, reason: &'static str) {
-        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-        self.refusals.count(&Actor::Node(self.node), what, reason);
+        self.count_denied(&Actor::Node(self.node), what, reason);
     }
 
     /// What this node proposes in its own name.

@@ -15,6 +15,7 @@ mod error;
 mod escrow;
 mod node;
 mod operator;
+mod reach;
 mod recovery;
 mod refusals;
 mod rekey;
@@ -25,7 +26,7 @@ mod self_test;
 pub(crate) mod tests;
 mod unsealing;
 
-pub use admin::{AdminService, Granted};
+pub use admin::{AdminService, DevicePage, Granted, KnownDevice};
 pub use audit::{AuditService, Filter, Head, Listing, SignedCheckpoint, local_checkpoint};
 pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, SplitRootKey, Status};
 pub use compliance::{ComplianceService, Reported};

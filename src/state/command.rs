@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::Rejection;
 pub use crate::domain::AuditPosition;
 use crate::domain::{
-    Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, KeyIdPrefix, KeyState,
-    KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed,
-    ShareSet, Text, Timestamp, TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
+    Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, GroupName, KeyIdPrefix,
+    KeyState, KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reach, Reason, RequestId, Role,
+    Sealed, ShareSet, Text, Timestamp, TokenBinding, TokenId, User, VolumeCompliance, VolumeId,
+    VolumeKind,
 };
 pub use keyring::{Rekey, Reseal, ResealedKey, Rotate, Unseal, UnsealedBy};
 
@@ -59,6 +60,8 @@ pub enum CommandBody {
         operator: OperatorName,
         /// The role.
         role: Role,
+        /// For which devices.
+        reach: Reach,
     },
     /// Takes a role away.
     Revoke {
@@ -114,6 +117,20 @@ pub enum CommandBody {
     Enrol(Enrol),
     /// Renews the certificate of a device.
     Renew(Renew),
+    /// Puts a device into a group.
+    AddToGroup {
+        /// The device. It need not have written anything yet.
+        device: DeviceId,
+        /// The group.
+        group: GroupName,
+    },
+    /// Takes a device out of a group.
+    RemoveFromGroup {
+        /// The device.
+        device: DeviceId,
+        /// The group.
+        group: GroupName,
+    },
 }
 
 /// The first command of a cluster: makes the keyring and the first administrator.
@@ -162,7 +179,7 @@ pub struct EpochRecord {
 /// Stores a sealed recovery key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Escrow {
-    /// The device; must be the actor.
+    /// The device; must be the actor, or one that the actor may import for.
     pub device: DeviceId,
     /// The volume.
     pub volume: VolumeId,
@@ -439,4 +456,6 @@ pub struct KeySummary {
     pub host_name: Text,
     /// Users that the device last reported.
     pub users: Vec<User>,
+    /// Who imported it; `None` if the device escrowed it itself.
+    pub imported_by: Option<OperatorName>,
 }

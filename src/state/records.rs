@@ -8,8 +8,8 @@ use super::{
 };
 use crate::domain::{
     Actor, ClusterId, DenialSubject, DeviceId, GroupName, KeyState, KeyVersion, OperatorName,
-    ProtectorId, ProtectorKind, RequestId, Role, Sealed, ShareSet, Text, Timestamp, TokenBinding,
-    TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
+    ProtectorId, ProtectorKind, Reach, RequestId, Role, Sealed, ShareSet, Text, Timestamp,
+    TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
 };
 
 /// A device with its volumes.
@@ -29,9 +29,9 @@ pub struct Device {
     pub users: Vec<User>,
     /// Its volumes, ascending by id, at most 64.
     pub volumes: Vec<Volume>,
-    /// When it first wrote.
+    /// When it first wrote, or a key was imported for it.
     pub first_seen: Timestamp,
-    /// When it last wrote.
+    /// When it last wrote; zero if only others have for it.
     pub last_contact: Timestamp,
 }
 
@@ -158,6 +158,8 @@ pub(super) struct KeyRecord {
     pub(super) disclosed_at: Option<Timestamp>,
     pub(super) disclosed_superseded: bool,
     pub(super) previous: Option<KeyRef>,
+    /// Who imported it; `None` if the device escrowed it itself.
+    pub(super) imported_by: Option<OperatorName>,
 }
 
 impl KeyRecord {
@@ -205,6 +207,7 @@ impl KeyRecord {
             has_package: self.has_package,
             host_name: device.host_name.clone(),
             users: device.users.clone(),
+            imported_by: self.imported_by.clone(),
         }
     }
 
@@ -250,6 +253,8 @@ pub struct Grant {
     pub operator: OperatorName,
     /// What they have.
     pub role: Role,
+    /// For which devices.
+    pub reach: Reach,
     /// Who granted it.
     pub granted_by: Actor,
     /// When.
@@ -299,7 +304,7 @@ pub struct Enrolment {
     pub certificate: DeviceCertificate,
     /// Token that it enrolled with last; `None` if it came with a certificate from elsewhere.
     pub token: Option<TokenId>,
-    /// Group of that token, if it was for one.
+    /// Group of that token, if it was for one and the device was not taken out of it.
     pub group: Option<GroupName>,
     /// When it enrolled last; zero if never.
     pub enrolled_at: Timestamp,

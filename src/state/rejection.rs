@@ -125,6 +125,16 @@ pub enum Rejection {
     /// There is no such CA of devices.
     #[error("there is no agent CA {0}")]
     UnknownAgentCa(u32),
+    /// The device would be in more groups than allowed.
+    #[error("the device is in {0} groups, which is the most")]
+    TooManyGroups(usize),
+    /// There is nothing of this id in the groups of devices that the actor's grants are limited to. It may be elsewhere, or
+    /// nowhere: whoever is limited does not learn which.
+    #[error("there is nothing of this id in the groups of devices that the grant is limited to")]
+    OutsideGroups,
+    /// The device has escrowed a key of the volume itself, which an import must not take the place of.
+    #[error("the device has escrowed a key of this volume itself: nothing older is to be imported")]
+    EscrowedByDevice,
     /// The command was written by a newer version.
     #[error("the command can't be read by this version")]
     Unreadable,
@@ -167,6 +177,9 @@ impl Rejection {
             Self::RenewalTooEarly(_) => "RENEWAL_TOO_EARLY",
             Self::AgentCaNumber(_) => "AGENT_CA_NUMBER",
             Self::UnknownAgentCa(_) => "UNKNOWN_AGENT_CA",
+            Self::TooManyGroups(_) => "TOO_MANY_GROUPS",
+            Self::OutsideGroups => "OUTSIDE_GROUPS",
+            Self::EscrowedByDevice => "ESCROWED_BY_DEVICE",
             Self::Unreadable => "UNREADABLE",
         }
     }

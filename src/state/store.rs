@@ -39,11 +39,13 @@ pub enum Table {
     Tokens = 10,
     /// Devices that have certificates of the cluster's CA; key: device id (16 bytes).
     Enrolments = 11,
+    /// Groups that devices are in besides that of their enrolment; key: device id (16 bytes).
+    DeviceGroups = 12,
 }
 
 impl Table {
     /// All tables, in the order of their tags.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Devices,
         Self::Keys,
@@ -56,6 +58,7 @@ impl Table {
         Self::Denials,
         Self::Tokens,
         Self::Enrolments,
+        Self::DeviceGroups,
     ];
 
     /// Its stored tag.

@@ -23,6 +23,7 @@ mod enrolment;
 mod evidence;
 mod failover;
 mod full_disk;
+mod groups;
 mod harness;
 mod identity;
 mod load;

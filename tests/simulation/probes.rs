@@ -245,6 +245,7 @@ async fn try_all(
         request_id: stranger.request_id(),
         operator: "stranger".to_owned(),
         role: v1::Role::HelpDesk.into(),
+        groups: Vec::new(),
     };
     let mut admin = AdminServiceClient::new(channel.clone());
     if matches!(timeout(PATIENCE, admin.grant_role(grant)).await, Ok(Ok(_))) {

@@ -13,6 +13,7 @@ use crate::grpc::decode;
 use crate::grpc::denials::decode_deny;
 use crate::grpc::enrolment::decode_issue;
 use crate::grpc::escrow::decode_escrow;
+use crate::grpc::groups::{decode_add, decode_grant_role, decode_remove};
 use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
 use crate::service::{Found, MOST_NODES};
@@ -336,6 +337,59 @@ fn grants_and_pages_are_checked() {
     assert_eq!(field(decode::page_size(1001)), "page_size");
 }
 
+/// A grant for as many groups as it may have.
+pub(super) fn grant() -> v1::GrantRoleRequest {
+    v1::GrantRoleRequest {
+        request_id: ID.into(),
+        operator: "bob".into(),
+        role: v1::Role::HelpDesk.into(),
+        groups: (0..limits::GRANT_GROUPS).map(|n| format!("site-{n}")).collect(),
+    }
+}
+
+#[test]
+fn a_grant_is_limited_to_groups_where_its_role_is_about_devices_and_within_limits() {
+    let (.., reach) = decode_grant_role(grant()).unwrap();
+    assert_eq!(reach.groups().count(), limits::GRANT_GROUPS);
+    let fault = |change: fn(&mut v1::GrantRoleRequest)| {
+        let mut request = grant();
+        change(&mut request);
+        field(decode_grant_role(request))
+    };
+    assert_eq!(fault(|r| r.groups.push("more".into())), "groups");
+    assert_eq!(fault(|r| r.groups[3] = "two words".into()), "groups[3]");
+    assert_eq!(fault(|r| r.groups[9].clear()), "groups[9]");
+    for role in [v1::Role::Auditor, v1::Role::Administrator] {
+        let mut request = v1::GrantRoleRequest { role: role.into(), ..grant() };
+        assert_eq!(field(decode_grant_role(request.clone())), "groups");
+        request.groups.clear();
+        assert!(!decode_grant_role(request).unwrap().3.is_limited());
+    }
+}
+
+#[test]
+fn a_change_of_a_group_names_a_device_and_a_group() {
+    let add = v1::AddDeviceToGroupRequest {
+        request_id: ID.into(),
+        device_id: ID.into(),
+        group: "g".repeat(limits::GROUP_BYTES),
+    };
+    decode_add(add.clone()).unwrap();
+    let with = |change: fn(&mut v1::AddDeviceToGroupRequest)| {
+        let mut changed = add.clone();
+        change(&mut changed);
+        field(decode_add(changed))
+    };
+    assert_eq!(with(|r| r.request_id.clear()), "request_id");
+    assert_eq!(with(|r| r.device_id = "pc-1".into()), "device_id");
+    assert_eq!(with(|r| r.group.push('g')), "group");
+    let remove = v1::RemoveDeviceFromGroupRequest { group: "a/b".into(), ..Default::default() };
+    assert_eq!(field(decode_remove(remove.clone())), "request_id");
+    let (request_id, device_id) = (ID.to_owned(), ID.to_owned());
+    let remove = v1::RemoveDeviceFromGroupRequest { request_id, device_id, ..remove };
+    assert_eq!(field(decode_remove(remove)), "group");
+}
+
 #[test]
 fn an_audit_filter_that_can_match_nothing_is_refused() {
     let fault = |change: fn(&mut v1::ListRecordsRequest)| {
@@ -368,6 +422,7 @@ fn a_search_that_finds_too_much_for_a_message_says_so() {
         has_package: false,
         host_name: crate::domain::Text::default(),
         users: users.collect(),
+        imported_by: None,
     };
     let found = Found {
         keys: vec![key; limits::REPLY_KEYS],

@@ -7,13 +7,13 @@ use prost::Message;
 
 use super::decode as valid;
 use crate::domain::{DeviceId, FieldError, OperatorName, Role, TokenId};
-use crate::grpc::admin::decode_grant;
 use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{decode_init, decode_node};
 use crate::grpc::compliance::decode_report;
 use crate::grpc::denials::decode_deny;
 use crate::grpc::enrolment::{decode_enrol, decode_issue};
 use crate::grpc::escrow::decode_escrow;
+use crate::grpc::groups::{decode_add, decode_grant_role};
 use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::page::{
     denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
@@ -90,11 +90,13 @@ fn an_audit_filter_of_any_bytes_is_taken_or_refused() {
 
 #[test]
 fn administration_of_any_bytes_is_taken_or_refused() {
-    let grant =
-        v1::GrantRoleRequest { request_id: valid::ID.into(), operator: "bob".into(), role: 2 };
-    survives(vec![grant.encode_to_vec()], |bytes| {
-        taken(bytes, |m: v1::GrantRoleRequest| decode_grant(&m.request_id, &m.operator, m.role))
-    });
+    survives(vec![valid::grant().encode_to_vec()], |bytes| taken(bytes, decode_grant_role));
+    let add = v1::AddDeviceToGroupRequest {
+        request_id: valid::ID.into(),
+        device_id: valid::ID.into(),
+        group: "berlin".into(),
+    };
+    survives(vec![add.encode_to_vec()], |bytes| taken(bytes, decode_add));
     let deny = v1::DenyCertificateRequest {
         request_id: valid::ID.into(),
         subject: format!("sha256:{}", "0f".repeat(32)),
@@ -215,12 +217,13 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         until_ms: 6,
         stale: true,
     };
-    let grant = v1::GrantRoleRequest { request_id: id(), operator: "bob".into(), role: 2 };
     let deny = v1::DenyCertificateRequest {
         request_id: id(),
         subject: format!("sha256:{}", "0f".repeat(32)),
         reason: "stolen".into(),
     };
+    let group =
+        v1::AddDeviceToGroupRequest { request_id: id(), device_id: id(), group: "berlin".into() };
     let allow = v1::AllowCertificateRequest { request_id: id(), subject: "operator/bob".into() };
     let device = v1::GetDeviceRequest { device_id: id(), stale: true };
     let list = |page_token| {
@@ -244,7 +247,8 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         ("rpc_recovery", "find-volume", find(Query::Volume(volume))),
         ("rpc_recovery", "disclose", valid::disclose().encode_to_vec()),
         ("rpc_audit", "records", records.encode_to_vec()),
-        ("rpc_admin", "grant", grant.encode_to_vec()),
+        ("rpc_admin", "grant", valid::grant().encode_to_vec()),
+        ("rpc_admin", "group", group.encode_to_vec()),
         ("rpc_admin", "deny", deny.encode_to_vec()),
         ("rpc_admin", "allow", allow.encode_to_vec()),
         ("rpc_admin", "device", device.encode_to_vec()),

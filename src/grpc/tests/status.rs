@@ -55,6 +55,9 @@ fn is_listed(one: &Rejection) {
         | Rejection::RenewalTooEarly(_)
         | Rejection::AgentCaNumber(_)
         | Rejection::UnknownAgentCa(_)
+        | Rejection::TooManyGroups(_)
+        | Rejection::OutsideGroups
+        | Rejection::EscrowedByDevice
         | Rejection::Unreadable => {}
     }
 }
@@ -95,6 +98,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::RenewalTooEarly(Timestamp::from_millis(7)),
         Rejection::AgentCaNumber(2),
         Rejection::UnknownAgentCa(2),
+        Rejection::TooManyGroups(16),
+        Rejection::OutsideGroups,
+        Rejection::EscrowedByDevice,
         Rejection::Unreadable,
     ];
     all.iter().for_each(is_listed);
@@ -199,7 +205,8 @@ fn whoever_may_try_again_is_told_when() {
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => assert!(retry, "{status:?}"),
             Code::ResourceExhausted => {
-                let for_good = ["TOO_MANY_VOLUMES", "TOO_MANY_DENIALS", "TOO_MANY_TOKENS"];
+                let for_good =
+                    ["TOO_MANY_VOLUMES", "TOO_MANY_DENIALS", "TOO_MANY_TOKENS", "TOO_MANY_GROUPS"];
                 assert_eq!(retry, !for_good.contains(&reason(&status).as_str()));
             }
             _ => assert!(!retry, "{status:?}"),

@@ -44,6 +44,21 @@ fn of_keyring(body: &CommandBody) -> Text {
     }
 }
 
+/// What a command about who may do what says; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whoever asks has looked which command it is")]
+fn of_access(body: &CommandBody) -> Text {
+    match body {
+        CommandBody::Grant { operator, role, reach } if reach.is_limited() => {
+            words(format!("{role} to {operator} for {reach}"))
+        }
+        CommandBody::Grant { operator, role, .. } => words(format!("{role} to {operator}")),
+        CommandBody::Revoke { operator, role } => words(format!("{role} from {operator}")),
+        CommandBody::Deny { subject, reason } => words(format!("{subject}: {reason}")),
+        CommandBody::Allow { subject } => words(subject.to_string()),
+        _ => Text::default(),
+    }
+}
+
 impl Facts {
     /// What a command's body says, for a command that was refused or that needs no more than that.
     pub(super) fn of_body(body: &CommandBody) -> Self {
@@ -71,20 +86,12 @@ impl Facts {
                 ticket: disclose.ticket.clone(),
                 ..Self::default()
             },
-            CommandBody::Grant { operator, role } => {
-                Self { detail: words(format!("{role} to {operator}")), ..Self::default() }
-            }
-            CommandBody::Revoke { operator, role } => {
-                Self { detail: words(format!("{role} from {operator}")), ..Self::default() }
-            }
+            CommandBody::Grant { .. }
+            | CommandBody::Revoke { .. }
+            | CommandBody::Deny { .. }
+            | CommandBody::Allow { .. } => Self { detail: of_access(body), ..Self::default() },
             CommandBody::AuditRead { detail } | CommandBody::ClusterChange { detail } => {
                 Self { detail: detail.clone(), ..Self::default() }
-            }
-            CommandBody::Deny { subject, reason } => {
-                Self { detail: words(format!("{subject}: {reason}")), ..Self::default() }
-            }
-            CommandBody::Allow { subject } => {
-                Self { detail: words(subject.to_string()), ..Self::default() }
             }
             CommandBody::Seal { .. }
             | CommandBody::Unseal(_)
@@ -112,6 +119,12 @@ impl Facts {
                 ..Self::default()
             },
             CommandBody::Renew(renew) => Self { device: Some(renew.device), ..Self::default() },
+            CommandBody::AddToGroup { device, group }
+            | CommandBody::RemoveFromGroup { device, group } => Self {
+                device: Some(*device),
+                detail: words(format!("group {group}")),
+                ..Self::default()
+            },
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
@@ -169,6 +182,8 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::RevokeToken(_) => AuditAction::TokenRevoke,
         CommandBody::Enrol(_) => AuditAction::Enrol,
         CommandBody::Renew(_) => AuditAction::Renew,
+        CommandBody::AddToGroup { .. } => AuditAction::GroupAdd,
+        CommandBody::RemoveFromGroup { .. } => AuditAction::GroupRemove,
     }
 }
 

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use std::collections::BTreeSet;
-
+use super::access::Permitted;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
-use crate::domain::{
-    AuditAction, AuditOutcome, KeyVersion, ProtectorId, Right, Role, Timestamp, limits,
-};
-use crate::state::query::{corrupt, key_record};
-use crate::state::records::{Device, KeyRecord, Quota, Remembered, RequestRecord, keys};
+use crate::domain::{AuditAction, AuditOutcome, DeviceId, Right, Role, Timestamp, limits};
+use crate::state::query::{corrupt, groups_from, key_record};
+use crate::state::records::{Device, KeyRecord, KeyRef, Quota, Remembered, RequestRecord, keys};
 use crate::state::{Accepted, Disclose, Rejection, Store, StoreError, Table, codec};
 
 impl<S: Store> Batch<'_, S> {
@@ -20,17 +17,20 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         disclose: &Disclose,
     ) -> Ruled<Accepted> {
-        let roles = self.permitted(context, Right::DiscloseKeys)?;
-        check_user(&roles, disclose)?;
+        let permitted = self.permitted(context, Right::DiscloseKeys)?;
+        if disclose.user.is_none() && permitted.grants.reach_of(Role::AdvancedHelpDesk).is_none() {
+            return Err(Rejection::UserRequired.into());
+        }
         // Here and not only on the nodes: what comes after a seal in the log is opened nowhere, not even by a node that
         // has not yet heard of it.
         if self.heads.sealed {
             return Err(Rejection::Sealed.into());
         }
         if let Some(request) = self.recall(context)? {
-            return self.disclose_again(context, disclose, &request);
+            return self.disclose_again(context, disclose, &request, &permitted);
         }
-        let (mut key, mut device) = self.key(disclose.protector, disclose.version)?;
+        let at = KeyRef { protector: disclose.protector, version: disclose.version };
+        let (mut key, mut device) = self.key(&permitted, disclose, at)?;
         let quota = self.charge(context)?;
         self.txn.put(
             Table::Quotas,
@@ -60,6 +60,7 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         disclose: &Disclose,
         request: &RequestRecord,
+        permitted: &Permitted,
     ) -> Ruled<Accepted> {
         let age = self.heads.time.as_millis().saturating_sub(request.time.as_millis());
         if age > limits::DISCLOSURE_REPEAT_MS {
@@ -69,23 +70,48 @@ impl<S: Store> Batch<'_, S> {
             let what = "a remembered disclosure names no key".to_owned();
             return Err(StoreError::Corrupt { table: Table::Requests, what }.into());
         };
-        let (key, device) = self.key(at.protector, at.version)?;
+        let (key, device) = self.key(permitted, disclose, at)?;
         self.record(context, AuditAction::Disclose, AuditOutcome::Repeated, facts(&key, disclose));
         Ok(Accepted::Disclosed { key: key.summary(&device), repeated: true })
     }
 
-    /// A key and its device.
+    /// A key that may be disclosed, and its device.
     fn key(
         &mut self,
-        protector: ProtectorId,
-        version: KeyVersion,
+        permitted: &Permitted,
+        disclose: &Disclose,
+        at: KeyRef,
     ) -> Ruled<(KeyRecord, Arc<Device>)> {
-        let key = key_record(&self.txn, protector, version)?.ok_or(Rejection::UnknownKey)?;
+        let Some(key) = key_record(&self.txn, at.protector, at.version)? else {
+            let limited = permitted.reach.is_limited();
+            let why = if limited { Rejection::OutsideGroups } else { Rejection::UnknownKey };
+            return Err(why.into());
+        };
+        self.check_reach(permitted, key.device)?;
+        self.check_user(permitted, disclose, key.device)?;
         let device = self.device(key.device)?.ok_or_else(|| {
             let what = format!("device {} of a key is missing", key.device);
             Stop::Fault(StoreError::Corrupt { table: Table::Devices, what })
         })?;
         Ok((key, device))
+    }
+
+    /// MBAM's rule: help-desk names the user, advanced help-desk need not, and advanced wins for one who is both. Where advanced
+    /// does not reach the device it does not count.
+    fn check_user(
+        &self,
+        permitted: &Permitted,
+        disclose: &Disclose,
+        device: DeviceId,
+    ) -> Ruled<()> {
+        let Some(advanced) = permitted.grants.reach_of(Role::AdvancedHelpDesk) else {
+            return Ok(());
+        };
+        let named = disclose.user.is_some() || !advanced.is_limited();
+        if !named && !advanced.covers(&groups_from(&self.txn, device)?) {
+            return Err(Rejection::UserRequired.into());
+        }
+        Ok(())
     }
 
     /// The requester's quota with one more disclosure. A window begins with the first disclosure after the end of the last.
@@ -107,14 +133,6 @@ impl<S: Store> Batch<'_, S> {
 const fn window_end(quota: &Quota) -> Timestamp {
     let start = quota.window_start.as_millis();
     Timestamp::from_millis(start.saturating_add(limits::QUOTA_WINDOW_MS))
-}
-
-/// MBAM's rule: help-desk names the user, advanced help-desk need not, and advanced wins for one who is both.
-fn check_user(roles: &BTreeSet<Role>, disclose: &Disclose) -> Ruled<()> {
-    if disclose.user.is_none() && !roles.contains(&Role::AdvancedHelpDesk) {
-        return Err(Rejection::UserRequired.into());
-    }
-    Ok(())
 }
 
 fn facts(key: &KeyRecord, disclose: &Disclose) -> Facts {

@@ -141,6 +141,7 @@ fn summary_to(key: &KeySummary) -> pb::KeySummary {
         has_package: key.has_package,
         host_name: owned(&key.host_name),
         users: users_to(&key.users),
+        imported_by: importer_to(key.imported_by.as_ref()),
     }
 }
 
@@ -158,6 +159,7 @@ fn summary_from(key: pb::KeySummary) -> Result<KeySummary, CodecError> {
         has_package: key.has_package,
         host_name: Text::name("host_name", key.host_name)?,
         users: users_from(key.users)?,
+        imported_by: importer_from(&key.imported_by)?,
     })
 }
 
@@ -204,6 +206,9 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::RenewalTooEarly(at) => Why::RenewalTooEarlyMs(at.as_millis()),
         Rejection::AgentCaNumber(next) => Why::AgentCaNumber(*next),
         Rejection::UnknownAgentCa(number) => Why::UnknownAgentCa(*number),
+        Rejection::TooManyGroups(count) => Why::TooManyGroups(count_to(*count)),
+        Rejection::OutsideGroups => Why::OutsideGroups(pb::Empty {}),
+        Rejection::EscrowedByDevice => Why::EscrowedByDevice(pb::Empty {}),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
     pb::Rejection { why: Some(why) }
@@ -253,6 +258,9 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::RenewalTooEarlyMs(at) => Rejection::RenewalTooEarly(time(at)),
         Why::AgentCaNumber(next) => Rejection::AgentCaNumber(next),
         Why::UnknownAgentCa(number) => Rejection::UnknownAgentCa(number),
+        Why::TooManyGroups(count) => Rejection::TooManyGroups(count_from(count)?),
+        Why::OutsideGroups(pb::Empty {}) => Rejection::OutsideGroups,
+        Why::EscrowedByDevice(pb::Empty {}) => Rejection::EscrowedByDevice,
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })
 }

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::common::*;
 use super::enrolment::*;
+use super::groups::{group_change_from, group_change_to, names_to, reach_from};
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, NodeId,
@@ -78,13 +79,15 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
             user: disclose.user.as_ref().map(user_to),
             ticket: owned(&disclose.ticket),
         }),
-        CommandBody::Grant { operator, role } => Body::Grant(pb::RoleChange {
+        CommandBody::Grant { operator, role, reach } => Body::Grant(pb::RoleChange {
             operator: operator.as_str().to_owned(),
             role: role_to(*role),
+            groups: names_to(reach.groups()),
         }),
         CommandBody::Revoke { operator, role } => Body::Revoke(pb::RoleChange {
             operator: operator.as_str().to_owned(),
             role: role_to(*role),
+            groups: Vec::new(),
         }),
         CommandBody::AuditRead { detail } => Body::AuditRead(pb::Note { detail: owned(detail) }),
         CommandBody::Refusals(counts) => {
@@ -117,6 +120,12 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
         CommandBody::RevokeToken(token) => Body::RevokeToken(id(token.as_bytes())),
         CommandBody::Enrol(enrol) => Body::Enrol(enrol_to(enrol)),
         CommandBody::Renew(renew) => Body::Renew(renew_to(renew)),
+        CommandBody::AddToGroup { device, group } => {
+            Body::AddToGroup(group_change_to(*device, group))
+        }
+        CommandBody::RemoveFromGroup { device, group } => {
+            Body::RemoveFromGroup(group_change_to(*device, group))
+        }
     }
 }
 
@@ -134,10 +143,11 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
             user: disclose.user.map(user_from).transpose()?,
             ticket: Text::name("ticket", disclose.ticket)?,
         }),
-        Body::Grant(change) => CommandBody::Grant {
-            operator: operator_from(&change.operator)?,
-            role: role_from(change.role)?,
-        },
+        Body::Grant(change) => {
+            let role = role_from(change.role)?;
+            let reach = reach_from(role, &change.groups)?;
+            CommandBody::Grant { operator: operator_from(&change.operator)?, role, reach }
+        }
         Body::Revoke(change) => CommandBody::Revoke {
             operator: operator_from(&change.operator)?,
             role: role_from(change.role)?,
@@ -176,6 +186,14 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
         Body::RevokeToken(token) => CommandBody::RevokeToken(TokenId::from_slice(&token)?),
         Body::Enrol(enrol) => CommandBody::Enrol(enrol_from(enrol)?),
         Body::Renew(renew) => CommandBody::Renew(renew_from(renew)?),
+        Body::AddToGroup(change) => {
+            let (device, group) = group_change_from(&change)?;
+            CommandBody::AddToGroup { device, group }
+        }
+        Body::RemoveFromGroup(change) => {
+            let (device, group) = group_change_from(&change)?;
+            CommandBody::RemoveFromGroup { device, group }
+        }
     })
 }
 

@@ -8,6 +8,7 @@ mod applied;
 mod command;
 mod common;
 mod enrolment;
+mod groups;
 mod records;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub(super) use enrolment::{
     agent_ca_from_bytes, agent_ca_to_bytes, decode_enrolment, decode_token, encode_enrolment,
     encode_token,
 };
+pub(super) use groups::{decode_groups, encode_groups};
 pub(super) use records::*;
 
 /// Bytes are not what this version writes.

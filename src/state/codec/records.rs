@@ -5,6 +5,7 @@ use holdfast_proto::store::v1 as pb;
 
 use super::command::{epoch_from, epoch_to, share_set_from, share_set_to, signer_from, signer_to};
 use super::common::*;
+use super::groups::{names_to, reach_from};
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId, OperatorName,
@@ -147,6 +148,7 @@ pub(in crate::state) fn encode_key(key: &KeyRecord) -> Bytes {
         disclosed_at_ms: key.disclosed_at.map(|at| at.as_millis()),
         disclosed_superseded: key.disclosed_superseded,
         previous: key.previous.map(key_ref_to),
+        imported_by: importer_to(key.imported_by.as_ref()),
     })
 }
 
@@ -169,6 +171,7 @@ pub(in crate::state) fn decode_key(key: &[u8], value: &Bytes) -> Result<KeyRecor
         disclosed_at: key.disclosed_at_ms.map(time),
         disclosed_superseded: key.disclosed_superseded,
         previous: key.previous.as_ref().map(key_ref_from).transpose()?,
+        imported_by: importer_from(&key.imported_by)?,
     })
 }
 
@@ -278,6 +281,7 @@ pub(in crate::state) fn encode_grant(grant: &Grant) -> Bytes {
     encode(&pb::Grant {
         granted_by: Some(actor_to(&grant.granted_by)),
         granted_at_ms: grant.granted_at.as_millis(),
+        groups: names_to(grant.reach.groups()),
     })
 }
 
@@ -288,9 +292,11 @@ pub(in crate::state) fn decode_grant(key: &[u8], value: &Bytes) -> Result<Grant,
     let operator =
         std::str::from_utf8(operator).map_err(|_| FieldError::new("operator", "must be UTF-8"))?;
     let grant: pb::Grant = decode(value)?;
+    let role = role_from(i32::from(*role))?;
     Ok(Grant {
         operator: operator_from(operator)?,
-        role: role_from(i32::from(*role))?,
+        role,
+        reach: reach_from(role, &grant.groups)?,
         granted_by: actor_from(grant.granted_by)?,
         granted_at: time(grant.granted_at_ms),
     })

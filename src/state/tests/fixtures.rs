@@ -1,6 +1,7 @@
 //! Small values by number, and a machine that is ready for work.
 
 mod enrolment;
+mod groups;
 mod keyring;
 mod rig;
 
@@ -12,6 +13,7 @@ use crate::domain::*;
 use crate::state::*;
 
 pub(super) use enrolment::*;
+pub(super) use groups::*;
 pub(super) use keyring::*;
 pub(super) use rig::*;
 
@@ -24,6 +26,8 @@ pub(super) const HUGO: &str = "hugo";
 pub(super) const ADA: &str = "ada";
 /// Auditor.
 pub(super) const ODO: &str = "odo";
+/// Imports keys.
+pub(super) const MIA: &str = "mia";
 
 pub(super) fn device(n: u8) -> DeviceId {
     DeviceId::from_bytes([n; 16])
@@ -173,7 +177,7 @@ pub(super) fn disclose_of(p: u8, v: u32, for_user: Option<&str>) -> CommandBody 
 }
 
 pub(super) fn grant(to: &str, role: Role) -> CommandBody {
-    CommandBody::Grant { operator: to.parse().unwrap(), role }
+    CommandBody::Grant { operator: to.parse().unwrap(), role, reach: Reach::ALL }
 }
 
 pub(super) fn revoke(from: &str, role: Role) -> CommandBody {

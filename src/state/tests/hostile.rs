@@ -47,6 +47,10 @@ fn commands() -> Vec<Command> {
         CommandBody::RevokeToken(token_id(1)),
         enrol_of(2, 1, 1, 1),
         renew_of(1, 2, 2, 1),
+        grant_for(HUGO, Role::HelpDesk, &["berlin", "vip"]),
+        grant(MIA, Role::DataMigration),
+        add_to_group(1, "vip"),
+        remove_from_group(1, "berlin"),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
@@ -104,7 +108,9 @@ fn right(body: &CommandBody) -> Actor {
         | CommandBody::Seal { .. } => operator(ROOT),
         CommandBody::CreateAgentCa(_)
         | CommandBody::IssueToken(_)
-        | CommandBody::RevokeToken(_) => operator(ROOT),
+        | CommandBody::RevokeToken(_)
+        | CommandBody::AddToGroup { .. }
+        | CommandBody::RemoveFromGroup { .. } => operator(ROOT),
     }
 }
 
