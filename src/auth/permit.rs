@@ -79,6 +79,22 @@ pub enum Action {
     RevokeToken,
     /// `CertificateService.ListTokens`.
     ListTokens,
+    /// `DisclosureService.RequestApproval`.
+    RequestApproval,
+    /// `DisclosureService.DecideApproval`.
+    DecideApproval,
+    /// `DisclosureService.ListApprovals`.
+    ListApprovals,
+    /// `DisclosureService.GetDisclosureStatus`.
+    GetDisclosureStatus,
+    /// `DisclosureService.SetDisclosurePolicy`.
+    SetDisclosurePolicy,
+    /// `DisclosureService.ProposeMassRecovery`.
+    ProposeMassRecovery,
+    /// `DisclosureService.ConfirmMassRecovery`.
+    ConfirmMassRecovery,
+    /// `DisclosureService.EndMassRecovery`.
+    EndMassRecovery,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -144,6 +160,14 @@ impl Action {
             Self::IssueToken => "IssueToken",
             Self::RevokeToken => "RevokeToken",
             Self::ListTokens => "ListTokens",
+            Self::RequestApproval => "RequestApproval",
+            Self::DecideApproval => "DecideApproval",
+            Self::ListApprovals => "ListApprovals",
+            Self::GetDisclosureStatus => "GetDisclosureStatus",
+            Self::SetDisclosurePolicy => "SetDisclosurePolicy",
+            Self::ProposeMassRecovery => "ProposeMassRecovery",
+            Self::ConfirmMassRecovery => "ConfirmMassRecovery",
+            Self::EndMassRecovery => "EndMassRecovery",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -161,7 +185,13 @@ impl Action {
             Self::Escrow { device } => Rule::AgentOfOr(*device, Right::ImportKeys),
             Self::ReportCompliance { device } => Rule::AgentOf(*device),
             Self::FindKeys => Rule::Has(Right::FindKeys),
-            Self::DiscloseKey => Rule::Has(Right::DiscloseKeys),
+            Self::DiscloseKey | Self::RequestApproval => Rule::Has(Right::DiscloseKeys),
+            Self::DecideApproval => Rule::Has(Right::ApproveDisclosures),
+            Self::ListApprovals => Rule::Has(Right::ReadApprovals),
+            Self::SetDisclosurePolicy
+            | Self::ProposeMassRecovery
+            | Self::ConfirmMassRecovery
+            | Self::EndMassRecovery => Rule::Has(Right::ChangeDisclosureControls),
             Self::ReadAudit => Rule::Has(Right::ReadAudit),
             Self::ListGrants => Rule::Has(Right::ReadGrants),
             Self::GetDevice | Self::ListDevices | Self::ListDeviceGroups => {
@@ -184,9 +214,10 @@ impl Action {
             | Self::ResealKeys
             | Self::RekeyRootKey => Rule::Has(Right::ChangeKeyring),
             Self::GiveShare => Rule::Has(Right::GiveShares),
-            Self::ListReasons | Self::GetStatus | Self::GetSealStatus => {
-                Rule::Has(Right::ReadStatus)
-            }
+            Self::ListReasons
+            | Self::GetStatus
+            | Self::GetSealStatus
+            | Self::GetDisclosureStatus => Rule::Has(Right::ReadStatus),
             // There are no grants yet; that it happens once only is for the state machine to see.
             Self::InitCluster => Rule::AnyOperator,
         }

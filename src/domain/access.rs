@@ -40,11 +40,18 @@ pub enum Right {
     ImportKeys,
     /// See whether the cluster is well: its status, that of the seal, and the reasons that a disclosure takes.
     ReadStatus,
+    /// Decide on requests of others to have a key opened.
+    ApproveDisclosures,
+    /// See requests for approval.
+    ReadApprovals,
+    /// Set the quotas of disclosures and which devices are under dual control; lift the quotas together with another
+    /// administrator.
+    ChangeDisclosureControls,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::FindKeys,
         Self::DiscloseKeys,
         Self::ReadAudit,
@@ -61,6 +68,9 @@ impl Right {
         Self::ChangeGroups,
         Self::ImportKeys,
         Self::ReadStatus,
+        Self::ApproveDisclosures,
+        Self::ReadApprovals,
+        Self::ChangeDisclosureControls,
     ];
 
     /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
@@ -79,7 +89,11 @@ impl Right {
             | Self::ChangeDenials
             | Self::ChangeKeyring
             | Self::ChangeEnrolment
+            | Self::ChangeDisclosureControls
             | Self::ChangeGroups => &[Administrator],
+            // Whoever approves opens nothing by it. An administrator may, so that a help desk of one has somebody to ask.
+            Self::ApproveDisclosures => &[AdvancedHelpDesk, Administrator],
+            Self::ReadApprovals => &[HelpDesk, AdvancedHelpDesk, Auditor, Administrator],
             Self::ImportKeys => &[DataMigration],
             // Everybody but those who only bring something in.
             Self::GiveShares | Self::ReadStatus => {
@@ -108,7 +122,8 @@ mod tests {
                 Right::ReadDenials,
                 Right::GiveShares,
                 Right::ReadEnrolment,
-                Right::ReadStatus
+                Right::ReadStatus,
+                Right::ReadApprovals,
             ]
         );
     }
@@ -128,6 +143,9 @@ mod tests {
             Right::ReadEnrolment,
             Right::ChangeGroups,
             Right::ReadStatus,
+            Right::ApproveDisclosures,
+            Right::ReadApprovals,
+            Right::ChangeDisclosureControls,
         ];
         assert_eq!(rights(Role::Administrator), own);
     }

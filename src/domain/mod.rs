@@ -8,6 +8,7 @@ mod actor;
 mod audit;
 mod compliance;
 mod denial;
+mod disclosure;
 mod enrolment;
 mod error;
 mod groups;
@@ -27,6 +28,7 @@ pub use audit::{
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
 pub use denial::{DenialSubject, Fingerprint};
+pub use disclosure::{ApprovalId, DisclosurePolicy, PolicyParts, QuotaScope};
 pub use enrolment::TokenBinding;
 pub use error::FieldError;
 pub use groups::{Grants, GroupName, Reach};

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use holdfast_proto::v1;
 
 use crate::domain::{
-    ComplianceStatus, EncryptionState, Epoch, FieldError, GroupName, OperatorName, ProtectorKind,
-    Reach, Reason, RequestId, Role, Sealed, Text, User, VolumeCompliance, VolumeKind, limits,
+    ApprovalId, ComplianceStatus, EncryptionState, Epoch, FieldError, GroupName, OperatorName,
+    ProtectorKind, Reach, Reason, RequestId, Role, Sealed, Text, User, VolumeCompliance,
+    VolumeKind, limits,
 };
 
 /// Names the field of `error` by `path`, whatever it called itself.
@@ -114,6 +115,11 @@ pub(super) fn role(path: &str, value: i32) -> Result<Role, FieldError> {
         Ok(v1::Role::DataMigration) => Ok(Role::DataMigration),
         Ok(v1::Role::Unspecified) | Err(_) => Err(unset(path)),
     }
+}
+
+/// A request for approval that is named, 0 for none.
+pub(super) fn optional_approval(number: u64) -> Result<Option<ApprovalId>, FieldError> {
+    if number == 0 { Ok(None) } else { ApprovalId::new(number).map(Some) }
 }
 
 /// An operator's name.

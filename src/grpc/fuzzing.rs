@@ -5,7 +5,9 @@
 use holdfast_proto::v1;
 use prost::Message;
 
-use super::{admin, audit, cluster, compliance, decode, denials, escrow, groups, page, recovery};
+use super::{
+    admin, audit, cluster, compliance, decode, denials, disclosure, escrow, groups, page, recovery,
+};
 use crate::domain::{DenialSubject, DeviceId, FieldError, GroupName};
 
 /// Reads and validates a request. One that is refused names the field. True if it was taken.
@@ -36,6 +38,26 @@ pub(crate) fn compliance(bytes: &[u8]) -> bool {
 /// `FindKeys` and `DiscloseKey`.
 pub(crate) fn recovery(bytes: &[u8]) -> bool {
     [taken(bytes, recovery::decode_find), taken(bytes, recovery::decode_disclose)].contains(&true)
+}
+
+/// `RequestApproval`, `DecideApproval`, `ListApprovals`, `SetDisclosurePolicy` and those about mass recovery.
+pub(crate) fn disclosure(bytes: &[u8]) -> bool {
+    [
+        taken(bytes, disclosure::decode_request),
+        taken(bytes, disclosure::decode_decide),
+        taken(bytes, |m: v1::ListApprovalsRequest| {
+            Ok((decode::page_size(m.page_size)?, page::approval_of(&m.page_token)?))
+        }),
+        taken(bytes, disclosure::decode_policy),
+        taken(bytes, disclosure::decode_propose),
+        taken(bytes, |m: v1::ConfirmMassRecoveryRequest| {
+            disclosure::decode_numbered(&m.request_id, m.number)
+        }),
+        taken(bytes, |m: v1::EndMassRecoveryRequest| {
+            disclosure::decode_numbered(&m.request_id, m.number)
+        }),
+    ]
+    .contains(&true)
 }
 
 /// `ListRecords`.

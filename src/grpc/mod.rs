@@ -8,6 +8,7 @@ mod cluster;
 mod compliance;
 mod decode;
 mod denials;
+mod disclosure;
 mod encode;
 mod enrolment;
 mod escrow;

@@ -11,7 +11,8 @@ use crate::clock::SharedClock;
 use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Right, Timestamp};
 use crate::raft::RaftError;
 use crate::state::{
-    Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
+    Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, Rejection, StoreError,
+    query,
 };
 
 use super::{Consensus, Granted, Refusals, SelfTest, ServiceError};
@@ -43,6 +44,9 @@ impl Default for Deadlines {
 #[derive(Debug, Default)]
 pub struct Counters {
     disclosures: AtomicU64,
+    over_quota: AtomicU64,
+    unapproved: AtomicU64,
+    by_approval: AtomicU64,
     refusals: AtomicU64,
     self_tested: AtomicU64,
     self_test_failed: AtomicBool,
@@ -56,6 +60,33 @@ impl Counters {
     /// Keys that were opened since the start.
     pub fn disclosures(&self) -> u64 {
         self.disclosures.load(Ordering::Relaxed)
+    }
+
+    /// Disclosures that this node was refused for a quota since the start.
+    pub fn over_quota(&self) -> u64 {
+        self.over_quota.load(Ordering::Relaxed)
+    }
+
+    /// Disclosures that this node was refused for want of an approval since the start.
+    pub fn unapproved(&self) -> u64 {
+        self.unapproved.load(Ordering::Relaxed)
+    }
+
+    /// Keys that were opened by an approval since the start.
+    pub fn by_approval(&self) -> u64 {
+        self.by_approval.load(Ordering::Relaxed)
+    }
+
+    /// Counts a disclosure that apply refused.
+    pub(super) fn disclosure_refused(&self, why: &Rejection) {
+        match why {
+            Rejection::QuotaExceeded { .. } => self.over_quota.fetch_add(1, Ordering::Relaxed),
+            Rejection::ApprovalRequired
+            | Rejection::ApprovalUnusable(_)
+            | Rejection::ApprovalExpired(_)
+            | Rejection::ApproverRevoked(_) => self.unapproved.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 
     /// Refusals for want of a grant since the start.
@@ -111,8 +142,9 @@ impl Counters {
         self.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn disclosed(&self) {
+    pub(super) fn disclosed(&self, by_approval: bool) {
         self.disclosures.fetch_add(1, Ordering::Relaxed);
+        self.by_approval.fetch_add(by_approval.into(), Ordering::Relaxed);
     }
 }
 

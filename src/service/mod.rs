@@ -10,6 +10,7 @@ mod compliance;
 mod consensus;
 mod context;
 mod denials;
+mod disclosure;
 mod enrolment;
 mod error;
 mod escrow;
@@ -32,6 +33,7 @@ pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, SplitRootKe
 pub use compliance::{ComplianceService, Reported};
 pub use consensus::Consensus;
 pub use context::{Context, Counters, Deadlines, FRESH_FOR, ReadPoint, Staleness};
+pub use disclosure::{DisclosureService, DisclosureStatus, Requested};
 pub use enrolment::{AgentCaView, EnrolmentService, Issued, IssuedToken};
 pub use error::ServiceError;
 pub use escrow::{EscrowService, SignedEscrowKey, SignedReceipt};

@@ -89,6 +89,9 @@ fn ask(store: &MemoryStore, keys: &[(Table, Bytes)]) -> bool {
         query::grants(store, None, MOST).is_ok(),
         query::denials(store, None, MOST).is_ok(),
         query::keyring(store).is_ok(),
+        query::disclosure_policy(store).is_ok(),
+        query::mass_recovery(store).is_ok(),
+        query::approvals(store, None, MOST).is_ok(),
         query::audit_records(store, 1, u64::MAX, MOST).is_ok(),
     ];
     let mut all = listed.iter().all(|answered| *answered);

@@ -1,6 +1,7 @@
 //! Reads of the state, for use cases and reports. They see the last commit of the store that they are given, change
 //! nothing, and ask nobody for permission: that is the affair of those who call them.
 
+mod controls;
 mod denials;
 mod enrolment;
 mod groups;
@@ -17,6 +18,8 @@ use crate::domain::{
     VolumeId,
 };
 
+pub(super) use controls::{all_approvals, approval_from, mass_recovery_from, policy_from};
+pub use controls::{approval, approvals, disclosure_policy, mass_recovery};
 pub(super) use denials::denied_by;
 pub use denials::{denial_of, denials};
 pub(super) use enrolment::{

@@ -1,5 +1,7 @@
 //! What the tables hold, as values. How they are stored is the codec's affair.
 
+mod controls;
+
 use bytes::Bytes;
 
 use super::{
@@ -7,10 +9,12 @@ use super::{
     Signer,
 };
 use crate::domain::{
-    Actor, ClusterId, DenialSubject, DeviceId, GroupName, KeyState, KeyVersion, OperatorName,
-    ProtectorId, ProtectorKind, Reach, RequestId, Role, Sealed, ShareSet, Text, Timestamp,
-    TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
+    Actor, ApprovalId, ClusterId, DenialSubject, DeviceId, GroupName, KeyState, KeyVersion,
+    OperatorName, ProtectorId, ProtectorKind, Reach, RequestId, Role, Sealed, ShareSet, Text,
+    Timestamp, TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
 };
+pub use controls::{Approval, ApprovalState, Decision, MassRecovery, PolicyRecord};
+pub(super) use controls::{Tallies, Tally, Window};
 
 /// A device with its volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +248,10 @@ pub(super) enum Remembered {
     GrantedChanged(bool),
     /// How many keys were sealed anew.
     Resealed(u32),
+    /// The request for approval that was made.
+    Approval(ApprovalId),
+    /// The mass recovery that was proposed.
+    MassRecovery(u64),
 }
 
 /// A role that an operator has.
@@ -344,7 +352,7 @@ pub struct Seal {
     pub reason: Text,
 }
 
-/// Disclosures counted for one requester.
+/// Disclosures counted for one requester where no policy was ever set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) window_start: Timestamp,
@@ -354,7 +362,7 @@ pub(super) struct Quota {
 /// Keys of the tables. They are part of the stored format, like the messages.
 pub(super) mod keys {
     use super::{Bytes, DeviceId, KeyRef, OperatorName, ProtectorId, TokenId};
-    use crate::domain::{Actor, DenialSubject, Epoch, Fingerprint};
+    use crate::domain::{Actor, ApprovalId, DenialSubject, Epoch, Fingerprint};
 
     pub(in crate::state) const HEADS: &[u8] = b"heads";
     pub(in crate::state) const ROOT: &[u8] = b"root";
@@ -363,6 +371,10 @@ pub(super) mod keys {
     pub(in crate::state) const SEAL: &[u8] = b"seal";
     pub(in crate::state) const EPOCH_PREFIX: &[u8] = b"epoch";
     pub(in crate::state) const AGENT_CA_PREFIX: &[u8] = b"agent-ca";
+    pub(in crate::state) const POLICY: &[u8] = b"policy";
+    pub(in crate::state) const MASS_RECOVERY: &[u8] = b"mass-recovery";
+    /// All requesters together. No actor is printed so.
+    pub(in crate::state) const CLUSTER_TALLIES: &[u8] = b"cluster";
 
     pub(in crate::state) fn device(id: DeviceId) -> Bytes {
         Bytes::copy_from_slice(id.as_bytes())
@@ -440,6 +452,10 @@ pub(super) mod keys {
             }
             _ => None,
         }
+    }
+
+    pub(in crate::state) fn approval(id: ApprovalId) -> Bytes {
+        Bytes::copy_from_slice(&id.get().to_be_bytes())
     }
 
     pub(in crate::state) fn quota(actor: &Actor) -> Bytes {

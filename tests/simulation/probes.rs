@@ -82,6 +82,7 @@ fn ask(caller: &mut Caller, protector: ProtectorId) -> v1::DiscloseKeyRequest {
         user: Some(v1::User { domain: String::new(), name: "bob".to_owned() }),
         ticket: String::new(),
         include_key_package: false,
+        approval_id: 0,
     }
 }
 

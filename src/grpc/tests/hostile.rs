@@ -6,18 +6,19 @@ use holdfast_proto::v1::issue_token_request::Binding;
 use prost::Message;
 
 use super::decode as valid;
-use crate::domain::{DeviceId, FieldError, OperatorName, Role, TokenId};
+use crate::domain::{ApprovalId, DeviceId, FieldError, OperatorName, Role, TokenId};
 use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{decode_init, decode_node};
 use crate::grpc::compliance::decode_report;
 use crate::grpc::denials::decode_deny;
+use crate::grpc::disclosure::{decode_decide, decode_policy, decode_propose, decode_request};
 use crate::grpc::enrolment::{decode_enrol, decode_issue};
 use crate::grpc::escrow::decode_escrow;
 use crate::grpc::groups::{decode_add, decode_grant_role};
 use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::page::{
-    denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
-    token_after_token, token_id_of,
+    denial_of, grant_of, start_of, token_after, token_after_approval, token_after_denial,
+    token_after_grant, token_after_token, token_id_of,
 };
 use crate::grpc::recovery::{decode_disclose, decode_find};
 use crate::testing::survives;
@@ -70,6 +71,15 @@ fn a_search_or_a_disclosure_of_any_bytes_is_taken_or_refused() {
     let searches = searches.iter().map(Message::encode_to_vec).collect();
     survives(searches, |bytes| taken(bytes, decode_find));
     survives(vec![valid::disclose().encode_to_vec()], |bytes| taken(bytes, decode_disclose));
+}
+
+#[test]
+fn what_bounds_disclosures_of_any_bytes_is_taken_or_refused() {
+    let request = valid::approval_request().encode_to_vec();
+    survives(vec![request], |bytes| taken(bytes, decode_request));
+    survives(vec![valid::decision().encode_to_vec()], |bytes| taken(bytes, decode_decide));
+    survives(vec![valid::policy().encode_to_vec()], |bytes| taken(bytes, decode_policy));
+    survives(vec![valid::proposal().encode_to_vec()], |bytes| taken(bytes, decode_propose));
 }
 
 #[test]
@@ -234,9 +244,6 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         signer_private_key: b"private"[..].into(),
         ..valid::init()
     };
-    let learner = v1::AddLearnerRequest { request_id: id(), node: Some(valid::node(4)) };
-    let promote = v1::PromoteNodeRequest { request_id: id(), node_id: 4 };
-    let transfer = v1::TransferLeadershipRequest { request_id: id(), node_id: 0 };
     let alice: OperatorName = "alice".parse().unwrap();
     [
         ("rpc_escrow", "escrow", escrow.encode_to_vec()),
@@ -256,10 +263,38 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         ("rpc_admin", "grants", list(token_after_grant(&alice, Role::Auditor))),
         ("rpc_admin", "denials", list(token_after_denial(&"operator/alice".parse().unwrap()))),
         ("rpc_cluster", "init", init.encode_to_vec()),
-        ("rpc_cluster", "learner", learner.encode_to_vec()),
-        ("rpc_cluster", "promote", promote.encode_to_vec()),
-        ("rpc_cluster", "transfer", transfer.encode_to_vec()),
     ]
     .map(|(target, name, bytes)| (target, name.to_owned(), bytes))
-    .into()
+    .into_iter()
+    .chain(member_seeds())
+    .chain(disclosure_seeds())
+    .collect()
+}
+
+fn member_seeds() -> [crate::fuzzing::Seed; 3] {
+    let learner =
+        v1::AddLearnerRequest { request_id: valid::ID.into(), node: Some(valid::node(4)) };
+    let promote = v1::PromoteNodeRequest { request_id: valid::ID.into(), node_id: 4 };
+    let transfer = v1::TransferLeadershipRequest { request_id: valid::ID.into(), node_id: 0 };
+    [
+        ("learner", learner.encode_to_vec()),
+        ("promote", promote.encode_to_vec()),
+        ("transfer", transfer.encode_to_vec()),
+    ]
+    .map(|(name, bytes)| ("rpc_cluster", name.to_owned(), bytes))
+}
+
+fn disclosure_seeds() -> [crate::fuzzing::Seed; 6] {
+    let confirm = v1::ConfirmMassRecoveryRequest { request_id: valid::ID.into(), number: 3 };
+    let page_token = token_after_approval(ApprovalId::after(16));
+    let approvals = v1::ListApprovalsRequest { page_size: 7, page_token };
+    [
+        ("request", valid::approval_request().encode_to_vec()),
+        ("decision", valid::decision().encode_to_vec()),
+        ("policy", valid::policy().encode_to_vec()),
+        ("proposal", valid::proposal().encode_to_vec()),
+        ("confirmation", confirm.encode_to_vec()),
+        ("approvals", approvals.encode_to_vec()),
+    ]
+    .map(|(name, bytes)| ("rpc_disclosure", name.to_owned(), bytes))
 }

@@ -46,6 +46,14 @@ ClusterService/PromoteNode            . . . . X . . . .
 ClusterService/RemoveNode             . . . . X . . . .
 ClusterService/TransferLeadership     . . . . X . . . .
 ComplianceService/ReportCompliance    . . . . . . . a .
+DisclosureService/ConfirmMassRecovery . . . . X . . . .
+DisclosureService/DecideApproval      . A . . X . . . .
+DisclosureService/EndMassRecovery     . . . . X . . . .
+DisclosureService/GetDisclosureStatus H A R U X . . . .
+DisclosureService/ListApprovals       H A . U X . . . .
+DisclosureService/ProposeMassRecovery . . . . X . . . .
+DisclosureService/RequestApproval     H A . . . . . . .
+DisclosureService/SetDisclosurePolicy . . . . X . . . .
 EnrolmentService/Enrol                - - - - - - - - -
 EscrowService/EscrowRecoveryKey       . . . . . M . a .
 EscrowService/GetEscrowKey            . . . . . M . a o
@@ -94,6 +102,21 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
             v1::EscrowRecoveryKeyRequest { request_id, ..escrow_request(bench) }.raw()
         }
         "EscrowService/GetEscrowKey" => v1::GetEscrowKeyRequest {}.raw(),
+        other if other.starts_with("AdminService/") => admin_message(other, request_id, device_id),
+        other if other.starts_with("RecoveryService/") => recovery(other, request_id, device_id),
+        other if other.starts_with("OperatorService/") => {
+            operator_message(other, request_id, bench)
+        }
+        other if other.starts_with("DisclosureService/") => {
+            disclosure(other, request_id, device_id)
+        }
+        other => enrolment(other, request_id, device_id),
+    }
+}
+
+/// The same for the help desk.
+fn recovery(rpc: &str, request_id: String, device_id: String) -> Bytes {
+    match rpc {
         "RecoveryService/DiscloseKey" => v1::DiscloseKeyRequest {
             request_id,
             protector_id: device_id,
@@ -108,11 +131,42 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         }
         .raw(),
         "RecoveryService/ListReasons" => v1::ListReasonsRequest {}.raw(),
-        other if other.starts_with("AdminService/") => admin_message(other, request_id, device_id),
-        other if other.starts_with("OperatorService/") => {
-            operator_message(other, request_id, bench)
+        other => panic!("{other} has no line here, and nobody said who may call it"),
+    }
+}
+
+/// The same for what bounds disclosures.
+fn disclosure(rpc: &str, request_id: String, protector_id: String) -> Bytes {
+    let reason = "let us see".to_owned();
+    match rpc {
+        "DisclosureService/RequestApproval" => v1::RequestApprovalRequest {
+            request_id,
+            protector_id,
+            reason: Some(v1::Reason { code: "LOST_PIN".into(), text: String::new() }),
+            user: Some(v1::User { domain: String::new(), name: "bob".into() }),
+            ..Default::default()
         }
-        other => enrolment(other, request_id, device_id),
+        .raw(),
+        "DisclosureService/DecideApproval" => {
+            v1::DecideApprovalRequest { request_id, approval_id: 1, approve: true, reason }.raw()
+        }
+        "DisclosureService/ListApprovals" => v1::ListApprovalsRequest::default().raw(),
+        "DisclosureService/GetDisclosureStatus" => v1::GetDisclosureStatusRequest {}.raw(),
+        "DisclosureService/SetDisclosurePolicy" => {
+            let policy = crate::domain::DisclosurePolicy::default();
+            let policy = Some(crate::client::wire::disclosure_policy(&policy));
+            v1::SetDisclosurePolicyRequest { request_id, revision: 0, policy }.raw()
+        }
+        "DisclosureService/ProposeMassRecovery" => {
+            v1::ProposeMassRecoveryRequest { request_id, duration_ms: 300_000, reason }.raw()
+        }
+        "DisclosureService/ConfirmMassRecovery" => {
+            v1::ConfirmMassRecoveryRequest { request_id, number: 1 }.raw()
+        }
+        "DisclosureService/EndMassRecovery" => {
+            v1::EndMassRecoveryRequest { request_id, number: 1 }.raw()
+        }
+        other => panic!("{other} has no line here, and nobody said who may call it"),
     }
 }
 

@@ -437,6 +437,7 @@ pub(crate) fn disclosure() -> Disclose {
         reason: Reason::new("LOST_PIN", "").unwrap(),
         user: Some(User::new("", "bob").unwrap()),
         ticket: Text::default(),
+        approval: None,
     }
 }
 

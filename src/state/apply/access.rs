@@ -107,9 +107,11 @@ impl<S: Store> Batch<'_, S> {
         }
         Ok(recalled?.map(|request| match request.answer {
             Remembered::GrantedChanged(changed) => Accepted::Granted { changed },
-            Remembered::Body | Remembered::Key(_) | Remembered::Resealed(_) => {
-                Accepted::Granted { changed: false }
-            }
+            Remembered::Body
+            | Remembered::Key(_)
+            | Remembered::Resealed(_)
+            | Remembered::Approval(_)
+            | Remembered::MassRecovery(_) => Accepted::Granted { changed: false },
         }))
     }
 

@@ -5,7 +5,7 @@ use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
 use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Reach, Right, Role};
 use crate::state::query::{corrupt, keyring_from};
-use crate::state::records::{Grant, Remembered, keys};
+use crate::state::records::{Grant, PolicyRecord, Remembered, keys};
 use crate::state::{
     Accepted, AgentCa, Bootstrap, EpochRecord, Rejection, Rekey, Rotate, Signer, Store, StoreError,
     Table, codec,
@@ -42,6 +42,11 @@ impl<S: Store> Batch<'_, S> {
         if let Some(shares) = &bootstrap.shares {
             let shares = codec::encode_share_set(shares);
             self.txn.put(Table::Keyring, &keys::SHARES.into(), shares)?;
+        }
+        if let Some(policy) = &bootstrap.disclosure_policy {
+            let (set_by, set_at) = (actor.clone(), self.heads.time);
+            let policy = policy.clone();
+            self.put_policy(&PolicyRecord { revision: 0, policy, set_by, set_at })?;
         }
         let grant = Grant {
             operator: bootstrap.administrator.clone(),

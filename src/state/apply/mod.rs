@@ -5,6 +5,7 @@
 //! chain. Nothing here depends on how the log was cut into batches.
 
 mod access;
+mod approval;
 mod audit;
 mod denial;
 mod disclosure;
@@ -13,6 +14,8 @@ mod escrow;
 mod find;
 mod groups;
 mod keyring;
+mod mass_recovery;
+mod quota;
 mod report;
 mod requests;
 mod reseal;
@@ -203,6 +206,16 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::RemoveFromGroup { device, group } => {
                 self.remove_from_group(context, *device, group)
             }
+            CommandBody::SetDisclosurePolicy(set) => self.set_policy(context, set),
+            CommandBody::RequestApproval(wanted) => self.request_approval(context, wanted),
+            CommandBody::DecideApproval(decide) => self.decide_approval(context, decide),
+            CommandBody::ProposeMassRecovery(propose) => {
+                self.propose_mass_recovery(context, propose)
+            }
+            CommandBody::ConfirmMassRecovery(number) => {
+                self.confirm_mass_recovery(context, *number)
+            }
+            CommandBody::EndMassRecovery(number) => self.end_mass_recovery(context, *number),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

@@ -93,6 +93,13 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Renew = Renew,
     GroupAdd = GroupAdd,
     GroupRemove = GroupRemove,
+    ApprovalRequest = ApprovalRequest,
+    ApprovalGrant = ApprovalGrant,
+    ApprovalDeny = ApprovalDeny,
+    DisclosurePolicy = DisclosurePolicy,
+    MassRecoveryPropose = MassRecoveryPropose,
+    MassRecoveryConfirm = MassRecoveryConfirm,
+    MassRecoveryEnd = MassRecoveryEnd,
     Unreadable = Unreadable,
 });
 

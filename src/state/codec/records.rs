@@ -8,8 +8,8 @@ use super::common::*;
 use super::groups::{names_to, reach_from};
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
-    AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId, OperatorName,
-    ProtectorId, RequestId, Role, Sealed, ShareSet, Text, VolumeId,
+    ApprovalId, AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId,
+    OperatorName, ProtectorId, RequestId, Role, Sealed, ShareSet, Text, VolumeId,
 };
 use crate::state::records::{
     Denial, Device, Grant, KeyRecord, Quota, Remembered, RequestRecord, Seal, Volume, keys,
@@ -39,6 +39,10 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         tokens: heads.tokens,
         enrolled: heads.enrolled,
         enrolled_again: heads.enrolled_again,
+        approvals: heads.approvals,
+        approvals_kept: heads.approvals_kept,
+        mass_recoveries: heads.mass_recoveries,
+        mass_recovery_until_ms: heads.mass_recovery_until.as_millis(),
     })
 }
 
@@ -55,6 +59,9 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         ("records", heads.records),
         ("denials", heads.denials),
         ("denial_changes", heads.denial_changes),
+        ("approvals", heads.approvals),
+        ("approvals_kept", heads.approvals_kept),
+        ("mass_recoveries", heads.mass_recoveries),
     ] {
         if count > MOST {
             return Err(FieldError::new(field, "is more than any state comes to").into());
@@ -78,6 +85,10 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         tokens: heads.tokens,
         enrolled: heads.enrolled,
         enrolled_again: heads.enrolled_again,
+        approvals: heads.approvals,
+        approvals_kept: heads.approvals_kept,
+        mass_recoveries: heads.mass_recoveries,
+        mass_recovery_until: time(heads.mass_recovery_until_ms),
     })
 }
 
@@ -242,6 +253,8 @@ pub(in crate::state) fn encode_request(request: &RequestRecord) -> Bytes {
         Remembered::Key(key) => Some(Answer::Key(key_ref_to(key))),
         Remembered::GrantedChanged(changed) => Some(Answer::GrantedChanged(changed)),
         Remembered::Resealed(count) => Some(Answer::Resealed(count)),
+        Remembered::Approval(id) => Some(Answer::Approval(id.get())),
+        Remembered::MassRecovery(number) => Some(Answer::MassRecovery(number)),
     };
     encode(&pb::Request {
         actor: Some(actor_to(&request.actor)),
@@ -265,6 +278,8 @@ pub(in crate::state) fn decode_request(value: &Bytes) -> Result<RequestRecord, C
             Some(Answer::Key(key)) => Remembered::Key(key_ref_from(&key)?),
             Some(Answer::GrantedChanged(changed)) => Remembered::GrantedChanged(changed),
             Some(Answer::Resealed(count)) => Remembered::Resealed(count),
+            Some(Answer::Approval(number)) => Remembered::Approval(ApprovalId::new(number)?),
+            Some(Answer::MassRecovery(number)) => Remembered::MassRecovery(number),
         },
     })
 }

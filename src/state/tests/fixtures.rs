@@ -1,5 +1,6 @@
 //! Small values by number, and a machine that is ready for work.
 
+mod controls;
 mod enrolment;
 mod groups;
 mod keyring;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use crate::domain::*;
 use crate::state::*;
 
+pub(super) use controls::*;
 pub(super) use enrolment::*;
 pub(super) use groups::*;
 pub(super) use keyring::*;
@@ -110,6 +112,7 @@ pub(super) fn bootstrap() -> CommandBody {
             signature: Bytes::from_static(b"signature"),
         },
         shares: None,
+        disclosure_policy: None,
     })
 }
 
@@ -173,6 +176,7 @@ pub(super) fn disclose_of(p: u8, v: u32, for_user: Option<&str>) -> CommandBody 
         reason: Reason::new("LOST_PIN", "").unwrap(),
         user: for_user.map(user),
         ticket: name("INC-7"),
+        approval: None,
     })
 }
 

@@ -51,6 +51,14 @@ fn commands() -> Vec<Command> {
         grant(MIA, Role::DataMigration),
         add_to_group(1, "vip"),
         remove_from_group(1, "berlin"),
+        set_policy(0, |parts| parts.dual_control = ["berlin".parse().unwrap()].into()),
+        request_approval(1),
+        decide_approval(1, true),
+        disclose_by(1, 1),
+        decide_approval(1, false),
+        propose_mass_recovery(60),
+        CommandBody::ConfirmMassRecovery(1),
+        CommandBody::EndMassRecovery(1),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
@@ -92,7 +100,9 @@ fn an_answer_of_any_bytes_is_read_or_refused() {
 fn right(body: &CommandBody) -> Actor {
     match body {
         CommandBody::Escrow(_) | CommandBody::ReportCompliance(_) => agent(1),
-        CommandBody::FindKeys(_) | CommandBody::Disclose(_) => operator(HUGO),
+        CommandBody::FindKeys(_) | CommandBody::Disclose(_) | CommandBody::RequestApproval(_) => {
+            operator(HUGO)
+        }
         CommandBody::Renew(_) => agent(1),
         CommandBody::Refusals(_) | CommandBody::Enrol(_) => node(1),
         CommandBody::AuditRead { .. } | CommandBody::Unseal(_) => operator(ODO),
@@ -109,6 +119,11 @@ fn right(body: &CommandBody) -> Actor {
         CommandBody::CreateAgentCa(_)
         | CommandBody::IssueToken(_)
         | CommandBody::RevokeToken(_)
+        | CommandBody::SetDisclosurePolicy(_)
+        | CommandBody::DecideApproval(_)
+        | CommandBody::ProposeMassRecovery(_)
+        | CommandBody::ConfirmMassRecovery(_)
+        | CommandBody::EndMassRecovery(_)
         | CommandBody::AddToGroup { .. }
         | CommandBody::RemoveFromGroup { .. } => operator(ROOT),
     }

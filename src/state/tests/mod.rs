@@ -11,6 +11,7 @@
 
 mod access;
 mod chain;
+mod controls;
 mod denial;
 mod disclosure;
 mod enrolment;

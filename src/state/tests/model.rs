@@ -154,6 +154,12 @@ impl Model {
                 CommandBody::Renew(_) => ("renew", None, None),
                 CommandBody::AddToGroup { .. } => ("group-add", None, None),
                 CommandBody::RemoveFromGroup { .. } => ("group-remove", None, None),
+                CommandBody::SetDisclosurePolicy(_)
+                | CommandBody::RequestApproval(_)
+                | CommandBody::DecideApproval(_)
+                | CommandBody::ProposeMassRecovery(_)
+                | CommandBody::ConfirmMassRecovery(_)
+                | CommandBody::EndMassRecovery(_) => unreachable!("see tests/controls"),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -271,6 +277,12 @@ impl Model {
             CommandBody::Rotate(rotate) => self.rotate(position, command, rotate),
             CommandBody::Reseal(reseal) => self.reseal(position, command, reseal),
             CommandBody::Rekey(_) => unreachable!("the sequences don't rekey"),
+            CommandBody::SetDisclosurePolicy(_)
+            | CommandBody::RequestApproval(_)
+            | CommandBody::DecideApproval(_)
+            | CommandBody::ProposeMassRecovery(_)
+            | CommandBody::ConfirmMassRecovery(_)
+            | CommandBody::EndMassRecovery(_) => unreachable!("see tests/controls"),
             CommandBody::CreateAgentCa(ca) => self.create_agent_ca(position, command, ca),
             CommandBody::IssueToken(issue) => self.issue_token(position, command, issue),
             CommandBody::RevokeToken(token) => self.revoke_token(position, command, *token),

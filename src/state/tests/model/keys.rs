@@ -310,7 +310,8 @@ impl Model {
             if self.time >= start + 3_600_000 { (self.time, 0) } else { (start, used) };
         if used == 200 {
             let until = Timestamp::from_millis(start + 3_600_000);
-            return Err(Rejection::QuotaExceeded { limit: 200, until });
+            let scope = QuotaScope::RequesterHour;
+            return Err(Rejection::QuotaExceeded { scope, limit: 200, until });
         }
         self.quotas.insert(command.actor.clone(), (start, used + 1));
         let key = &mut self.keys[n];
