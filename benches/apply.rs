@@ -34,6 +34,7 @@ fn entry(index: u64, actor: Actor, body: CommandBody) -> (Position, Entry) {
 
 fn bootstrap() -> Result<(Position, Entry), holdfast::domain::FieldError> {
     let body = CommandBody::Bootstrap(Bootstrap {
+        disclosure_policy: None,
         cluster: ClusterId::from_bytes([1; 16]),
         administrator: "root".parse()?,
         root_check: [0; 32],

@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "holdfast/v1/escrow.proto",
         "holdfast/v1/compliance.proto",
         "holdfast/v1/recovery.proto",
+        "holdfast/v1/disclosure.proto",
         "holdfast/v1/audit.proto",
         "holdfast/v1/admin.proto",
         "holdfast/v1/cluster.proto",

@@ -45,6 +45,8 @@ targets! {
     rpc_compliance => crate::grpc::fuzzing::compliance;
     /// A request to `holdfast.v1.RecoveryService`.
     rpc_recovery => crate::grpc::fuzzing::recovery;
+    /// A request to `holdfast.v1.DisclosureService`.
+    rpc_disclosure => crate::grpc::fuzzing::disclosure;
     /// A request to `holdfast.v1.AuditService`.
     rpc_audit => crate::grpc::fuzzing::audit;
     /// A request to `holdfast.v1.AdminService`.

@@ -41,6 +41,12 @@ pub enum Action {
     GetDevice,
     /// `AdminService.ListDevices`.
     ListDevices,
+    /// `AdminService.AddDeviceToGroup`.
+    AddDeviceToGroup,
+    /// `AdminService.RemoveDeviceFromGroup`.
+    RemoveDeviceFromGroup,
+    /// `AdminService.ListDeviceGroups`.
+    ListDeviceGroups,
     /// `AdminService.DenyCertificate`.
     Deny,
     /// `AdminService.AllowCertificate`.
@@ -73,6 +79,22 @@ pub enum Action {
     RevokeToken,
     /// `CertificateService.ListTokens`.
     ListTokens,
+    /// `DisclosureService.RequestApproval`.
+    RequestApproval,
+    /// `DisclosureService.DecideApproval`.
+    DecideApproval,
+    /// `DisclosureService.ListApprovals`.
+    ListApprovals,
+    /// `DisclosureService.GetDisclosureStatus`.
+    GetDisclosureStatus,
+    /// `DisclosureService.SetDisclosurePolicy`.
+    SetDisclosurePolicy,
+    /// `DisclosureService.ProposeMassRecovery`.
+    ProposeMassRecovery,
+    /// `DisclosureService.ConfirmMassRecovery`.
+    ConfirmMassRecovery,
+    /// `DisclosureService.EndMassRecovery`.
+    EndMassRecovery,
     /// `ClusterService.InitCluster`.
     InitCluster,
     /// `ClusterService.GetStatus`.
@@ -91,12 +113,14 @@ pub enum Action {
 enum Rule {
     /// Any agent.
     AnyAgent,
+    /// Any agent, or an operator with this right.
+    AnyAgentOr(Right),
     /// The agent of this device.
     AgentOf(DeviceId),
+    /// The agent of this device, or an operator with this right. Whether the right reaches the device is asked apart.
+    AgentOfOr(DeviceId, Right),
     /// Any operator, granted anything or not.
     AnyOperator,
-    /// An operator with at least one grant, whatever it is.
-    AnyRole,
     /// An operator with this right.
     Has(Right),
 }
@@ -117,6 +141,9 @@ impl Action {
             Self::ListGrants => "ListGrants",
             Self::GetDevice => "GetDevice",
             Self::ListDevices => "ListDevices",
+            Self::AddDeviceToGroup => "AddDeviceToGroup",
+            Self::RemoveDeviceFromGroup => "RemoveDeviceFromGroup",
+            Self::ListDeviceGroups => "ListDeviceGroups",
             Self::Deny => "DenyCertificate",
             Self::Allow => "AllowCertificate",
             Self::ListDenials => "ListDenials",
@@ -133,6 +160,14 @@ impl Action {
             Self::IssueToken => "IssueToken",
             Self::RevokeToken => "RevokeToken",
             Self::ListTokens => "ListTokens",
+            Self::RequestApproval => "RequestApproval",
+            Self::DecideApproval => "DecideApproval",
+            Self::ListApprovals => "ListApprovals",
+            Self::GetDisclosureStatus => "GetDisclosureStatus",
+            Self::SetDisclosurePolicy => "SetDisclosurePolicy",
+            Self::ProposeMassRecovery => "ProposeMassRecovery",
+            Self::ConfirmMassRecovery => "ConfirmMassRecovery",
+            Self::EndMassRecovery => "EndMassRecovery",
             Self::InitCluster => "InitCluster",
             Self::GetStatus => "GetStatus",
             Self::AddLearner => "AddLearner",
@@ -145,13 +180,24 @@ impl Action {
     /// What it takes.
     const fn rule(&self) -> Rule {
         match self {
-            Self::GetEscrowKey | Self::RenewCertificate => Rule::AnyAgent,
-            Self::Escrow { device } | Self::ReportCompliance { device } => Rule::AgentOf(*device),
+            Self::RenewCertificate => Rule::AnyAgent,
+            Self::GetEscrowKey => Rule::AnyAgentOr(Right::ImportKeys),
+            Self::Escrow { device } => Rule::AgentOfOr(*device, Right::ImportKeys),
+            Self::ReportCompliance { device } => Rule::AgentOf(*device),
             Self::FindKeys => Rule::Has(Right::FindKeys),
-            Self::DiscloseKey => Rule::Has(Right::DiscloseKeys),
+            Self::DiscloseKey | Self::RequestApproval => Rule::Has(Right::DiscloseKeys),
+            Self::DecideApproval => Rule::Has(Right::ApproveDisclosures),
+            Self::ListApprovals => Rule::Has(Right::ReadApprovals),
+            Self::SetDisclosurePolicy
+            | Self::ProposeMassRecovery
+            | Self::ConfirmMassRecovery
+            | Self::EndMassRecovery => Rule::Has(Right::ChangeDisclosureControls),
             Self::ReadAudit => Rule::Has(Right::ReadAudit),
             Self::ListGrants => Rule::Has(Right::ReadGrants),
-            Self::GetDevice | Self::ListDevices => Rule::Has(Right::ReadDevices),
+            Self::GetDevice | Self::ListDevices | Self::ListDeviceGroups => {
+                Rule::Has(Right::ReadDevices)
+            }
+            Self::AddDeviceToGroup | Self::RemoveDeviceFromGroup => Rule::Has(Right::ChangeGroups),
             Self::Grant | Self::Revoke => Rule::Has(Right::ChangeGrants),
             Self::Deny | Self::Allow => Rule::Has(Right::ChangeDenials),
             Self::ListDenials => Rule::Has(Right::ReadDenials),
@@ -168,7 +214,10 @@ impl Action {
             | Self::ResealKeys
             | Self::RekeyRootKey => Rule::Has(Right::ChangeKeyring),
             Self::GiveShare => Rule::Has(Right::GiveShares),
-            Self::ListReasons | Self::GetStatus | Self::GetSealStatus => Rule::AnyRole,
+            Self::ListReasons
+            | Self::GetStatus
+            | Self::GetSealStatus
+            | Self::GetDisclosureStatus => Rule::Has(Right::ReadStatus),
             // There are no grants yet; that it happens once only is for the state machine to see.
             Self::InitCluster => Rule::AnyOperator,
         }
@@ -179,7 +228,7 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Denied {
-    /// Why, in UPPER_SNAKE: `NOT_AN_AGENT`, `NOT_AN_OPERATOR`, `FOREIGN_DEVICE`, `ROLE_MISSING` or
+    /// Why, in UPPER_SNAKE: `NOT_AN_AGENT`, `NOT_AN_OPERATOR`, `FOREIGN_DEVICE`, `ROLE_MISSING`, `OUTSIDE_GROUPS` or
     /// `CERTIFICATE_DENIED`.
     pub reason: &'static str,
     /// Why, for a person.
@@ -191,6 +240,15 @@ impl Denied {
     pub fn by_list(actor: &Actor) -> Self {
         let message = format!("the certificate of {actor} was denied by an administrator");
         Self { reason: "CERTIFICATE_DENIED", message }
+    }
+
+    /// There is nothing of what was asked for in the groups that the caller's grants are limited to. It may be elsewhere, or
+    /// nowhere.
+    pub fn outside_groups(actor: &Actor) -> Self {
+        let message = format!(
+            "there is nothing of this id or name in the groups of devices that the grants of {actor} are limited to"
+        );
+        Self { reason: "OUTSIDE_GROUPS", message }
     }
 }
 
@@ -236,16 +294,20 @@ pub fn authorize(
     };
     let missing = |what: &dyn fmt::Display| Err(denied("ROLE_MISSING", what));
     match (action.rule(), actor) {
-        (Rule::AnyAgent, Actor::Agent(_)) | (Rule::AnyOperator, Actor::Operator(_)) => Ok(()),
-        (Rule::AgentOf(device), Actor::Agent(own)) if device == *own => Ok(()),
-        (Rule::AgentOf(_), Actor::Agent(_)) => {
+        (Rule::AnyAgent | Rule::AnyAgentOr(_), Actor::Agent(_))
+        | (Rule::AnyOperator, Actor::Operator(_)) => Ok(()),
+        (Rule::AgentOf(device) | Rule::AgentOfOr(device, _), Actor::Agent(own))
+            if device == *own =>
+        {
+            Ok(())
+        }
+        (Rule::AgentOf(_) | Rule::AgentOfOr(..), Actor::Agent(_)) => {
             Err(denied("FOREIGN_DEVICE", &"the device is not its own"))
         }
-        (Rule::AnyRole, Actor::Operator(_)) if roles.is_empty() => {
-            missing(&"it is granted no role")
-        }
-        (Rule::AnyRole, Actor::Operator(_)) => Ok(()),
-        (Rule::Has(right), Actor::Operator(_)) => {
+        (
+            Rule::Has(right) | Rule::AnyAgentOr(right) | Rule::AgentOfOr(_, right),
+            Actor::Operator(_),
+        ) => {
             let any = right.roles();
             let named = any.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
             if any.iter().any(|role| roles.contains(role)) || planted::is(Plant::RolesUnchecked) {
@@ -254,10 +316,11 @@ pub fn authorize(
                 missing(&format_args!("it takes the role {named}"))
             }
         }
-        (Rule::AnyAgent | Rule::AgentOf(_), Actor::Node(_) | Actor::Operator(_)) => {
+        (Rule::AnyAgent | Rule::AgentOf(_), Actor::Node(_) | Actor::Operator(_))
+        | (Rule::AnyAgentOr(_) | Rule::AgentOfOr(..), Actor::Node(_)) => {
             Err(denied("NOT_AN_AGENT", &"only agents may"))
         }
-        (Rule::AnyOperator | Rule::AnyRole | Rule::Has(_), Actor::Node(_) | Actor::Agent(_)) => {
+        (Rule::AnyOperator | Rule::Has(_), Actor::Node(_) | Actor::Agent(_)) => {
             Err(denied("NOT_AN_OPERATOR", &"only operators may"))
         }
     }

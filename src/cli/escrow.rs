@@ -1,4 +1,4 @@
-//! `holdfast key escrow`: seals a recovery key and escrows it, as a device's agent does.
+//! `holdfast key escrow`: seals a recovery key and escrows it, as a device's agent does, or whoever imports keys of devices.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +23,7 @@ const KEY_FILE_BYTES: u64 = 4096;
 /// What to escrow. The key itself is read from a file or from standard input.
 #[derive(Debug, clap::Args)]
 pub(super) struct EscrowArgs {
-    /// The device; the certificate must be its own
+    /// The device; the certificate must be its own, or that of an operator with the role data-migration
     #[arg(long, value_name = "UUID", value_parser = guid::<DeviceId>)]
     device: DeviceId,
     /// The volume

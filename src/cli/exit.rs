@@ -183,6 +183,9 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             {
                 Some("an administrator grants roles with `holdfast grant add NAME ROLE`")
             }
+            ErrorKind::Denied if refusal.reason == "OUTSIDE_GROUPS" => Some(
+                "check the digits; an administrator widens the grant with `holdfast grant add NAME ROLE --group GROUP`, or puts the device into a group with `holdfast device group add`",
+            ),
             ErrorKind::Invalid
                 if refusal.fields.iter().any(|(field, _)| field == "reason.code") =>
             {

@@ -13,7 +13,9 @@ use super::values::{bare, guid};
 use super::views::{FoundView, KeyView};
 use super::{Context, Done};
 use crate::client::{Client, Disclosure, DisclosureRequest, KeyQuery, wire};
-use crate::domain::{DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, VolumeId};
+use crate::domain::{
+    ApprovalId, DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, VolumeId,
+};
 
 /// What to do with recovery keys.
 #[derive(Debug, clap::Subcommand)]
@@ -22,7 +24,7 @@ pub(super) enum KeyCommand {
     Find(FindArgs),
     /// Disclose one key; the audit record is written first
     Disclose(DiscloseArgs),
-    /// Seal a recovery key and escrow it, as the device's agent does
+    /// Seal a recovery key and escrow it, as the device's agent does, or as an operator who imports it for the device
     Escrow(EscrowArgs),
     /// List the reasons that a disclosure takes
     Reasons,
@@ -63,6 +65,9 @@ pub(super) struct DiscloseArgs {
     /// Ticket number in your own system
     #[arg(long, default_value = "")]
     ticket: String,
+    /// Number of the approval that it is made by; it is used up by it
+    #[arg(long, value_name = "N")]
+    approval: Option<ApprovalId>,
     /// Write the key package to this file, if there is one (mode 0600; must not exist)
     #[arg(long, value_name = "FILE")]
     package_out: Option<PathBuf>,
@@ -116,6 +121,7 @@ async fn disclose(context: &Context, client: &Client, args: DiscloseArgs) -> Don
         user: args.user.as_deref().map(wire::parse_user).transpose()?,
         ticket: Text::name("ticket", args.ticket)?,
         with_package: args.package_out.is_some(),
+        approval: args.approval,
     };
     // Before the call: a file that can't be made must not cost a disclosure.
     let file = args.package_out.as_deref().map(SecretFile::create).transpose()?;
@@ -177,6 +183,7 @@ impl Show for DisclosureView<'_> {
             ("version", self.key.version.to_string()),
             ("state", self.key.state.to_owned()),
             ("host", dash(&self.key.host_name)),
+            ("imported by", dash(&self.key.imported_by)),
             ("audit record", self.audit_sequence.to_string()),
         ])
     }

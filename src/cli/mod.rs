@@ -4,6 +4,7 @@
 //! A command returns what it found or why it failed; one printer writes it, one place turns failures into exit codes.
 //! Nothing here talks to a server but through the client, and no secret comes from or goes to an argument list.
 
+mod approval;
 mod audit;
 mod bench;
 mod cert;
@@ -13,10 +14,12 @@ mod connection;
 mod demo;
 mod dev;
 mod device;
+mod disclosure;
 mod enrol;
 mod escrow;
 mod exit;
 mod grant;
+mod group;
 mod key;
 pub mod local_cluster;
 mod operator;
@@ -71,6 +74,12 @@ enum Command {
     /// Find, disclose and escrow recovery keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Ask for an approval to disclose a key, and approve what others ask for
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
+    /// Show and set how much may be disclosed; lift the quotas on a day of mass recovery
+    #[command(subcommand)]
+    Disclosure(disclosure::DisclosureCommand),
     /// Verify receipts that were kept, without any server
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
@@ -80,7 +89,7 @@ enum Command {
     /// Make, show and change the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
-    /// Show devices, and report as one
+    /// Show devices, put them into groups, and report as one
     #[command(subcommand)]
     Device(device::DeviceCommand),
     /// Show and change who may do what
@@ -191,6 +200,8 @@ fn run_async(context: Context, command: Command) -> Done {
 async fn dispatch(context: Context, command: Command) -> Done {
     match command {
         Command::Key(command) => key::run(&context, command).await,
+        Command::Approval(command) => approval::run(&context, command).await,
+        Command::Disclosure(command) => disclosure::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Cluster(command) => cluster::run(&context, command).await,
         Command::Device(command) => device::run(&context, command).await,
@@ -271,6 +282,64 @@ mod tests {
             format!("{token} --group berlin --count 7"),
             format!("{token} --count 7"),
             format!("{enrol} token list"),
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_grant_may_name_groups_and_a_change_of_a_group_several_devices() {
+        let device = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+        for line in [
+            "holdfast grant add bob help-desk".to_owned(),
+            "holdfast grant add bob help-desk --group berlin --group munich".to_owned(),
+            "holdfast grant add --group berlin mia data-migration -o json".to_owned(),
+            format!("holdfast device group add berlin {device} {{{device}}}"),
+            format!("holdfast device group remove berlin {device}"),
+            format!("holdfast device group list {device}"),
+            "holdfast device list --group berlin".to_owned(),
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+        }
+        for line in [
+            "holdfast grant remove bob help-desk --group berlin".to_owned(),
+            "holdfast grant add bob help-desk --group a/b".to_owned(),
+            "holdfast device group add berlin".to_owned(),
+            format!("holdfast device group add a/b {device}"),
+            "holdfast device list --group a/b".to_owned(),
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn quotas_and_approvals_are_commands_of_their_own() {
+        let key = "8c9d0e1f-2a3b-4c5d-6e7f-8091a2b3c4d5";
+        for line in [
+            format!("holdfast approval request {key} --reason LOST_PIN --user eve"),
+            "holdfast approval grant 17".to_owned(),
+            "holdfast approval deny 17 --reason no".to_owned(),
+            "holdfast approval list --all -o json".to_owned(),
+            format!("holdfast key disclose {key} --reason LOST_PIN --approval 17"),
+            "holdfast disclosure status".to_owned(),
+            "holdfast disclosure policy --per-hour 50 --dual-control vip,board".to_owned(),
+            "holdfast disclosure policy --no-dual-control --approval-ttl 5m".to_owned(),
+            "holdfast disclosure mass-recovery propose --for 8h --reason update".to_owned(),
+            "holdfast disclosure mass-recovery confirm 3".to_owned(),
+            "holdfast disclosure mass-recovery end".to_owned(),
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+        }
+        for line in [
+            "holdfast approval grant 0",
+            "holdfast disclosure policy",
+            "holdfast disclosure policy --per-hour 0",
+            "holdfast disclosure policy --per-hour 1001",
+            "holdfast disclosure policy --no-dual-control --dual-control vip",
+            "holdfast disclosure mass-recovery propose",
+            "holdfast disclosure mass-recovery confirm",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -63,7 +63,7 @@ impl CreateArgs {
 }
 
 /// A number and a unit.
-fn ttl(text: &str) -> Result<Duration, String> {
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     let bad = || "must be a number and s, m, h or d, such as 24h".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
     let seconds = match unit {

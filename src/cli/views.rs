@@ -43,6 +43,7 @@ pub(super) fn role(role: i32) -> &'static str {
         Ok(v1::Role::ReportReader) => "report-reader",
         Ok(v1::Role::Auditor) => "auditor",
         Ok(v1::Role::Administrator) => "administrator",
+        Ok(v1::Role::DataMigration) => "data-migration",
         Ok(v1::Role::Unspecified) | Err(_) => "unknown",
     }
 }
@@ -82,6 +83,8 @@ pub(super) struct KeyView {
     pub(super) has_key_package: bool,
     pub(super) host_name: String,
     pub(super) users: Vec<String>,
+    /// Who imported it; empty if the device escrowed it itself.
+    pub(super) imported_by: String,
 }
 
 impl From<v1::KeySummary> for KeyView {
@@ -99,6 +102,7 @@ impl From<v1::KeySummary> for KeyView {
             device_id: key.device_id,
             volume_id: key.volume_id,
             host_name: key.host_name,
+            imported_by: key.imported_by,
         }
     }
 }
@@ -157,6 +161,7 @@ pub(super) struct DeviceView {
     volumes: Vec<VolumeView>,
     first_seen_ms: u64,
     last_contact_ms: u64,
+    groups: Vec<String>,
 }
 
 impl From<v1::Device> for DeviceView {
@@ -186,6 +191,7 @@ impl From<v1::Device> for DeviceView {
             model: device.model,
             first_seen_ms: device.first_seen_ms,
             last_contact_ms: device.last_contact_ms,
+            groups: device.groups,
         }
     }
 }
@@ -220,6 +226,7 @@ impl Show for DeviceAnswerView {
                 ("system", dash(&device.operating_system)),
                 ("hardware", dash(format!("{} {}", device.manufacturer, device.model).trim())),
                 ("users", dash(&device.users.join(", "))),
+                ("groups", dash(&device.groups.join(", "))),
                 ("first seen", time(device.first_seen_ms)),
                 ("last contact", time(device.last_contact_ms)),
                 ("read at index", self.applied_index.to_string()),
@@ -243,10 +250,12 @@ impl Show for DevicesView {
                 dash(&device.host_name),
                 device.volumes.len().to_string(),
                 dash(&device.users.join(", ")),
+                dash(&device.groups.join(", ")),
                 time(device.last_contact_ms),
             ]
         });
-        Sheet::new().table(["device", "host", "volumes", "users", "last contact"], rows)
+        let header = ["device", "host", "volumes", "users", "groups", "last contact"];
+        Sheet::new().table(header, rows)
     }
 }
 
@@ -262,6 +271,8 @@ struct GrantView {
     role: &'static str,
     granted_by: String,
     granted_at_ms: u64,
+    /// None for all devices.
+    groups: Vec<String>,
 }
 
 impl From<Vec<v1::Grant>> for GrantsView {
@@ -271,6 +282,7 @@ impl From<Vec<v1::Grant>> for GrantsView {
             operator: grant.operator,
             granted_by: grant.granted_by,
             granted_at_ms: grant.granted_at_ms,
+            groups: grant.groups,
         };
         Self { grants: grants.into_iter().map(view).collect() }
     }
@@ -282,11 +294,12 @@ impl Show for GrantsView {
             [
                 grant.operator.clone(),
                 grant.role.to_owned(),
+                if grant.groups.is_empty() { "all".to_owned() } else { grant.groups.join(", ") },
                 dash(&grant.granted_by),
                 time(grant.granted_at_ms),
             ]
         });
-        Sheet::new().table(["operator", "role", "granted by", "granted"], rows)
+        Sheet::new().table(["operator", "role", "devices", "granted by", "granted"], rows)
     }
 }
 

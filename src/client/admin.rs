@@ -1,4 +1,4 @@
-//! Grants, the deny-list, devices and compliance reports.
+//! Grants, the deny-list and compliance reports.
 
 use holdfast_proto::v1;
 use holdfast_proto::v1::admin_service_client::AdminServiceClient;
@@ -7,21 +7,35 @@ use holdfast_proto::v1::compliance_service_client::ComplianceServiceClient;
 use super::error::ClientError;
 use super::wire;
 use super::{Client, new_request_id};
-use crate::domain::{DenialSubject, DeviceId, OperatorName, Role};
+use crate::domain::{DenialSubject, OperatorName, Reach, Role};
 
 /// Grants and denials that are asked for at once: as many as a page holds.
 const PAGE: u32 = 1000;
 
 impl Client {
-    /// Grants a role. Answers whether it was new.
+    /// Grants a role for all devices. Answers whether that was new.
     ///
     /// # Errors
     /// If the caller is no administrator, or no server answers.
     pub async fn grant(&self, operator: &OperatorName, role: Role) -> Result<bool, ClientError> {
+        self.grant_for(operator, role, &Reach::ALL).await
+    }
+
+    /// Grants a role for some devices, in the place of whichever it was granted for before. Answers whether that was new.
+    ///
+    /// # Errors
+    /// If the caller is no administrator, the role is not about devices, or no server answers.
+    pub async fn grant_for(
+        &self,
+        operator: &OperatorName,
+        role: Role,
+        reach: &Reach,
+    ) -> Result<bool, ClientError> {
         let message = v1::GrantRoleRequest {
             request_id: new_request_id(),
             operator: operator.to_string(),
             role: wire::role(role).into(),
+            groups: reach.groups().map(ToString::to_string).collect(),
         };
         let answer = self
             .call(&message, |channel, request| async move {
@@ -144,40 +158,6 @@ impl Client {
             }
             message.page_token = page.next_page_token;
         }
-    }
-
-    /// A device and its volumes. `stale` serves what the called node has, without asking the cluster.
-    ///
-    /// # Errors
-    /// If there is no such device, the caller may not read it, or no server answers.
-    pub async fn device(
-        &self,
-        device: DeviceId,
-        stale: bool,
-    ) -> Result<v1::GetDeviceResponse, ClientError> {
-        let message = v1::GetDeviceRequest { device_id: device.to_string(), stale };
-        self.call(&message, |channel, request| async move {
-            AdminServiceClient::new(channel).get_device(request).await
-        })
-        .await
-    }
-
-    /// A page of devices. `page_token` is empty for the first page.
-    ///
-    /// # Errors
-    /// If the caller may not read them, or no server answers.
-    pub async fn devices(
-        &self,
-        page_size: u32,
-        page_token: &str,
-        stale: bool,
-    ) -> Result<v1::ListDevicesResponse, ClientError> {
-        let message =
-            v1::ListDevicesRequest { page_size, page_token: page_token.to_owned(), stale };
-        self.call(&message, |channel, request| async move {
-            AdminServiceClient::new(channel).list_devices(request).await
-        })
-        .await
     }
 
     /// Replaces the calling device's compliance report. A request id is made if the message has none.

@@ -61,7 +61,7 @@ impl EscrowKey {
 /// What is escrowed, without the key itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEscrow {
-    /// The calling device.
+    /// The device: the caller itself, or one that the caller imports for.
     pub device: DeviceId,
     /// The volume that the key opens.
     pub volume: VolumeId,

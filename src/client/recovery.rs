@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 use super::error::ClientError;
 use super::wire;
 use super::{Client, new_request_id};
-use crate::domain::{DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, User, VolumeId};
+use crate::domain::{
+    ApprovalId, DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, User, VolumeId,
+};
 
 /// What keys to search for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct DisclosureRequest {
     pub ticket: Text,
     /// Whether the key package is wanted too.
     pub with_package: bool,
+    /// The approval that it is made by; it is used up by it.
+    pub approval: Option<ApprovalId>,
 }
 
 /// A disclosed key. Its audit record was committed before it was opened.
@@ -94,13 +98,11 @@ impl Client {
             request_id: new_request_id(),
             protector_id: wanted.protector.to_string(),
             version: wanted.version.get(),
-            reason: Some(v1::Reason {
-                code: wanted.reason.code().to_owned(),
-                text: wanted.reason.text().to_owned(),
-            }),
+            reason: Some(wire::reason(&wanted.reason)),
             user: wanted.user.as_ref().map(wire::user),
             ticket: wanted.ticket.as_str().to_owned(),
             include_key_package: wanted.with_package,
+            approval_id: wanted.approval.map_or(0, ApprovalId::get),
         };
         let answer = self
             .call(&message, |channel, request| async move {

@@ -3,7 +3,10 @@
 use holdfast_proto::v1;
 
 use super::error::ClientError;
-use crate::domain::{FieldError, ProtectorKind, Role, ShareSet, User, VolumeKind};
+use crate::domain::{
+    DisclosurePolicy, FieldError, PolicyParts, ProtectorKind, Reason, Role, ShareSet, User,
+    VolumeKind,
+};
 
 /// A kind of protector on the wire.
 pub const fn protector_kind(kind: ProtectorKind) -> v1::ProtectorKind {
@@ -30,6 +33,7 @@ pub const fn role(role: Role) -> v1::Role {
         Role::ReportReader => v1::Role::ReportReader,
         Role::Auditor => v1::Role::Auditor,
         Role::Administrator => v1::Role::Administrator,
+        Role::DataMigration => v1::Role::DataMigration,
     }
 }
 
@@ -45,6 +49,38 @@ pub fn share_set(set: &ShareSet) -> v1::ShareSet {
 /// A user on the wire.
 pub fn user(user: &User) -> v1::User {
     v1::User { domain: user.domain().to_owned(), name: user.name().to_owned() }
+}
+
+/// A reason on the wire.
+pub fn reason(reason: &Reason) -> v1::Reason {
+    v1::Reason { code: reason.code().to_owned(), text: reason.text().to_owned() }
+}
+
+/// What bounds disclosures, on the wire.
+pub fn disclosure_policy(policy: &DisclosurePolicy) -> v1::DisclosurePolicy {
+    let parts = policy.parts();
+    v1::DisclosurePolicy {
+        requester_per_hour: parts.requester_hour,
+        requester_per_day: parts.requester_day,
+        cluster_per_hour: parts.cluster_hour,
+        approval_ms: parts.approval_ms,
+        dual_control_groups: parts.dual_control.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What bounds disclosures, from the wire.
+///
+/// # Errors
+/// If a part is out of its limits.
+pub fn parse_policy(policy: &v1::DisclosurePolicy) -> Result<DisclosurePolicy, FieldError> {
+    let groups = policy.dual_control_groups.iter().map(|name| name.parse());
+    DisclosurePolicy::new(PolicyParts {
+        requester_hour: policy.requester_per_hour,
+        requester_day: policy.requester_per_day,
+        cluster_hour: policy.cluster_per_hour,
+        approval_ms: policy.approval_ms,
+        dual_control: groups.collect::<Result<_, FieldError>>()?,
+    })
 }
 
 /// A user from `domain\name`, `name@domain` or `name`.

@@ -34,11 +34,24 @@ pub enum Right {
     ChangeEnrolment,
     /// See the CA of devices and enrolment tokens, without their secrets.
     ReadEnrolment,
+    /// Put devices into groups and take them out.
+    ChangeGroups,
+    /// Escrow keys on behalf of devices.
+    ImportKeys,
+    /// See whether the cluster is well: its status, that of the seal, and the reasons that a disclosure takes.
+    ReadStatus,
+    /// Decide on requests of others to have a key opened.
+    ApproveDisclosures,
+    /// See requests for approval.
+    ReadApprovals,
+    /// Set the quotas of disclosures and which devices are under dual control; lift the quotas together with another
+    /// administrator.
+    ChangeDisclosureControls,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::FindKeys,
         Self::DiscloseKeys,
         Self::ReadAudit,
@@ -52,12 +65,20 @@ impl Right {
         Self::GiveShares,
         Self::ChangeEnrolment,
         Self::ReadEnrolment,
+        Self::ChangeGroups,
+        Self::ImportKeys,
+        Self::ReadStatus,
+        Self::ApproveDisclosures,
+        Self::ReadApprovals,
+        Self::ChangeDisclosureControls,
     ];
 
     /// Roles of which each has this right. No role has more than its work takes: an administrator runs the cluster and can
     /// appoint an auditor, which leaves a record, but reads neither keys nor the audit chain by that.
     pub const fn roles(self) -> &'static [Role] {
-        use Role::{Administrator, AdvancedHelpDesk, Auditor, HelpDesk, ReportReader};
+        use Role::{
+            Administrator, AdvancedHelpDesk, Auditor, DataMigration, HelpDesk, ReportReader,
+        };
         match self {
             Self::FindKeys | Self::DiscloseKeys => &[HelpDesk, AdvancedHelpDesk],
             Self::ReadAudit => &[Auditor],
@@ -67,8 +88,17 @@ impl Right {
             | Self::ChangeCluster
             | Self::ChangeDenials
             | Self::ChangeKeyring
-            | Self::ChangeEnrolment => &[Administrator],
-            Self::GiveShares => &Role::ALL,
+            | Self::ChangeEnrolment
+            | Self::ChangeDisclosureControls
+            | Self::ChangeGroups => &[Administrator],
+            // Whoever approves opens nothing by it. An administrator may, so that a help desk of one has somebody to ask.
+            Self::ApproveDisclosures => &[AdvancedHelpDesk, Administrator],
+            Self::ReadApprovals => &[HelpDesk, AdvancedHelpDesk, Auditor, Administrator],
+            Self::ImportKeys => &[DataMigration],
+            // Everybody but those who only bring something in.
+            Self::GiveShares | Self::ReadStatus => {
+                &[HelpDesk, AdvancedHelpDesk, ReportReader, Auditor, Administrator]
+            }
         }
     }
 }
@@ -91,7 +121,9 @@ mod tests {
                 Right::ReadGrants,
                 Right::ReadDenials,
                 Right::GiveShares,
-                Right::ReadEnrolment
+                Right::ReadEnrolment,
+                Right::ReadStatus,
+                Right::ReadApprovals,
             ]
         );
     }
@@ -109,8 +141,18 @@ mod tests {
             Right::GiveShares,
             Right::ChangeEnrolment,
             Right::ReadEnrolment,
+            Right::ChangeGroups,
+            Right::ReadStatus,
+            Right::ApproveDisclosures,
+            Right::ReadApprovals,
+            Right::ChangeDisclosureControls,
         ];
         assert_eq!(rights(Role::Administrator), own);
+    }
+
+    #[test]
+    fn who_imports_keys_can_do_nothing_else() {
+        assert_eq!(rights(Role::DataMigration), [Right::ImportKeys]);
     }
 
     #[test]

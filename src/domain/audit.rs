@@ -81,13 +81,31 @@ pub enum AuditAction {
     EnrolAgain,
     /// A device renewed its certificate.
     Renew,
+    /// A device was put into a group.
+    GroupAdd,
+    /// A device was taken out of a group.
+    GroupRemove,
+    /// Somebody asked for an approval to disclose a key.
+    ApprovalRequest,
+    /// Somebody else approved it.
+    ApprovalGrant,
+    /// Somebody refused it, or took an approval back.
+    ApprovalDeny,
+    /// The quotas of disclosures, or what is under dual control, were set.
+    DisclosurePolicy,
+    /// An administrator proposed to lift the quotas for a while.
+    MassRecoveryPropose,
+    /// Another administrator confirmed it: the quotas are lifted.
+    MassRecoveryConfirm,
+    /// An administrator ended it, or took a proposal back.
+    MassRecoveryEnd,
     /// A command that this version can't read.
     Unreadable,
 }
 
 impl AuditAction {
     /// All actions.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 33] = [
         Self::Bootstrap,
         Self::Escrow,
         Self::Find,
@@ -111,6 +129,15 @@ impl AuditAction {
         Self::Enrol,
         Self::EnrolAgain,
         Self::Renew,
+        Self::GroupAdd,
+        Self::GroupRemove,
+        Self::ApprovalRequest,
+        Self::ApprovalGrant,
+        Self::ApprovalDeny,
+        Self::DisclosurePolicy,
+        Self::MassRecoveryPropose,
+        Self::MassRecoveryConfirm,
+        Self::MassRecoveryEnd,
         Self::Unreadable,
     ];
 
@@ -140,6 +167,15 @@ impl AuditAction {
             Self::Enrol => "enrol",
             Self::EnrolAgain => "enrol-again",
             Self::Renew => "renew",
+            Self::GroupAdd => "group-add",
+            Self::GroupRemove => "group-remove",
+            Self::ApprovalRequest => "approval-request",
+            Self::ApprovalGrant => "approval-grant",
+            Self::ApprovalDeny => "approval-deny",
+            Self::DisclosurePolicy => "disclosure-policy",
+            Self::MassRecoveryPropose => "mass-recovery-propose",
+            Self::MassRecoveryConfirm => "mass-recovery-confirm",
+            Self::MassRecoveryEnd => "mass-recovery-end",
             Self::Unreadable => "unreadable",
         }
     }

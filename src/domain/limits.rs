@@ -28,6 +28,12 @@ pub const KEY_SHARES: u8 = 32;
 pub const LEAST_KEY_THRESHOLD: u8 = 2;
 /// Most keys that are sealed anew by one entry of the log.
 pub const RESEALED_KEYS: usize = 64;
+/// Longest name of a group of devices, in bytes.
+pub const GROUP_BYTES: usize = 64;
+/// Most groups that a device is in.
+pub const DEVICE_GROUPS: usize = 16;
+/// Most groups that a grant is limited to: as many as an audit record has room for.
+pub const GRANT_GROUPS: usize = 10;
 /// Most enrolment tokens. Where there are as many, those that have expired make room for a new one.
 pub const TOKENS: u64 = 10_000;
 /// Most devices that may enrol with one token.
@@ -44,7 +50,27 @@ pub const AGENT_CERTIFICATE_DAYS: u32 = 90;
 pub const REMEMBERED_REQUESTS: u64 = 65_536;
 /// How long a retry of a disclosure by the same caller is answered again, in milliseconds.
 pub const DISCLOSURE_REPEAT_MS: u64 = 120_000;
-/// Disclosures that one requester may make in [`QUOTA_WINDOW_MS`].
+/// Disclosures that one requester may make in [`QUOTA_WINDOW_MS`] where nobody has set another number.
 pub const QUOTA_DISCLOSURES: u32 = 200;
 /// Length of the window that disclosures are counted in, in milliseconds.
 pub const QUOTA_WINDOW_MS: u64 = 3_600_000;
+/// Most disclosures of one requester in an hour that a policy may allow. More takes two administrators and a mass recovery.
+pub const REQUESTER_HOUR: u32 = 1000;
+/// Most disclosures of one requester in a day that a policy may allow.
+pub const REQUESTER_DAY: u32 = 10_000;
+/// Most disclosures of all requesters in an hour that a policy may allow.
+pub const CLUSTER_HOUR: u32 = 10_000;
+/// Shortest and longest time that an approval may be used, in milliseconds: a minute and 24 hours.
+pub const APPROVAL_MS: std::ops::RangeInclusive<u64> = 60_000..=24 * 3_600_000;
+/// How long a request for approval waits for somebody to decide on it, in milliseconds.
+pub const APPROVAL_REQUEST_MS: u64 = 24 * 3_600_000;
+/// Most requests for approval that are kept. Where there are as many, those that are over make room for a new one.
+pub const APPROVALS: u64 = 1000;
+/// Most requests for approval of one requester that are not over.
+pub const REQUESTER_APPROVALS: usize = 20;
+/// Most groups of devices under dual control: an audit record names them all.
+pub const DUAL_CONTROL_GROUPS: usize = 12;
+/// Shortest and longest mass recovery, in milliseconds: five minutes and 24 hours.
+pub const MASS_RECOVERY_MS: std::ops::RangeInclusive<u64> = 300_000..=24 * 3_600_000;
+/// How long a proposed mass recovery waits for a second administrator, in milliseconds.
+pub const MASS_RECOVERY_PROPOSAL_MS: u64 = 3_600_000;

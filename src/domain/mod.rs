@@ -8,8 +8,10 @@ mod actor;
 mod audit;
 mod compliance;
 mod denial;
+mod disclosure;
 mod enrolment;
 mod error;
+mod groups;
 mod ids;
 mod key;
 pub mod limits;
@@ -26,8 +28,10 @@ pub use audit::{
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
 pub use denial::{DenialSubject, Fingerprint};
-pub use enrolment::{GroupName, TokenBinding};
+pub use disclosure::{ApprovalId, DisclosurePolicy, PolicyParts, QuotaScope};
+pub use enrolment::TokenBinding;
 pub use error::FieldError;
+pub use groups::{Grants, GroupName, Reach};
 pub use ids::{
     ClusterId, DeviceId, Epoch, Incarnation, KeyIdPrefix, KeyVersion, NodeId, ProtectorId,
     RequestId, Timestamp, TokenId, VolumeId,

@@ -137,16 +137,19 @@ pub enum Role {
     Auditor,
     /// Grants roles and changes the cluster. Reads no keys.
     Administrator,
+    /// Imports recovery keys on behalf of devices. Reads nothing.
+    DataMigration,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::HelpDesk,
         Self::AdvancedHelpDesk,
         Self::ReportReader,
         Self::Auditor,
         Self::Administrator,
+        Self::DataMigration,
     ];
 
     /// Its name on the command line and in records.
@@ -157,6 +160,17 @@ impl Role {
             Self::ReportReader => "report-reader",
             Self::Auditor => "auditor",
             Self::Administrator => "administrator",
+            Self::DataMigration => "data-migration",
+        }
+    }
+
+    /// Whether a grant of it may be limited to groups of devices.
+    pub const fn may_be_limited(self) -> bool {
+        match self {
+            Self::HelpDesk | Self::AdvancedHelpDesk | Self::ReportReader | Self::DataMigration => {
+                true
+            }
+            Self::Auditor | Self::Administrator => false,
         }
     }
 }
@@ -174,7 +188,8 @@ impl FromStr for Role {
         Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
             FieldError::new(
                 "role",
-                "must be help-desk, advanced-help-desk, report-reader, auditor or administrator",
+                "must be help-desk, advanced-help-desk, report-reader, auditor, administrator or \
+                 data-migration",
             )
         })
     }

@@ -161,7 +161,7 @@ fn fuzz_has_a_program_for_each_target_and_no_other() {
 }
 
 /// Methods whose requests have no field, or only flags and an age, which can't be malformed.
-const NOTHING_TO_CHECK: [&str; 10] = [
+const NOTHING_TO_CHECK: [&str; 11] = [
     "holdfast.peer.v1.PeerService/Compare",
     "holdfast.peer.v1.PeerService/Hello",
     "holdfast.peer.v1.PeerService/ReadIndex",
@@ -169,17 +169,33 @@ const NOTHING_TO_CHECK: [&str; 10] = [
     "holdfast.v1.AuditService/GetHead",
     "holdfast.v1.CertificateService/ListAgentCas",
     "holdfast.v1.ClusterService/GetStatus",
+    "holdfast.v1.DisclosureService/GetDisclosureStatus",
     "holdfast.v1.EscrowService/GetEscrowKey",
     "holdfast.v1.OperatorService/GetSealStatus",
     "holdfast.v1.RecoveryService/ListReasons",
 ];
 
 /// The requests that a layer's `fuzzing.rs` decodes, and the method of each.
-const FUZZED: [(&str, &str, &str); 37] = [
+const FUZZED: [(&str, &str, &str); 47] = [
     ("src/grpc/fuzzing.rs", "decode_escrow", "holdfast.v1.EscrowService/EscrowRecoveryKey"),
     ("src/grpc/fuzzing.rs", "decode_report", "holdfast.v1.ComplianceService/ReportCompliance"),
     ("src/grpc/fuzzing.rs", "decode_find", "holdfast.v1.RecoveryService/FindKeys"),
     ("src/grpc/fuzzing.rs", "decode_disclose", "holdfast.v1.RecoveryService/DiscloseKey"),
+    ("src/grpc/fuzzing.rs", "decode_request", "holdfast.v1.DisclosureService/RequestApproval"),
+    ("src/grpc/fuzzing.rs", "decode_decide", "holdfast.v1.DisclosureService/DecideApproval"),
+    ("src/grpc/fuzzing.rs", "ListApprovalsRequest", "holdfast.v1.DisclosureService/ListApprovals"),
+    ("src/grpc/fuzzing.rs", "decode_policy", "holdfast.v1.DisclosureService/SetDisclosurePolicy"),
+    ("src/grpc/fuzzing.rs", "decode_propose", "holdfast.v1.DisclosureService/ProposeMassRecovery"),
+    (
+        "src/grpc/fuzzing.rs",
+        "ConfirmMassRecoveryRequest",
+        "holdfast.v1.DisclosureService/ConfirmMassRecovery",
+    ),
+    (
+        "src/grpc/fuzzing.rs",
+        "EndMassRecoveryRequest",
+        "holdfast.v1.DisclosureService/EndMassRecovery",
+    ),
     ("src/grpc/fuzzing.rs", "decode_filter", "holdfast.v1.AuditService/ListRecords"),
     ("src/grpc/fuzzing.rs", "GrantRoleRequest", "holdfast.v1.AdminService/GrantRole"),
     ("src/grpc/fuzzing.rs", "RevokeRoleRequest", "holdfast.v1.AdminService/RevokeRole"),
@@ -187,6 +203,13 @@ const FUZZED: [(&str, &str, &str); 37] = [
     ("src/grpc/fuzzing.rs", "AllowCertificateRequest", "holdfast.v1.AdminService/AllowCertificate"),
     ("src/grpc/fuzzing.rs", "GetDeviceRequest", "holdfast.v1.AdminService/GetDevice"),
     ("src/grpc/fuzzing.rs", "ListDevicesRequest", "holdfast.v1.AdminService/ListDevices"),
+    ("src/grpc/fuzzing.rs", "AddDeviceToGroupRequest", "holdfast.v1.AdminService/AddDeviceToGroup"),
+    (
+        "src/grpc/fuzzing.rs",
+        "RemoveDeviceFromGroupRequest",
+        "holdfast.v1.AdminService/RemoveDeviceFromGroup",
+    ),
+    ("src/grpc/fuzzing.rs", "ListDeviceGroupsRequest", "holdfast.v1.AdminService/ListDeviceGroups"),
     ("src/grpc/fuzzing.rs", "ListGrantsRequest", "holdfast.v1.AdminService/ListGrants"),
     ("src/grpc/fuzzing.rs", "ListDenialsRequest", "holdfast.v1.AdminService/ListDenials"),
     ("src/grpc/fuzzing.rs", "decode_init", "holdfast.v1.ClusterService/InitCluster"),

@@ -8,11 +8,12 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::Action;
 use crate::domain::{FieldError, OperatorName, RequestId, Role};
-use crate::service::{AdminService, Consensus, Granted, ServiceError, Staleness};
-use crate::state::{Device, Grant, Volume};
+use crate::service::{AdminService, Consensus, Granted, ServiceError};
+use crate::state::Grant;
 
 use super::gate::Gate;
-use super::page::{self, Budget, start_of, token_after};
+use super::groups::{decode_grant_role, names};
+use super::page::{self, Budget};
 use super::{decode, denials, encode};
 
 /// Serves administrators, and those who read devices.
@@ -24,11 +25,9 @@ pub(super) struct AdminApi<C> {
 impl<C: Consensus> AdminApi<C> {
     async fn grant(&self, request: Request<v1::GrantRoleRequest>) -> Result<Granted, ServiceError> {
         let caller = self.gate.caller(&request)?;
-        let request = request.into_inner();
-        let (id, operator, role) =
-            decode_grant(&request.request_id, &request.operator, request.role)?;
+        let (id, operator, role, reach) = decode_grant_role(request.into_inner())?;
         let permit = self.gate.permit(&caller, Action::Grant)?;
-        self.service.grant(&permit, id, operator, role).await
+        self.service.grant(&permit, id, (operator, role), reach).await
     }
 
     async fn revoke(
@@ -102,53 +101,6 @@ impl<C: Consensus> AdminApi<C> {
         let found = self.service.denials(&permit, after, size.saturating_add(1)).await?;
         Ok(denials::encode_page(&found, size))
     }
-
-    async fn device(
-        &self,
-        request: Request<v1::GetDeviceRequest>,
-    ) -> Result<v1::GetDeviceResponse, ServiceError> {
-        let caller = self.gate.caller(&request)?;
-        let request = request.into_inner();
-        let device = decode::id("device_id", &request.device_id)?;
-        let staleness = Staleness::of_read(request.stale);
-        let permit = self.gate.permit_read(&caller, Action::GetDevice, staleness)?;
-        let (device, read) = self.service.device(&permit, device, request.stale).await?;
-        Ok(v1::GetDeviceResponse {
-            device: Some(encode_device(&device)),
-            applied_index: read.applied_index,
-            age_ms: encode::age_ms(read.age),
-        })
-    }
-
-    async fn devices(
-        &self,
-        request: Request<v1::ListDevicesRequest>,
-    ) -> Result<v1::ListDevicesResponse, ServiceError> {
-        let caller = self.gate.caller(&request)?;
-        let request = request.into_inner();
-        let size = decode::page_size(request.page_size)?;
-        let from = start_of(&request.page_token)?;
-        let staleness = Staleness::of_read(request.stale);
-        let permit = self.gate.permit_read(&caller, Action::ListDevices, staleness)?;
-        // One more than wanted shows whether a page follows.
-        let limit = size.saturating_add(1);
-        let (found, read) = self.service.devices(&permit, from, limit, request.stale).await?;
-        let mut budget = Budget::default();
-        let devices: Vec<_> = found
-            .iter()
-            .take(size)
-            .map(encode_device)
-            .take_while(|device| budget.takes(device))
-            .collect();
-        let last = devices.len().checked_sub(1).and_then(|last| found.get(last));
-        let more = devices.len() < found.len();
-        Ok(v1::ListDevicesResponse {
-            next_page_token: last.filter(|_| more).map(|d| token_after(d.id)).unwrap_or_default(),
-            devices,
-            applied_index: read.applied_index,
-            age_ms: encode::age_ms(read.age),
-        })
-    }
 }
 
 #[tonic::async_trait]
@@ -216,6 +168,32 @@ impl<C: Consensus> Api for AdminApi<C> {
     ) -> Result<Response<v1::ListDevicesResponse>, Status> {
         self.devices(request).await.map(Response::new).map_err(|error| self.gate.status(error))
     }
+
+    async fn add_device_to_group(
+        &self,
+        request: Request<v1::AddDeviceToGroupRequest>,
+    ) -> Result<Response<v1::AddDeviceToGroupResponse>, Status> {
+        let done = self.add_to_group(request).await.map_err(|error| self.gate.status(error))?;
+        let position = Some(encode::position(done.position));
+        Ok(Response::new(v1::AddDeviceToGroupResponse { changed: done.changed, position }))
+    }
+
+    async fn remove_device_from_group(
+        &self,
+        request: Request<v1::RemoveDeviceFromGroupRequest>,
+    ) -> Result<Response<v1::RemoveDeviceFromGroupResponse>, Status> {
+        let done =
+            self.remove_from_group(request).await.map_err(|error| self.gate.status(error))?;
+        let position = Some(encode::position(done.position));
+        Ok(Response::new(v1::RemoveDeviceFromGroupResponse { changed: done.changed, position }))
+    }
+
+    async fn list_device_groups(
+        &self,
+        request: Request<v1::ListDeviceGroupsRequest>,
+    ) -> Result<Response<v1::ListDeviceGroupsResponse>, Status> {
+        self.groups(request).await.map(Response::new).map_err(|error| self.gate.status(error))
+    }
 }
 
 pub(super) fn decode_grant(
@@ -236,32 +214,6 @@ fn encode_grant(grant: &Grant) -> v1::Grant {
         role: encode::role(grant.role).into(),
         granted_by: grant.granted_by.to_string(),
         granted_at_ms: grant.granted_at.as_millis(),
-    }
-}
-
-fn encode_device(device: &Device) -> v1::Device {
-    v1::Device {
-        device_id: device.id.to_string(),
-        host_name: device.host_name.to_string(),
-        operating_system: device.operating_system.to_string(),
-        manufacturer: device.manufacturer.to_string(),
-        model: device.model.to_string(),
-        users: encode::users(&device.users),
-        volumes: device.volumes.iter().map(encode_volume).collect(),
-        first_seen_ms: device.first_seen.as_millis(),
-        last_contact_ms: device.last_contact.as_millis(),
-    }
-}
-
-fn encode_volume(volume: &Volume) -> v1::Volume {
-    let state = volume.key_state().map(encode::key_state).unwrap_or_default();
-    v1::Volume {
-        volume_id: volume.id.to_string(),
-        volume_kind: encode::volume_kind(volume.kind).into(),
-        key_version: volume.key_version().get(),
-        protector_id: volume.key.map(|key| key.protector.to_string()).unwrap_or_default(),
-        key_state: state.into(),
-        compliance: volume.compliance.as_ref().map(|(report, _)| encode::compliance(report)),
-        reported_at_ms: encode::millis(volume.compliance.as_ref().map(|(_, at)| *at)),
+        groups: names(grant.reach.groups()),
     }
 }

@@ -249,6 +249,7 @@ fn encode_status(status: &service::Status) -> v1::GetStatusResponse {
         node_id: status.node.get(),
         leader_id: status.view.leader.map_or(0, NodeId::get),
         members: status.view.members.iter().map(encode_member).collect(),
+        mass_recovery_until_ms: encode::millis(status.mass_recovery_until),
     }
 }
 

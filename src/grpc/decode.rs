@@ -6,8 +6,9 @@ use bytes::Bytes;
 use holdfast_proto::v1;
 
 use crate::domain::{
-    ComplianceStatus, EncryptionState, Epoch, FieldError, OperatorName, ProtectorKind, Reason,
-    RequestId, Role, Sealed, Text, User, VolumeCompliance, VolumeKind, limits,
+    ApprovalId, ComplianceStatus, EncryptionState, Epoch, FieldError, GroupName, OperatorName,
+    ProtectorKind, Reach, Reason, RequestId, Role, Sealed, Text, User, VolumeCompliance,
+    VolumeKind, limits,
 };
 
 /// Names the field of `error` by `path`, whatever it called itself.
@@ -111,13 +112,29 @@ pub(super) fn role(path: &str, value: i32) -> Result<Role, FieldError> {
         Ok(v1::Role::ReportReader) => Ok(Role::ReportReader),
         Ok(v1::Role::Auditor) => Ok(Role::Auditor),
         Ok(v1::Role::Administrator) => Ok(Role::Administrator),
+        Ok(v1::Role::DataMigration) => Ok(Role::DataMigration),
         Ok(v1::Role::Unspecified) | Err(_) => Err(unset(path)),
     }
+}
+
+/// A request for approval that is named, 0 for none.
+pub(super) fn optional_approval(number: u64) -> Result<Option<ApprovalId>, FieldError> {
+    if number == 0 { Ok(None) } else { ApprovalId::new(number).map(Some) }
 }
 
 /// An operator's name.
 pub(super) fn operator(path: &str, text: &str) -> Result<OperatorName, FieldError> {
     text.parse().map_err(at(path))
+}
+
+/// Groups that a grant of this role is limited to; none for all devices.
+pub(super) fn reach(path: &'static str, names: &[String], role: Role) -> Result<Reach, FieldError> {
+    at_most(path, names, limits::GRANT_GROUPS)?;
+    let names = names.iter().enumerate();
+    let groups = names.map(|(i, name)| id::<GroupName>(format!("{path}[{i}]"), name));
+    let reach = Reach::of(groups.collect::<Result<Vec<_>, _>>()?).map_err(at(path))?;
+    reach.check(role).map_err(at(path))?;
+    Ok(reach)
 }
 
 /// A name of at most 256 bytes.

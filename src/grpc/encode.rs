@@ -69,6 +69,7 @@ pub(super) fn role(role: Role) -> v1::Role {
         Role::ReportReader => v1::Role::ReportReader,
         Role::Auditor => v1::Role::Auditor,
         Role::Administrator => v1::Role::Administrator,
+        Role::DataMigration => v1::Role::DataMigration,
     }
 }
 
@@ -123,6 +124,7 @@ pub(super) fn key_summary(key: &KeySummary) -> v1::KeySummary {
         has_key_package: key.has_package,
         host_name: key.host_name.to_string(),
         users: users(&key.users),
+        imported_by: key.imported_by.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

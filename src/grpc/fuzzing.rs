@@ -6,10 +6,10 @@ use holdfast_proto::v1;
 use prost::Message;
 
 use super::{
-    admin, audit, cluster, compliance, decode, denials, enrolment as enrol, escrow, operator as op,
-    page, recovery,
+    admin, audit, cluster, compliance, decode, denials, disclosure, enrolment as enrol, escrow,
+    groups, operator as op, page, recovery,
 };
-use crate::domain::{DenialSubject, DeviceId, FieldError};
+use crate::domain::{DenialSubject, DeviceId, FieldError, GroupName};
 
 /// Reads and validates a request. One that is refused names the field. True if it was taken.
 fn taken<M: Message + Default, T>(
@@ -41,17 +41,35 @@ pub(crate) fn recovery(bytes: &[u8]) -> bool {
     [taken(bytes, recovery::decode_find), taken(bytes, recovery::decode_disclose)].contains(&true)
 }
 
+/// `RequestApproval`, `DecideApproval`, `ListApprovals`, `SetDisclosurePolicy` and those about mass recovery.
+pub(crate) fn disclosure(bytes: &[u8]) -> bool {
+    [
+        taken(bytes, disclosure::decode_request),
+        taken(bytes, disclosure::decode_decide),
+        taken(bytes, |m: v1::ListApprovalsRequest| {
+            Ok((decode::page_size(m.page_size)?, page::approval_of(&m.page_token)?))
+        }),
+        taken(bytes, disclosure::decode_policy),
+        taken(bytes, disclosure::decode_propose),
+        taken(bytes, |m: v1::ConfirmMassRecoveryRequest| {
+            disclosure::decode_numbered(&m.request_id, m.number)
+        }),
+        taken(bytes, |m: v1::EndMassRecoveryRequest| {
+            disclosure::decode_numbered(&m.request_id, m.number)
+        }),
+    ]
+    .contains(&true)
+}
+
 /// `ListRecords`.
 pub(crate) fn audit(bytes: &[u8]) -> bool {
     taken(bytes, audit::decode_filter)
 }
 
-/// `GrantRole`, `RevokeRole`, `DenyCertificate`, `AllowCertificate`, `GetDevice` and the three lists.
+/// `GrantRole`, `RevokeRole`, `DenyCertificate`, `AllowCertificate`, `GetDevice`, changes of groups and the lists.
 pub(crate) fn admin(bytes: &[u8]) -> bool {
     [
-        taken(bytes, |m: v1::GrantRoleRequest| {
-            admin::decode_grant(&m.request_id, &m.operator, m.role)
-        }),
+        taken(bytes, |m: v1::GrantRoleRequest| groups::decode_grant_role(m)),
         taken(bytes, |m: v1::RevokeRoleRequest| {
             admin::decode_grant(&m.request_id, &m.operator, m.role)
         }),
@@ -62,7 +80,13 @@ pub(crate) fn admin(bytes: &[u8]) -> bool {
         }),
         taken(bytes, |m: v1::GetDeviceRequest| decode::id::<DeviceId>("device_id", &m.device_id)),
         taken(bytes, |m: v1::ListDevicesRequest| {
+            decode::optional_id::<GroupName>("group", &m.group)?;
             Ok((decode::page_size(m.page_size)?, page::start_of(&m.page_token)?))
+        }),
+        taken(bytes, |m: v1::AddDeviceToGroupRequest| groups::decode_add(m)),
+        taken(bytes, |m: v1::RemoveDeviceFromGroupRequest| groups::decode_remove(m)),
+        taken(bytes, |m: v1::ListDeviceGroupsRequest| {
+            decode::id::<DeviceId>("device_id", &m.device_id)
         }),
         taken(bytes, |m: v1::ListGrantsRequest| {
             Ok((decode::page_size(m.page_size)?, page::grant_of(&m.page_token)?))

@@ -8,12 +8,14 @@ mod cluster;
 mod compliance;
 mod decode;
 mod denials;
+mod disclosure;
 mod encode;
 mod enrolment;
 mod escrow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gate;
+mod groups;
 mod guard;
 mod observe;
 mod operator;

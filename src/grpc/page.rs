@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
 use crate::domain::{
-    DenialSubject, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, TokenId,
-    limits,
+    ApprovalId, DenialSubject, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role,
+    TokenId, limits,
 };
 use crate::state::KeyRef;
 
@@ -22,6 +22,8 @@ const GRANT_TOKEN: u8 = 2;
 const DENIAL_TOKEN: u8 = 3;
 /// First byte of a token of key versions: the key id and the version follow.
 const KEY_TOKEN: u8 = 5;
+/// First byte of a token of requests for approval: the number follows.
+const APPROVAL_TOKEN: u8 = 8;
 /// First byte of a token of enrolment tokens: an id follows.
 const ENROLMENT_TOKEN: u8 = 4;
 
@@ -142,6 +144,22 @@ pub(super) fn token_id_of(token: &str) -> Result<Option<TokenId>, FieldError> {
     TokenId::from_slice(id).map(Some).map_err(|_| bad_token())
 }
 
+/// The token for a page of requests for approval that begins after this one.
+pub(super) fn token_after_approval(last: ApprovalId) -> String {
+    URL_SAFE_NO_PAD.encode([&[APPROVAL_TOKEN], last.get().to_be_bytes().as_slice()].concat())
+}
+
+/// The request for approval that a page begins after; `None` for the first page.
+pub(super) fn approval_of(token: &str) -> Result<Option<ApprovalId>, FieldError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad_token())?;
+    let [APPROVAL_TOKEN, number @ ..] = bytes.as_slice() else { return Err(bad_token()) };
+    let number = number.try_into().map_err(|_| bad_token())?;
+    ApprovalId::new(u64::from_be_bytes(number)).map(Some).map_err(|_| bad_token())
+}
+
 /// The first id that a page may hold; `None` for the first page, or for the end if no id comes after.
 pub(super) fn start_of(token: &str) -> Result<Option<DeviceId>, FieldError> {
     if token.is_empty() {
@@ -205,6 +223,18 @@ mod tests {
         let nobody = URL_SAFE_NO_PAD.encode(b"\x03alice");
         for bad in ["x", "AAAA", "Aw", &nobody, &token_after(DeviceId::from_bytes([7; 16]))] {
             assert_eq!(denial_of(bad).unwrap_err().field, "page_token");
+        }
+    }
+
+    #[test]
+    fn a_token_of_requests_for_approval_names_the_last_one() {
+        let last = ApprovalId::after(16);
+        assert_eq!(approval_of(&token_after_approval(last)), Ok(Some(last)));
+        assert_eq!(approval_of(""), Ok(None));
+        let zero = URL_SAFE_NO_PAD.encode([&[APPROVAL_TOKEN][..], &[0; 8]].concat());
+        let of_devices = token_after(DeviceId::from_bytes([7; 16]));
+        for bad in ["x", "AAAA", "CA", &zero, &of_devices] {
+            assert_eq!(approval_of(bad).unwrap_err().field, "page_token");
         }
     }
 

@@ -107,6 +107,7 @@ pub(super) fn decode_disclose(
         reason: decode::reason(request.reason)?,
         user: request.user.map(|user| decode::user("user", user)).transpose()?,
         ticket: decode::name("ticket", request.ticket)?,
+        approval: decode::optional_approval(request.approval_id)?,
     };
     Ok((request_id, disclose))
 }

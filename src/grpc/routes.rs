@@ -8,6 +8,7 @@ use holdfast_proto::v1::audit_service_server::AuditServiceServer;
 use holdfast_proto::v1::certificate_service_server::CertificateServiceServer;
 use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
 use holdfast_proto::v1::compliance_service_server::ComplianceServiceServer;
+use holdfast_proto::v1::disclosure_service_server::DisclosureServiceServer;
 use holdfast_proto::v1::enrolment_service_server::EnrolmentServiceServer;
 use holdfast_proto::v1::escrow_service_server::EscrowServiceServer;
 use holdfast_proto::v1::operator_service_server::OperatorServiceServer;
@@ -22,13 +23,14 @@ use crate::crypto::NodeSigner;
 use crate::domain::limits::MESSAGE_BYTES;
 use crate::service::{
     AdminService, AuditService, ClusterService, ComplianceService, Consensus, Context,
-    EnrolmentService, EscrowService, OperatorService, RecoveryService, Sealing,
+    DisclosureService, EnrolmentService, EscrowService, OperatorService, RecoveryService, Sealing,
 };
 
 use super::admin::AdminApi;
 use super::audit::AuditApi;
 use super::cluster::ClusterApi;
 use super::compliance::ComplianceApi;
+use super::disclosure::DisclosureApi;
 use super::enrolment::{CertificateApi, EnrolmentApi};
 use super::escrow::EscrowApi;
 use super::gate::Gate;
@@ -95,6 +97,11 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
     let certificates = CertificateServiceServer::new(CertificateApi { gate: gate_, service })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
+    let (gate_, context_) = shared();
+    let service = DisclosureService::new(context_);
+    let disclosure = DisclosureServiceServer::new(DisclosureApi { gate: gate_, service })
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
     let service = ClusterService::new(context, sealing, node_ca);
     let cluster = ClusterServiceServer::new(ClusterApi { gate, service, cluster })
         .max_decoding_message_size(MESSAGE_BYTES)
@@ -108,6 +115,7 @@ pub fn routes<C: Consensus>(services: Services<C>) -> Routes {
         .add_service(certificates)
         .add_service(cluster)
         .add_service(operator)
+        .add_service(disclosure)
 }
 
 /// The one service of the enrolment port.

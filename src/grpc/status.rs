@@ -13,7 +13,7 @@ use crate::auth::IdentityError;
 use crate::domain::Timestamp;
 use crate::raft::{RaftError, Refusal};
 use crate::service::ServiceError;
-use crate::state::{Rejection, StoreError};
+use crate::state::{Rejection, StoreError, Unusable};
 
 /// `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "holdfast";
@@ -207,9 +207,10 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
         Rejection::AlreadyBootstrapped | Rejection::NotBootstrapped => {
             Line::precondition(reason, "cluster", rejection)
         }
-        Rejection::NotGranted { .. } | Rejection::ForeignDevice => {
-            Line::new(Code::PermissionDenied, reason, rejection)
-        }
+        Rejection::NotGranted { .. }
+        | Rejection::ForeignDevice
+        | Rejection::ApproverRevoked(_)
+        | Rejection::SecondPersonRequired => Line::new(Code::PermissionDenied, reason, rejection),
         Rejection::ForeignVolume => Line::precondition(reason, "protector_id", rejection),
         Rejection::StaleVersion { expected, current } => {
             Line::precondition(reason, "expected_version", rejection)
@@ -217,19 +218,15 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
                 .with("current_version", current)
         }
         Rejection::UnknownEpoch(_) => Line::precondition(reason, "sealed_key.epoch", rejection),
-        Rejection::UnknownDevice | Rejection::UnknownVolume | Rejection::UnknownKey => {
-            Line::new(Code::NotFound, reason, rejection)
-        }
+        Rejection::UnknownDevice
+        | Rejection::UnknownVolume
+        | Rejection::UnknownKey
+        | Rejection::UnknownApproval(_) => Line::new(Code::NotFound, reason, rejection),
         Rejection::RequestIdReused => Line::new(Code::AlreadyExists, reason, rejection),
         Rejection::TooManyVolumes(_) => Line::quota(reason, "volumes", rejection),
         Rejection::TooManyUsers(_) => Line::field(reason, "users", &rejection.to_string()),
         Rejection::UserRequired => Line::field(reason, "user", &rejection.to_string()),
-        Rejection::QuotaExceeded { until, limit: _ } => {
-            let wait = until.as_millis().saturating_sub(now.as_millis()).max(1);
-            Line::quota(reason, "disclosures", rejection)
-                .retry(Duration::from_millis(wait))
-                .with("until_ms", until)
-        }
+        Rejection::QuotaExceeded { .. } => quota_line(rejection, now),
         Rejection::LastAdministrator => Line::precondition(reason, "operator", rejection),
         Rejection::CertificateDenied(_) => Line::new(Code::PermissionDenied, reason, rejection),
         Rejection::TooManyDenials(_) => Line::quota(reason, "denials", rejection),
@@ -256,6 +253,44 @@ fn rejection_line(rejection: &Rejection, now: Timestamp) -> Line {
             Line::precondition(reason, "number", rejection).with("next_number", next)
         }
         Rejection::UnknownAgentCa(_) => Line::precondition(reason, "agent-ca", rejection),
+        Rejection::OutsideGroups => Line::new(Code::PermissionDenied, reason, rejection),
+        Rejection::EscrowedByDevice => Line::precondition(reason, "volume_id", rejection),
+        Rejection::TooManyGroups(_) => Line::quota(reason, "groups", rejection),
+        Rejection::ApprovalRequired => Line::precondition(reason, "approval_id", rejection),
+        Rejection::ApprovalUnusable(why) => unusable_line(*why),
+        Rejection::ApprovalExpired(at) => {
+            Line::precondition(reason, "approval_id", rejection).with("expired_ms", at)
+        }
+        Rejection::TooManyApprovals(_) => Line::quota(reason, "approvals", rejection),
+        Rejection::PolicyChanged(revision) => {
+            Line::precondition(reason, "revision", rejection).with("revision", revision)
+        }
+        Rejection::NoMassRecovery => Line::precondition(reason, "mass_recovery", rejection),
+        Rejection::MassRecoveryOn(until) => {
+            Line::precondition(reason, "mass_recovery", rejection).with("until_ms", until)
+        }
         Rejection::Unreadable => Line::precondition(reason, "version", rejection),
+    }
+}
+
+/// A quota of disclosures that is used up: which one, and when there is room again.
+fn quota_line(rejection: &Rejection, now: Timestamp) -> Line {
+    let line = Line::quota(rejection.reason(), "disclosures", rejection);
+    let Rejection::QuotaExceeded { scope, limit, until } = rejection else { return line };
+    let wait = until.as_millis().saturating_sub(now.as_millis()).max(1);
+    line.retry(Duration::from_millis(wait))
+        .with("scope", scope.as_str())
+        .with("limit", limit)
+        .with("until_ms", until)
+}
+
+fn unusable_line(why: Unusable) -> Line {
+    match why {
+        Unusable::Mismatch | Unusable::Denied => {
+            Line::new(Code::PermissionDenied, why.reason(), why)
+        }
+        Unusable::Pending | Unusable::Used | Unusable::Decided => {
+            Line::precondition(why.reason(), "approval_id", why)
+        }
     }
 }

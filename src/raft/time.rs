@@ -77,8 +77,14 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::domain::{Actor, NodeId, RequestId};
-    use crate::state::{Command, CommandBody};
+    use crate::domain::{
+        Actor, ClusterId, DeviceId, DisclosurePolicy, Epoch, KeyVersion, NodeId, ProtectorId,
+        ProtectorKind, Reach, Reason, RequestId, Role, Sealed, Text, User, VolumeId, VolumeKind,
+    };
+    use crate::state::{
+        Bootstrap, Command, CommandBody, Disclose, Entry, EpochRecord, Escrow, Machine,
+        MemoryStore, Outcome, Position, Rejection, Signer, Wrapped,
+    };
 
     const NOW: u64 = 1_700_000_000_000;
     const MINUTE: u64 = 60_000;
@@ -113,6 +119,114 @@ mod tests {
         // A clock that is behind moves nothing: apply takes the later of the two.
         assert_eq!(guard().check(&command(0)), Ok(()));
         assert_eq!(guard().check(&Bytes::from_static(b"garbage")), Ok(()));
+    }
+
+    const HUGO: &str = "hugo";
+
+    fn operator(name: &str) -> Actor {
+        Actor::Operator(name.parse().unwrap())
+    }
+
+    fn disclose() -> CommandBody {
+        CommandBody::Disclose(Disclose {
+            protector: ProtectorId::from_bytes([3; 16]),
+            version: KeyVersion::NONE,
+            reason: Reason::new("LOST_PIN", "").unwrap(),
+            user: Some(User::new("", "eve").unwrap()),
+            ticket: Text::default(),
+            approval: None,
+        })
+    }
+
+    /// What makes a cluster that allows one disclosure in an hour, of one key that it has.
+    fn set_up() -> Vec<(Actor, CommandBody)> {
+        let mut parts = DisclosurePolicy::default().parts();
+        parts.requester_hour = 1;
+        let wrapped = || Wrapped(Bytes::from_static(b"wrapped"));
+        let device = DeviceId::from_bytes([1; 16]);
+        let bootstrap = Bootstrap {
+            cluster: ClusterId::from_bytes([9; 16]),
+            administrator: "root".parse().unwrap(),
+            root_check: [1; 32],
+            signer: Signer { chain: Vec::new(), private_key: wrapped() },
+            epoch: EpochRecord {
+                epoch: Epoch::new(1),
+                public_key: [2; 32],
+                private_key: wrapped(),
+                signature: Bytes::new(),
+            },
+            shares: None,
+            disclosure_policy: Some(DisclosurePolicy::new(parts).unwrap()),
+        };
+        let key = Sealed {
+            epoch: Epoch::new(1),
+            encapsulated_key: [4; 32],
+            ciphertext: Bytes::from_static(&[5; 64]),
+        };
+        let escrow = Escrow {
+            device,
+            volume: VolumeId::from_bytes([2; 16]),
+            protector: ProtectorId::from_bytes([3; 16]),
+            protector_kind: ProtectorKind::BitLockerRecoveryPassword,
+            volume_kind: VolumeKind::OperatingSystem,
+            expected_version: KeyVersion::NONE,
+            key,
+            package: None,
+            host_name: Text::default(),
+            users: Vec::new(),
+        };
+        let (role, reach) = (Role::HelpDesk, Reach::ALL);
+        let grant = CommandBody::Grant { operator: HUGO.parse().unwrap(), role, reach };
+        vec![
+            (operator("root"), CommandBody::Bootstrap(bootstrap)),
+            (operator("root"), grant),
+            (Actor::Agent(device), CommandBody::Escrow(escrow)),
+        ]
+    }
+
+    /// A leader whose clock is right, with its state.
+    struct Leader {
+        guard: TimeGuard,
+        machine: Machine<MemoryStore>,
+        entries: u8,
+    }
+
+    impl Leader {
+        fn propose(
+            &mut self,
+            actor: Actor,
+            body: CommandBody,
+            time: u64,
+        ) -> Result<Outcome, Refusal> {
+            self.entries += 1;
+            let time = Timestamp::from_millis(time);
+            let request_id = RequestId::from_bytes([self.entries; 16]);
+            let command = Command { actor, certificate: None, request_id, time, body };
+            let bytes = codec::encode_command(&command);
+            self.guard.check(&bytes)?;
+            let index = self.machine.heads().position.map_or(1, |last| last.index + 1);
+            let applied =
+                self.machine.apply([(Position { term: 1, index }, Entry::Command(bytes))]);
+            Ok(applied.unwrap().pop().unwrap().outcome)
+        }
+    }
+
+    #[test]
+    fn neither_a_clock_an_hour_ahead_nor_one_an_hour_back_opens_a_quota() {
+        let machine = Machine::open(Arc::<MemoryStore>::default()).unwrap();
+        let mut leader = Leader { guard: guard(), machine, entries: 0 };
+        for (actor, body) in set_up() {
+            leader.propose(actor, body, NOW).unwrap().unwrap();
+        }
+        leader.propose(operator(HUGO), disclose(), NOW).unwrap().unwrap();
+        let ahead = leader.propose(operator(HUGO), disclose(), NOW + 60 * MINUTE);
+        assert_eq!(ahead, Err(Refusal::ClockAhead));
+        for time in [NOW - 60 * MINUTE, NOW, NOW + 10 * MINUTE, NOW - 60 * MINUTE, NOW] {
+            let refused = leader.propose(operator(HUGO), disclose(), time).unwrap();
+            assert!(matches!(refused, Err(Rejection::QuotaExceeded { .. })), "{refused:?}");
+        }
+        let time = leader.machine.heads().time.as_millis();
+        assert_eq!(time, NOW + 10 * MINUTE, "one clock moves it this far at most");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::domain::limits;
 use crate::grpc::RpcMetrics;
 use crate::service::{Context, Sealing};
-use crate::state::Heads;
+use crate::state::{Heads, query};
 use crate::tls::ConnectionCounters;
 
 use super::checkpoints::Sink as _;
@@ -209,6 +210,48 @@ impl<N: ServerNode> Sources<N> {
         )
     }
 
+    fn disclosure(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let counters = self.context.counters();
+        out.counter(
+            "disclosures_by_approval",
+            "Keys that this node opened by the approval of another person",
+            counters.by_approval(),
+        )?;
+        out.counter(
+            "disclosures_over_quota",
+            "Disclosures that were refused at this node because a quota was used up",
+            counters.over_quota(),
+        )?;
+        out.counter(
+            "disclosures_unapproved",
+            "Disclosures that were refused at this node for want of an approval",
+            counters.unapproved(),
+        )?;
+        let view = self.context.consensus().view();
+        // A store that can't be read stops the node elsewhere, and says so there.
+        let Ok(heads) = Heads::load(view) else { return Ok(()) };
+        let now = self.context.now().max(heads.time);
+        let until = heads.mass_recovery_until;
+        out.gauge(
+            "mass_recovery",
+            "Whether quotas of disclosures are lifted in the cluster",
+            (now < until).into(),
+        )?;
+        out.gauge(
+            "mass_recovery_until_seconds",
+            "When the last mass recovery ends or ended by itself, in seconds since the Unix epoch; 0 if it was ended early",
+            until.as_millis() / 1000,
+        )?;
+        let most = usize::try_from(limits::APPROVALS).unwrap_or(usize::MAX);
+        let Ok(approvals) = query::approvals(view, None, most) else { return Ok(()) };
+        let waiting = approvals.iter().filter(|of| of.is_open(now) && of.decision.is_none());
+        out.gauge(
+            "approvals_waiting",
+            "Requests for approval in the cluster that nobody has decided on",
+            u64::try_from(waiting.count()).unwrap_or(u64::MAX),
+        )
+    }
+
     fn enrolment(&self, out: &mut Writer<'_>) -> fmt::Result {
         let counters = self.context.counters();
         out.counter("enrolments", "Devices that this node enrolled", counters.enrolments())?;
@@ -273,6 +316,7 @@ impl<N: ServerNode> Collector for Sources<N> {
         self.storage(&mut out)?;
         self.service(&mut out)?;
         self.audit(&mut out)?;
+        self.disclosure(&mut out)?;
         self.enrolment(&mut out)?;
         self.ports(&mut out)
     }

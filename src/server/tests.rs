@@ -3,6 +3,7 @@
 mod checkpoints;
 mod denials;
 mod enrolment;
+mod groups;
 mod rights;
 mod syslog;
 mod wire;
@@ -39,12 +40,13 @@ use crate::tls::{Connector, Identity, client_config};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The services of the public API.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "holdfast.v1.AdminService",
     "holdfast.v1.AuditService",
     "holdfast.v1.CertificateService",
     "holdfast.v1.ClusterService",
     "holdfast.v1.ComplianceService",
+    "holdfast.v1.DisclosureService",
     "holdfast.v1.EnrolmentService",
     "holdfast.v1.EscrowService",
     "holdfast.v1.OperatorService",
@@ -103,7 +105,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             snapshot_floor_bytes: 0,
         },
         limits: LimitsConfig {
-            max_connections: 8,
+            max_connections: 16,
             max_requests,
             handshake_ms: 5000,
             drain_ms: 300,
@@ -301,6 +303,11 @@ async fn the_metrics_show_calls_consensus_and_ports() {
         "holdfast_quorum_age_seconds 0.0",
         "holdfast_disclosures_total 0",
         "holdfast_refusals_total 0",
+        "holdfast_disclosures_over_quota_total 0",
+        "holdfast_disclosures_unapproved_total 0",
+        "holdfast_disclosures_by_approval_total 0",
+        "holdfast_mass_recovery 0.0",
+        "holdfast_approvals_waiting 0.0",
         "holdfast_client_connections_total 1",
         "holdfast_client_tls_handshake_failures_total 0",
         "holdfast_disk_low 0.0",

@@ -13,7 +13,8 @@ use crate::crypto::{
     Authority, CryptoError, KeyringParts, RootKey, SigningMaterial, UnlockedKeyring, system_rng,
 };
 use crate::domain::{
-    ClusterId, Epoch, FieldError, NodeId, OperatorName, RequestId, ShareSet, Text,
+    ClusterId, DisclosurePolicy, Epoch, FieldError, NodeId, OperatorName, RequestId, ShareSet,
+    Text, Timestamp,
 };
 use crate::raft::{ClusterView, Member, RaftError};
 use crate::state::{
@@ -73,6 +74,8 @@ pub struct Status {
     pub node: NodeId,
     /// Leader and members.
     pub view: ClusterView,
+    /// Until when quotas of disclosures are lifted, if they are.
+    pub mass_recovery_until: Option<Timestamp>,
 }
 
 /// Use cases of those who run the cluster.
@@ -204,6 +207,7 @@ impl<C: Consensus> ClusterService<C> {
                 signature: first.signature,
             },
             shares: init.split.as_ref().map(|split| split.set),
+            disclosure_policy: Some(DisclosurePolicy::default()),
         });
         Ok((epoch, body))
     }
@@ -280,7 +284,11 @@ impl<C: Consensus> ClusterService<C> {
         if let (None, Some(why)) = (view.leader, &view.shut_out) {
             return Err(ServiceError::ShutOut(why.clone()));
         }
-        Ok(Status { cluster: self.context.heads()?.cluster, node: self.context.node(), view })
+        let heads = self.context.heads()?;
+        let now = self.context.now().max(heads.time);
+        let lifted = Some(heads.mass_recovery_until).filter(|until| now < *until);
+        let (cluster, node) = (heads.cluster, self.context.node());
+        Ok(Status { cluster, node, view, mass_recovery_until: lifted })
     }
 
     /// Adds a member without a vote.

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 
 use crate::auth::{Action, Caller, Denied, Permit, authorize};
 use crate::clock::SharedClock;
-use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Right, Timestamp};
 use crate::raft::RaftError;
 use crate::state::{
-    Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
+    Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, Rejection, StoreError,
+    query,
 };
 
 use super::chain::ChainConflict;
@@ -44,6 +45,9 @@ impl Default for Deadlines {
 #[derive(Debug, Default)]
 pub struct Counters {
     disclosures: AtomicU64,
+    over_quota: AtomicU64,
+    unapproved: AtomicU64,
+    by_approval: AtomicU64,
     refusals: AtomicU64,
     self_tested: AtomicU64,
     self_test_failed: AtomicBool,
@@ -57,6 +61,33 @@ impl Counters {
     /// Keys that were opened since the start.
     pub fn disclosures(&self) -> u64 {
         self.disclosures.load(Ordering::Relaxed)
+    }
+
+    /// Disclosures that this node was refused for a quota since the start.
+    pub fn over_quota(&self) -> u64 {
+        self.over_quota.load(Ordering::Relaxed)
+    }
+
+    /// Disclosures that this node was refused for want of an approval since the start.
+    pub fn unapproved(&self) -> u64 {
+        self.unapproved.load(Ordering::Relaxed)
+    }
+
+    /// Keys that were opened by an approval since the start.
+    pub fn by_approval(&self) -> u64 {
+        self.by_approval.load(Ordering::Relaxed)
+    }
+
+    /// Counts a disclosure that apply refused.
+    pub(super) fn disclosure_refused(&self, why: &Rejection) {
+        match why {
+            Rejection::QuotaExceeded { .. } => self.over_quota.fetch_add(1, Ordering::Relaxed),
+            Rejection::ApprovalRequired
+            | Rejection::ApprovalUnusable(_)
+            | Rejection::ApprovalExpired(_)
+            | Rejection::ApproverRevoked(_) => self.unapproved.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 
     /// Refusals for want of a grant since the start.
@@ -112,8 +143,9 @@ impl Counters {
         self.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn disclosed(&self) {
+    pub(super) fn disclosed(&self, by_approval: bool) {
         self.disclosures.fetch_add(1, Ordering::Relaxed);
+        self.by_approval.fetch_add(by_approval.into(), Ordering::Relaxed);
     }
 }
 
@@ -227,27 +259,34 @@ impl<C: Consensus> Context<C> {
             Actor::Operator(name) => query::roles_of(self.consensus.view(), name)?,
             Actor::Agent(_) | Actor::Node(_) => Default::default(),
         };
-        authorize(caller, action, &roles).map_err(|denied| {
+        let permit = authorize(caller, action, &roles).map_err(|denied| {
             self.count_refusal(caller, action.name(), &denied);
             ServiceError::Denied(denied)
-        })
+        })?;
+        if let (Action::Escrow { device }, Actor::Operator(_)) = (action, caller.actor()) {
+            self.check_reach(caller.actor(), action, Right::ImportKeys, device)?;
+        }
+        Ok(permit)
     }
 
     pub(super) fn count_refusal(&self, caller: &Caller, what: &'static str, denied: &Denied) {
+        self.count_denied(caller.actor(), what, denied.reason);
+    }
+
+    /// Counts what somebody was refused, to be recorded later.
+    pub(super) fn count_denied(&self, actor: &Actor, what: &'static str, reason: &'static str) {
         self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-        self.refusals.count(caller.actor(), what, denied.reason);
+        self.refusals.count(actor, what, reason);
     }
 
     /// Counts something else that a caller was refused.
     pub(super) fn count_refused(&self, caller: &Caller, what: &'static str, reason: &'static str) {
-        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-        self.refusals.count(caller.actor(), what, reason);
+        self.count_denied(caller.actor(), what, reason);
     }
 
     /// Counts something that was refused to somebody of whom nothing is proven, in this node's own name.
     pub(super) fn count_stranger(&self, what: &'static str, reason: &'static str) {
-        self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-        self.refusals.count(&Actor::Node(self.node), what, reason);
+        self.count_denied(&Actor::Node(self.node), what, reason);
     }
 
     /// What this node proposes in its own name.

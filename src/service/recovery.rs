@@ -101,8 +101,14 @@ impl<C: Consensus> RecoveryService<C> {
         // Its record would stand in a chain that nobody can believe. Another node's may be sound.
         self.context.check_chain()?;
         let opener = self.sealing.opener()?;
+        let by_approval = disclose.approval.is_some();
         let body = CommandBody::Disclose(disclose);
-        let answer = self.context.propose(proposer, request_id, body).await?;
+        let answer = self.context.propose(proposer, request_id, body).await;
+        let answer = answer.inspect_err(|error| {
+            if let ServiceError::Rejected(why) = error {
+                self.context.counters().disclosure_refused(why);
+            }
+        })?;
         let Accepted::Disclosed { key, repeated } = answer.accepted else {
             return Err(ServiceError::Unexpected("a disclosure has another answer"));
         };
@@ -111,7 +117,7 @@ impl<C: Consensus> RecoveryService<C> {
         }
         let (opened, package) = self.open(opener.as_ref(), &key, with_package)?;
         let (recovery_key, malformed) = check_format(key.protector_kind, opened);
-        self.context.counters().disclosed();
+        self.context.counters().disclosed(by_approval);
         Ok(Disclosure {
             recovery_key,
             package,

@@ -3,6 +3,7 @@
 //! Time and identifiers are minted by the proposing node and travel in the [`Command`]; the [`Actor`] was proven by the
 //! node that authenticated the caller.
 
+mod disclosure;
 mod keyring;
 
 use bytes::Bytes;
@@ -10,9 +11,13 @@ use bytes::Bytes;
 use super::Rejection;
 pub use crate::domain::AuditPosition;
 use crate::domain::{
-    Actor, ClusterId, DenialSubject, DeviceId, Epoch, Fingerprint, KeyIdPrefix, KeyState,
-    KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reason, RequestId, Role, Sealed,
-    ShareSet, Text, Timestamp, TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
+    Actor, ApprovalId, ClusterId, DenialSubject, DeviceId, DisclosurePolicy, Epoch, Fingerprint,
+    GroupName, KeyIdPrefix, KeyState, KeyVersion, OperatorName, ProtectorId, ProtectorKind, Reach,
+    RequestId, Role, Sealed, ShareSet, Text, Timestamp, TokenBinding, TokenId, User,
+    VolumeCompliance, VolumeId, VolumeKind,
+};
+pub use disclosure::{
+    DecideApproval, Disclose, ProposeMassRecovery, RequestApproval, SetDisclosurePolicy,
 };
 pub use keyring::{Rekey, Reseal, ResealedKey, Rotate, Unseal, UnsealedBy};
 
@@ -59,6 +64,8 @@ pub enum CommandBody {
         operator: OperatorName,
         /// The role.
         role: Role,
+        /// For which devices.
+        reach: Reach,
     },
     /// Takes a role away.
     Revoke {
@@ -114,6 +121,32 @@ pub enum CommandBody {
     Enrol(Enrol),
     /// Renews the certificate of a device.
     Renew(Renew),
+    /// Puts a device into a group.
+    AddToGroup {
+        /// The device. It need not have written anything yet.
+        device: DeviceId,
+        /// The group.
+        group: GroupName,
+    },
+    /// Takes a device out of a group.
+    RemoveFromGroup {
+        /// The device.
+        device: DeviceId,
+        /// The group.
+        group: GroupName,
+    },
+    /// Sets the quotas of disclosures and what is under dual control.
+    SetDisclosurePolicy(SetDisclosurePolicy),
+    /// Asks for an approval.
+    RequestApproval(RequestApproval),
+    /// Decides on a request for approval.
+    DecideApproval(DecideApproval),
+    /// Proposes to lift the quotas for a while.
+    ProposeMassRecovery(ProposeMassRecovery),
+    /// Confirms that proposal, by its number.
+    ConfirmMassRecovery(u64),
+    /// Ends the mass recovery of this number, or takes the proposal back.
+    EndMassRecovery(u64),
 }
 
 /// The first command of a cluster: makes the keyring and the first administrator.
@@ -131,6 +164,9 @@ pub struct Bootstrap {
     pub epoch: EpochRecord,
     /// How the root key is split, if it is.
     pub shares: Option<ShareSet>,
+    /// What bounds disclosures; `None` in the first entries of earlier versions, after which the one quota of their time counts
+    /// until somebody sets a policy.
+    pub disclosure_policy: Option<DisclosurePolicy>,
 }
 
 /// Encrypted by the root key (AES-256-GCM); opaque here.
@@ -162,7 +198,7 @@ pub struct EpochRecord {
 /// Stores a sealed recovery key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Escrow {
-    /// The device; must be the actor.
+    /// The device; must be the actor, or one that the actor may import for.
     pub device: DeviceId,
     /// The volume.
     pub volume: VolumeId,
@@ -214,21 +250,6 @@ pub enum FindQuery {
     Device(DeviceId),
     /// All keys of a volume.
     Volume(DeviceId, VolumeId),
-}
-
-/// Asks for the disclosure of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disclose {
-    /// The key's id.
-    pub protector: ProtectorId,
-    /// Its version; [`KeyVersion::NONE`] for the newest of this id.
-    pub version: KeyVersion,
-    /// Why.
-    pub reason: Reason,
-    /// For whom.
-    pub user: Option<User>,
-    /// Ticket number; may be empty.
-    pub ticket: Text,
 }
 
 /// Equal refusals of one caller.
@@ -370,6 +391,18 @@ pub enum Accepted {
     },
     /// The device has this certificate.
     Enrolled(Enrolled),
+    /// The request for approval is made.
+    ApprovalRequested {
+        /// Its number.
+        id: ApprovalId,
+        /// Until when it waits for somebody to decide.
+        expires_at: Timestamp,
+    },
+    /// A mass recovery is proposed.
+    MassRecoveryProposed {
+        /// Its number.
+        number: u64,
+    },
     /// The record is written.
     Recorded,
     /// The entry holds no command: a blank or a membership.
@@ -439,4 +472,6 @@ pub struct KeySummary {
     pub host_name: Text,
     /// Users that the device last reported.
     pub users: Vec<User>,
+    /// Who imported it; `None` if the device escrowed it itself.
+    pub imported_by: Option<OperatorName>,
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Digest, Entry, Machine, MemoryStore, Position, Store as _, Table, WriteSet};
 use super::{codec, query};
-use crate::domain::{AuditPosition, KeyVersion, NodeId, ProtectorId, verify_chain};
+use crate::domain::{AuditPosition, DeviceId, KeyVersion, NodeId, ProtectorId, verify_chain};
 use crate::fuzzing::parts;
 
 /// Entries or records of one input; more only take time.
@@ -89,9 +89,16 @@ fn ask(store: &MemoryStore, keys: &[(Table, Bytes)]) -> bool {
         query::grants(store, None, MOST).is_ok(),
         query::denials(store, None, MOST).is_ok(),
         query::keyring(store).is_ok(),
+        query::disclosure_policy(store).is_ok(),
+        query::mass_recovery(store).is_ok(),
+        query::approvals(store, None, MOST).is_ok(),
         query::audit_records(store, 1, u64::MAX, MOST).is_ok(),
     ];
     let mut all = listed.iter().all(|answered| *answered);
+    for (_, key) in keys.iter().filter(|(table, _)| matches!(table, Table::DeviceGroups)) {
+        let id = key.first_chunk::<16>().copied().unwrap_or_default();
+        all &= query::groups_of(store, DeviceId::from_bytes(id)).is_ok();
+    }
     for (table, key) in keys.iter().filter(|(table, _)| matches!(table, Table::Keys)) {
         let id = key.first_chunk::<16>().copied().unwrap_or_default();
         let protector = ProtectorId::from_bytes(id);

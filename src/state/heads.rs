@@ -47,6 +47,14 @@ pub struct Heads {
     pub enrolled: u64,
     /// How often a device enrolled that had enrolled before.
     pub enrolled_again: u64,
+    /// Number of the last request for approval.
+    pub approvals: u64,
+    /// How many requests for approval are kept.
+    pub approvals_kept: u64,
+    /// Number of the last mass recovery that was proposed.
+    pub mass_recoveries: u64,
+    /// Until when quotas are lifted; zero if they are not, and past once that is over.
+    pub mass_recovery_until: Timestamp,
 }
 
 impl Heads {

@@ -22,16 +22,18 @@ mod txn;
 
 pub use codec::CodecError;
 pub use command::{
-    Accepted, AgentCa, Applied, AuditPosition, Bootstrap, Command, CommandBody, DeviceCertificate,
-    Disclose, Enrol, Enrolled, EpochRecord, Escrow, FindQuery, IssueToken, KeySummary, NewAgentCa,
-    Outcome, Position, ReceiptBody, RefusalCount, Rekey, Renew, ReportCompliance, Reseal,
-    ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
+    Accepted, AgentCa, Applied, AuditPosition, Bootstrap, Command, CommandBody, DecideApproval,
+    DeviceCertificate, Disclose, Enrol, Enrolled, EpochRecord, Escrow, FindQuery, IssueToken,
+    KeySummary, NewAgentCa, Outcome, Position, ProposeMassRecovery, ReceiptBody, RefusalCount,
+    Rekey, Renew, ReportCompliance, RequestApproval, Reseal, ResealedKey, Rotate,
+    SetDisclosurePolicy, Signer, Unseal, UnsealedBy, Wrapped,
 };
 pub use digest::Digest;
 pub use heads::Heads;
 pub use machine::{Entry, Machine};
 pub use records::{
-    Denial, Device, Enrolment, Grant, KeyRef, Keyring, Seal, SealedKey, StoredKey, Token, Volume,
+    Approval, ApprovalState, Decision, Denial, Device, Enrolment, Grant, KeyRef, Keyring,
+    MassRecovery, PolicyRecord, Seal, SealedKey, StoredKey, Token, Volume,
 };
-pub use rejection::Rejection;
+pub use rejection::{Rejection, Unusable};
 pub use store::{MemoryStore, Record, Store, StoreError, Table, WriteSet};

@@ -1,8 +1,10 @@
 //! Reads of the state, for use cases and reports. They see the last commit of the store that they are given, change
 //! nothing, and ask nobody for permission: that is the affair of those who call them.
 
+mod controls;
 mod denials;
 mod enrolment;
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +14,20 @@ use super::codec::{self, CodecError};
 use super::records::{Device, Grant, KeyRecord, KeyRef, Keyring, Seal, SealedKey, StoredKey, keys};
 use super::{KeySummary, Record, Store, StoreError, Table};
 use crate::domain::{
-    AuditRecord, DeviceId, KeyVersion, OperatorName, ProtectorId, Role, Sealed, VolumeId,
+    AuditRecord, DeviceId, Grants, KeyVersion, OperatorName, ProtectorId, Reach, Role, Sealed,
+    VolumeId,
 };
 
+pub(super) use controls::{all_approvals, approval_from, mass_recovery_from, policy_from};
+pub use controls::{approval, approvals, disclosure_policy, mass_recovery};
 pub(super) use denials::denied_by;
 pub use denials::{denial_of, denials};
 pub(super) use enrolment::{
     agent_ca_count, agent_cas_from, enrolment_from, token_from, tokens_from,
 };
 pub use enrolment::{agent_cas, enrolment, token, tokens};
+pub(super) use groups::{assigned_groups_from, groups_from};
+pub use groups::{devices_in, groups_of};
 
 /// Records that are read from the store at once.
 pub(super) const SCAN_RECORDS: usize = 1000;
@@ -217,26 +224,49 @@ fn linked(source: &impl Source, at: KeyRef) -> Result<KeyRecord, StoreError> {
     })
 }
 
-/// Key versions whose ids begin with `prefix`: by id, then newest first; at most `limit`, and whether there are more.
+/// Key versions within reach whose ids begin with `prefix`: by id, then newest first; at most `limit`, and whether there are
+/// more. With a limited reach at most [`SCAN_RECORDS`] are looked at, so that there may be more than were seen.
 pub(super) fn summaries_by_prefix(
     source: &impl Source,
     prefix: &[u8],
     limit: usize,
+    reach: &Reach,
 ) -> Result<(Vec<KeySummary>, bool), StoreError> {
-    let mut records = source.range(Table::Keys, prefix, &[], limit.saturating_add(1))?;
-    let truncated = records.len() > limit;
-    records.truncate(limit);
-    let mut devices: BTreeMap<DeviceId, Device> = BTreeMap::new();
-    let mut summaries = Vec::with_capacity(records.len());
+    let most = if reach.is_limited() { SCAN_RECORDS } else { limit };
+    let mut records = source.range(Table::Keys, prefix, &[], most.saturating_add(1))?;
+    let mut truncated = records.len() > most;
+    records.truncate(most);
+    // None for those that are not within reach.
+    let mut devices: BTreeMap<DeviceId, Option<Device>> = BTreeMap::new();
+    let mut summaries = Vec::with_capacity(records.len().min(limit));
     for (key, value) in &records {
         let key = codec::decode_key(key, value).map_err(corrupt(Table::Keys))?;
         let device = match devices.entry(key.device) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(owner(source, &key)?),
+            std::collections::btree_map::Entry::Vacant(new) => {
+                new.insert(reached(source, &key, reach)?)
+            }
         };
+        let Some(device) = device else { continue };
+        if summaries.len() >= limit {
+            truncated = true;
+            break;
+        }
         summaries.push(key.summary(device));
     }
     Ok((summaries, truncated))
+}
+
+/// The device of a key, if it is within reach.
+fn reached(
+    source: &impl Source,
+    key: &KeyRecord,
+    reach: &Reach,
+) -> Result<Option<Device>, StoreError> {
+    if reach.is_limited() && !reach.covers(&groups_from(source, key.device)?) {
+        return Ok(None);
+    }
+    owner(source, key).map(Some)
 }
 
 /// Key versions of some volumes of a device: by id, then newest first; at most `limit`, and whether there are more. What is
@@ -302,17 +332,25 @@ pub fn audit_records(
 /// # Errors
 /// A local fault of the store.
 pub fn roles_of(store: &impl Store, operator: &OperatorName) -> Result<BTreeSet<Role>, StoreError> {
-    roles_from(store, operator)
+    granted(store, operator).map(|grants| grants.roles())
 }
 
-pub(super) fn roles_from(
+/// What an operator is granted, and for which devices.
+///
+/// # Errors
+/// A local fault of the store.
+pub fn granted(store: &impl Store, operator: &OperatorName) -> Result<Grants, StoreError> {
+    granted_from(store, operator)
+}
+
+pub(super) fn granted_from(
     source: &impl Source,
     operator: &OperatorName,
-) -> Result<BTreeSet<Role>, StoreError> {
+) -> Result<Grants, StoreError> {
     let records = source.range(Table::Grants, &keys::grants_of(operator), &[], Role::ALL.len())?;
     let grants = records.iter().map(|(key, value)| codec::decode_grant(key, value));
     grants
-        .map(|grant| grant.map(|grant| grant.role))
+        .map(|grant| grant.map(|grant| (grant.role, grant.reach)))
         .collect::<Result<_, _>>()
         .map_err(corrupt(Table::Grants))
 }

@@ -1,5 +1,7 @@
 //! What the tables hold, as values. How they are stored is the codec's affair.
 
+mod controls;
+
 use bytes::Bytes;
 
 use super::{
@@ -7,10 +9,12 @@ use super::{
     Signer,
 };
 use crate::domain::{
-    Actor, ClusterId, DenialSubject, DeviceId, GroupName, KeyState, KeyVersion, OperatorName,
-    ProtectorId, ProtectorKind, RequestId, Role, Sealed, ShareSet, Text, Timestamp, TokenBinding,
-    TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
+    Actor, ApprovalId, ClusterId, DenialSubject, DeviceId, GroupName, KeyState, KeyVersion,
+    OperatorName, ProtectorId, ProtectorKind, Reach, RequestId, Role, Sealed, ShareSet, Text,
+    Timestamp, TokenBinding, TokenId, User, VolumeCompliance, VolumeId, VolumeKind,
 };
+pub use controls::{Approval, ApprovalState, Decision, MassRecovery, PolicyRecord};
+pub(super) use controls::{Tallies, Tally, Window};
 
 /// A device with its volumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +33,9 @@ pub struct Device {
     pub users: Vec<User>,
     /// Its volumes, ascending by id, at most 64.
     pub volumes: Vec<Volume>,
-    /// When it first wrote.
+    /// When it first wrote, or a key was imported for it.
     pub first_seen: Timestamp,
-    /// When it last wrote.
+    /// When it last wrote; zero if only others have for it.
     pub last_contact: Timestamp,
 }
 
@@ -158,6 +162,8 @@ pub(super) struct KeyRecord {
     pub(super) disclosed_at: Option<Timestamp>,
     pub(super) disclosed_superseded: bool,
     pub(super) previous: Option<KeyRef>,
+    /// Who imported it; `None` if the device escrowed it itself.
+    pub(super) imported_by: Option<OperatorName>,
 }
 
 impl KeyRecord {
@@ -205,6 +211,7 @@ impl KeyRecord {
             has_package: self.has_package,
             host_name: device.host_name.clone(),
             users: device.users.clone(),
+            imported_by: self.imported_by.clone(),
         }
     }
 
@@ -241,6 +248,10 @@ pub(super) enum Remembered {
     GrantedChanged(bool),
     /// How many keys were sealed anew.
     Resealed(u32),
+    /// The request for approval that was made.
+    Approval(ApprovalId),
+    /// The mass recovery that was proposed.
+    MassRecovery(u64),
 }
 
 /// A role that an operator has.
@@ -250,6 +261,8 @@ pub struct Grant {
     pub operator: OperatorName,
     /// What they have.
     pub role: Role,
+    /// For which devices.
+    pub reach: Reach,
     /// Who granted it.
     pub granted_by: Actor,
     /// When.
@@ -299,7 +312,7 @@ pub struct Enrolment {
     pub certificate: DeviceCertificate,
     /// Token that it enrolled with last; `None` if it came with a certificate from elsewhere.
     pub token: Option<TokenId>,
-    /// Group of that token, if it was for one.
+    /// Group of that token, if it was for one and the device was not taken out of it.
     pub group: Option<GroupName>,
     /// When it enrolled last; zero if never.
     pub enrolled_at: Timestamp,
@@ -339,7 +352,7 @@ pub struct Seal {
     pub reason: Text,
 }
 
-/// Disclosures counted for one requester.
+/// Disclosures counted for one requester where no policy was ever set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) window_start: Timestamp,
@@ -349,7 +362,7 @@ pub(super) struct Quota {
 /// Keys of the tables. They are part of the stored format, like the messages.
 pub(super) mod keys {
     use super::{Bytes, DeviceId, KeyRef, OperatorName, ProtectorId, TokenId};
-    use crate::domain::{Actor, DenialSubject, Epoch, Fingerprint};
+    use crate::domain::{Actor, ApprovalId, DenialSubject, Epoch, Fingerprint};
 
     pub(in crate::state) const HEADS: &[u8] = b"heads";
     pub(in crate::state) const ROOT: &[u8] = b"root";
@@ -358,6 +371,10 @@ pub(super) mod keys {
     pub(in crate::state) const SEAL: &[u8] = b"seal";
     pub(in crate::state) const EPOCH_PREFIX: &[u8] = b"epoch";
     pub(in crate::state) const AGENT_CA_PREFIX: &[u8] = b"agent-ca";
+    pub(in crate::state) const POLICY: &[u8] = b"policy";
+    pub(in crate::state) const MASS_RECOVERY: &[u8] = b"mass-recovery";
+    /// All requesters together. No actor is printed so.
+    pub(in crate::state) const CLUSTER_TALLIES: &[u8] = b"cluster";
 
     pub(in crate::state) fn device(id: DeviceId) -> Bytes {
         Bytes::copy_from_slice(id.as_bytes())
@@ -435,6 +452,10 @@ pub(super) mod keys {
             }
             _ => None,
         }
+    }
+
+    pub(in crate::state) fn approval(id: ApprovalId) -> Bytes {
+        Bytes::copy_from_slice(&id.get().to_be_bytes())
     }
 
     pub(in crate::state) fn quota(actor: &Actor) -> Bytes {

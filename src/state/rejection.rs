@@ -1,6 +1,6 @@
 //! Why the state machine says no.
 
-use crate::domain::{Actor, AuditAction, Epoch, KeyVersion, Timestamp};
+use crate::domain::{Actor, ApprovalId, AuditAction, Epoch, KeyVersion, QuotaScope, Timestamp};
 
 /// Why the state machine refused. Deterministic; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,12 +57,16 @@ pub enum Rejection {
     /// Help-desk must name the user.
     #[error("help-desk must name the user that the key is for")]
     UserRequired,
-    /// The caller disclosed too many keys in the window.
-    #[error("the quota of {limit} disclosures is used up until {until}")]
+    /// Too many keys were disclosed.
+    #[error(
+        "the quota of {limit} {scope} is used up; wait, or ask for an approval (`holdfast approval request`)"
+    )]
     QuotaExceeded {
+        /// What it is counted over.
+        scope: QuotaScope,
         /// The quota.
         limit: u32,
-        /// When the window ends.
+        /// When there is room again.
         until: Timestamp,
     },
     /// The last administrator can't be removed.
@@ -125,6 +129,48 @@ pub enum Rejection {
     /// There is no such CA of devices.
     #[error("there is no agent CA {0}")]
     UnknownAgentCa(u32),
+    /// The device would be in more groups than allowed.
+    #[error("the device is in {0} groups, which is the most")]
+    TooManyGroups(usize),
+    /// There is nothing of this id in the groups of devices that the actor's grants are limited to. It may be elsewhere, or
+    /// nowhere: whoever is limited does not learn which.
+    #[error("there is nothing of this id in the groups of devices that the grant is limited to")]
+    OutsideGroups,
+    /// The device has escrowed a key of the volume itself, which an import must not take the place of.
+    #[error("the device has escrowed a key of this volume itself: nothing older is to be imported")]
+    EscrowedByDevice,
+    /// The device is under dual control: its keys take another person's approval.
+    #[error(
+        "the device is under dual control: ask for an approval (`holdfast approval request`) and disclose by it"
+    )]
+    ApprovalRequired,
+    /// There is no such request for approval.
+    #[error("there is no request for approval {0}")]
+    UnknownApproval(ApprovalId),
+    /// The approval can't be used, or the request can't be decided on.
+    #[error("{0}")]
+    ApprovalUnusable(Unusable),
+    /// The approval, or the time to decide on the request for it, is over.
+    #[error("the approval is over; ask for another one")]
+    ApprovalExpired(Timestamp),
+    /// Whoever approved it has lost the role, or is denied.
+    #[error("{0}, who approved it, may approve nothing any more; ask for another approval")]
+    ApproverRevoked(Actor),
+    /// There are too many requests for approval that are not over.
+    #[error("there are {0} requests for approval, which is the most: decide on some first")]
+    TooManyApprovals(u64),
+    /// It takes two people, and this is the first one again.
+    #[error("it takes another person than the one who asked")]
+    SecondPersonRequired,
+    /// The policy of disclosures was set by somebody else at the same time.
+    #[error("the policy was changed at the same time; look at it, and set it anew")]
+    PolicyChanged(u64),
+    /// There is no mass recovery of this number to confirm or end, or not any more.
+    #[error("there is no such mass recovery to confirm or end (`holdfast disclosure status`)")]
+    NoMassRecovery,
+    /// Quotas are lifted already.
+    #[error("a mass recovery is on already; end it first")]
+    MassRecoveryOn(Timestamp),
     /// The command was written by a newer version.
     #[error("the command can't be read by this version")]
     Unreadable,
@@ -167,7 +213,53 @@ impl Rejection {
             Self::RenewalTooEarly(_) => "RENEWAL_TOO_EARLY",
             Self::AgentCaNumber(_) => "AGENT_CA_NUMBER",
             Self::UnknownAgentCa(_) => "UNKNOWN_AGENT_CA",
+            Self::TooManyGroups(_) => "TOO_MANY_GROUPS",
+            Self::OutsideGroups => "OUTSIDE_GROUPS",
+            Self::EscrowedByDevice => "ESCROWED_BY_DEVICE",
+            Self::ApprovalRequired => "APPROVAL_REQUIRED",
+            Self::UnknownApproval(_) => "UNKNOWN_APPROVAL",
+            Self::ApprovalUnusable(why) => why.reason(),
+            Self::ApprovalExpired(_) => "APPROVAL_EXPIRED",
+            Self::ApproverRevoked(_) => "APPROVER_REVOKED",
+            Self::TooManyApprovals(_) => "TOO_MANY_APPROVALS",
+            Self::SecondPersonRequired => "SECOND_PERSON_REQUIRED",
+            Self::PolicyChanged(_) => "POLICY_CHANGED",
+            Self::NoMassRecovery => "NO_MASS_RECOVERY",
+            Self::MassRecoveryOn(_) => "MASS_RECOVERY_ON",
             Self::Unreadable => "UNREADABLE",
+        }
+    }
+}
+
+/// Why an approval can't be used, or a request for one can't be decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is for another requester, or another key or version of it.
+    #[error("the approval is for another requester, or for another key or version of it")]
+    Mismatch,
+    /// Nobody has decided yet.
+    #[error("nobody has approved it yet")]
+    Pending,
+    /// It was refused.
+    #[error("the approval was refused")]
+    Denied,
+    /// It was used: each is good for one disclosure.
+    #[error("the approval was used; ask for another one")]
+    Used,
+    /// Somebody else decided before.
+    #[error("somebody has decided on it already (`holdfast approval list`)")]
+    Decided,
+}
+
+impl Unusable {
+    /// The reason in UPPER_SNAKE.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Mismatch => "APPROVAL_MISMATCH",
+            Self::Pending => "APPROVAL_PENDING",
+            Self::Denied => "APPROVAL_DENIED",
+            Self::Used => "APPROVAL_USED",
+            Self::Decided => "APPROVAL_DECIDED",
         }
     }
 }

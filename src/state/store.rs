@@ -31,7 +31,7 @@ pub enum Table {
     /// while the cluster is sealed.
     /// Keys: `root`, `signer`, and `epoch` and `agent-ca`, each with its number (4 bytes, big-endian).
     Keyring = 7,
-    /// Disclosures counted per requester; key: actor as printed.
+    /// Disclosures counted per requester while no policy was set; key: actor as printed.
     Quotas = 8,
     /// The deny-list; key: 1 and an actor as printed, or 2 and the SHA-256 of a certificate (32 bytes).
     Denials = 9,
@@ -39,11 +39,19 @@ pub enum Table {
     Tokens = 10,
     /// Devices that have certificates of the cluster's CA; key: device id (16 bytes).
     Enrolments = 11,
+    /// Groups that devices are in besides that of their enrolment; key: device id (16 bytes).
+    DeviceGroups = 12,
+    /// Requests for approval; key: number from 1 (8 bytes, big-endian).
+    Approvals = 14,
+    /// Disclosures counted by spans of time; key: actor as printed, or `cluster` for all together.
+    Tallies = 15,
+    /// What bounds disclosures: `policy`, and `mass-recovery` once one was proposed.
+    Controls = 16,
 }
 
 impl Table {
     /// All tables, in the order of their tags.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Devices,
         Self::Keys,
@@ -56,6 +64,10 @@ impl Table {
         Self::Denials,
         Self::Tokens,
         Self::Enrolments,
+        Self::DeviceGroups,
+        Self::Approvals,
+        Self::Tallies,
+        Self::Controls,
     ];
 
     /// Its stored tag.

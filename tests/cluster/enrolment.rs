@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::harness::{Harness, LIMIT, Ran, new_escrow, new_key};
 
 /// A cluster whose servers have an enrolment port each.
-struct Fleet {
-    harness: Harness,
+pub(crate) struct Fleet {
+    pub(crate) harness: Harness,
     /// The enrolment ports, for --addr.
     doors: String,
 }
@@ -26,7 +26,7 @@ fn new_device() -> DeviceId {
 }
 
 /// Which files a device has its certificate and key in.
-fn paths(out: &Path, device: DeviceId) -> IssuedPaths {
+pub(crate) fn paths(out: &Path, device: DeviceId) -> IssuedPaths {
     IssuedPaths {
         certificate: out.join(format!("agent-{device}.pem")),
         private_key: out.join(format!("agent-{device}.key")),
@@ -34,7 +34,7 @@ fn paths(out: &Path, device: DeviceId) -> IssuedPaths {
 }
 
 impl Fleet {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut harness = Harness::start().await;
         let mut doors = Vec::new();
         for id in 1..=3 {
@@ -55,7 +55,7 @@ impl Fleet {
         Self { harness, doors: doors.join(",") }
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.harness.cluster.dir().join(name)
     }
 
@@ -64,7 +64,7 @@ impl Fleet {
     }
 
     /// A token in a file of this name, bound as these arguments say.
-    async fn token(&self, name: &str, binding: &[&str]) -> (PathBuf, Value) {
+    pub(crate) async fn token(&self, name: &str, binding: &[&str]) -> (PathBuf, Value) {
         let file = self.dir(name);
         let out = file.to_str().unwrap().to_owned();
         let create = ["enrol", "token", "create", "--out", &out, "-o", "json"];
@@ -73,7 +73,7 @@ impl Fleet {
         (file, created)
     }
 
-    async fn enrol(&self, token: &Path, device: DeviceId, out: &Path) -> Ran {
+    pub(crate) async fn enrol(&self, token: &Path, device: DeviceId, out: &Path) -> Ran {
         let (token, out) = (token.to_str().unwrap(), out.to_str().unwrap());
         let device = device.to_string();
         let addr = ["enrol", "--addr", &self.doors, "--token-file", token];
@@ -93,7 +93,7 @@ impl Fleet {
         Client::open(options.with_identity(&who.certificate, &who.private_key)).unwrap()
     }
 
-    async fn escrows_everywhere(&self, device: DeviceId, who: &IssuedPaths) {
+    pub(crate) async fn escrows_everywhere(&self, device: DeviceId, who: &IssuedPaths) {
         for node in 1..=3 {
             let address = self.harness.cluster.node(node).unwrap().ports().client_address();
             wait_for("the device is served", LIMIT, || async {

@@ -354,6 +354,7 @@ pub(crate) fn disclosure(protector: ProtectorId) -> DisclosureRequest {
         user: Some(User::new("CORP", "alice").unwrap()),
         ticket: Text::name("ticket", "INC-4711").unwrap(),
         with_package: false,
+        approval: None,
     }
 }
 

@@ -14,6 +14,7 @@
 )]
 
 mod checkpoints;
+mod controls;
 mod damage;
 mod data_dir;
 mod denial;
@@ -24,6 +25,7 @@ mod enrolment;
 mod evidence;
 mod failover;
 mod full_disk;
+mod groups;
 mod harness;
 mod identity;
 mod load;

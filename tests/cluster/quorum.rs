@@ -60,6 +60,7 @@ async fn refuses_all_but_stale_reads(harness: &Harness, node: u64) {
         request_id: Uuid::new_v4().to_string(),
         operator: "nobody".to_owned(),
         role: v1::Role::Auditor.into(),
+        groups: Vec::new(),
     };
     let refused = admin.grant_role(write).await.unwrap_err();
     assert_eq!(reason(refused), "NO_QUORUM_CONTACT");

@@ -142,6 +142,7 @@ pub(crate) async fn make_cluster(desk: &mut Caller) {
             request_id: desk.request_id(),
             operator: "desk".to_owned(),
             role: i32::try_from(number + 1).unwrap(),
+            groups: Vec::new(),
         };
         let granting = desk.until_answered("grant", |channel| {
             let grant = grant.clone();

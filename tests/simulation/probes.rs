@@ -82,6 +82,7 @@ fn ask(caller: &mut Caller, protector: ProtectorId) -> v1::DiscloseKeyRequest {
         user: Some(v1::User { domain: String::new(), name: "bob".to_owned() }),
         ticket: String::new(),
         include_key_package: false,
+        approval_id: 0,
     }
 }
 
@@ -245,6 +246,7 @@ async fn try_all(
         request_id: stranger.request_id(),
         operator: "stranger".to_owned(),
         role: v1::Role::HelpDesk.into(),
+        groups: Vec::new(),
     };
     let mut admin = AdminServiceClient::new(channel.clone());
     if matches!(timeout(PATIENCE, admin.grant_role(grant)).await, Ok(Ok(_))) {

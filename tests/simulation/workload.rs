@@ -303,6 +303,7 @@ async fn disclose(desk: &mut Caller) -> bool {
         user: Some(v1::User { domain: String::new(), name: "bob".to_owned() }),
         ticket: String::new(),
         include_key_package: false,
+        approval_id: 0,
     };
     let newest = desk.world.oracle.lock().newest;
     let answered = desk.until_answered("disclose", |channel| {

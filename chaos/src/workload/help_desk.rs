@@ -195,6 +195,7 @@ pub(super) async fn disclose(caller: &Caller, who: Who, client: &Client, ask: As
         user: Some(v1::User { domain: "CHAOS".to_owned(), name: "alice".to_owned() }),
         ticket: "INC-1".to_owned(),
         include_key_package: false,
+        approval_id: 0,
     };
     let answer = async {
         let answer = client.exchange(Method::DiscloseKey, message.encode_to_vec().into()).await?;

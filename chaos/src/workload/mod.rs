@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdfast::client::{Client, EscrowKey, IdentityFiles};
-use holdfast::domain::{OperatorName, Role};
+use holdfast::domain::{DisclosurePolicy, OperatorName, Role, limits};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;
@@ -151,6 +151,13 @@ async fn grant(admin: &Client, options: &WorkloadOptions) -> anyhow::Result<()> 
         let name = &operator.name;
         admin.grant(name, Role::HelpDesk).await.with_context(|| format!("granting {name}"))?;
     }
+    // All of them together disclose more than a new cluster allows.
+    let status = admin.disclosure_status().await.context("reading the disclosure policy")?;
+    let mut parts = DisclosurePolicy::default().parts();
+    parts.cluster_hour = limits::CLUSTER_HOUR;
+    let policy = DisclosurePolicy::new(parts)?;
+    let set = admin.set_disclosure_policy(status.revision, &policy).await;
+    set.context("setting the disclosure policy")?;
     let name = &options.auditor.name;
     admin.grant(name, Role::Auditor).await.with_context(|| format!("granting {name}"))?;
     Ok(())

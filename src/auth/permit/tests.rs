@@ -3,7 +3,7 @@ use crate::domain::{NodeId, Timestamp};
 
 const DEVICE: DeviceId = DeviceId::from_bytes([1; 16]);
 const OTHER: DeviceId = DeviceId::from_bytes([2; 16]);
-const ACTIONS: [Action; 28] = [
+const ACTIONS: [Action; 31] = [
     Action::GetEscrowKey,
     Action::Escrow { device: DEVICE },
     Action::ReportCompliance { device: DEVICE },
@@ -16,6 +16,9 @@ const ACTIONS: [Action; 28] = [
     Action::ListGrants,
     Action::GetDevice,
     Action::ListDevices,
+    Action::AddDeviceToGroup,
+    Action::RemoveDeviceFromGroup,
+    Action::ListDeviceGroups,
     Action::Deny,
     Action::Allow,
     Action::ListDenials,
@@ -60,10 +63,10 @@ fn each_role_may_do_its_own_and_nothing_else() {
         found.sort_unstable();
         assert_eq!(found, expected, "{roles:?}");
     };
-    let help_desk = ["FindKeys", "DiscloseKey", "GetDevice", "ListDevices"];
+    let help_desk = ["FindKeys", "DiscloseKey", "GetDevice", "ListDevices", "ListDeviceGroups"];
     expect(&[Role::HelpDesk], &help_desk);
     expect(&[Role::AdvancedHelpDesk], &help_desk);
-    expect(&[Role::ReportReader], &["GetDevice", "ListDevices"]);
+    expect(&[Role::ReportReader], &["GetDevice", "ListDevices", "ListDeviceGroups"]);
     expect(&[Role::Auditor], &["ReadAudit", "ListGrants", "ListDenials"]);
     let administrator = [
         "GrantRole",
@@ -71,6 +74,9 @@ fn each_role_may_do_its_own_and_nothing_else() {
         "ListGrants",
         "GetDevice",
         "ListDevices",
+        "AddDeviceToGroup",
+        "RemoveDeviceFromGroup",
+        "ListDeviceGroups",
         "DenyCertificate",
         "AllowCertificate",
         "ListDenials",
@@ -87,7 +93,7 @@ fn each_role_may_do_its_own_and_nothing_else() {
     expect(&[Role::Administrator], &administrator);
     expect(
         &[Role::Auditor, Role::ReportReader],
-        &["ReadAudit", "ListGrants", "ListDenials", "GetDevice", "ListDevices"],
+        &["ReadAudit", "ListGrants", "ListDenials", "GetDevice", "ListDevices", "ListDeviceGroups"],
     );
 }
 
@@ -96,6 +102,15 @@ fn an_operator_without_a_grant_may_only_make_a_cluster() {
     assert_eq!(allowed(&alice(), &[]), ["InitCluster"]);
     let denied = authorize(&alice(), Action::GetStatus, &BTreeSet::new()).unwrap_err();
     assert_eq!(denied.reason, "ROLE_MISSING");
+}
+
+#[test]
+fn who_imports_keys_escrows_for_any_device_and_sees_nothing() {
+    let expected = ["GetEscrowKey", "EscrowRecoveryKey", "InitCluster"];
+    assert_eq!(allowed(&alice(), &[Role::DataMigration]), expected);
+    let roles = BTreeSet::from([Role::DataMigration]);
+    let report = Action::ReportCompliance { device: DEVICE };
+    assert_eq!(authorize(&alice(), report, &roles).unwrap_err().reason, "NOT_AN_AGENT");
 }
 
 #[test]
@@ -129,6 +144,10 @@ fn a_refusal_says_who_what_and_why() {
     let denied = authorize(&agent, Action::DiscloseKey, &roles).unwrap_err();
     assert_eq!(denied.reason, "NOT_AN_OPERATOR");
     let denied = authorize(&alice(), Action::Escrow { device: DEVICE }, &roles).unwrap_err();
+    assert_eq!(denied.reason, "ROLE_MISSING");
+    assert!(denied.to_string().ends_with("it takes the role data-migration"), "{denied}");
+    let report = Action::ReportCompliance { device: DEVICE };
+    let denied = authorize(&alice(), report, &roles).unwrap_err();
     assert_eq!(denied.reason, "NOT_AN_AGENT");
 }
 

@@ -17,7 +17,7 @@ use super::exit::CliError;
 use super::exit::Exit;
 use super::local_cluster::{ADMINISTRATOR, LocalCluster, LocalOptions};
 use super::{Context, Done};
-use crate::domain::{DeviceId, OperatorName, ProtectorId};
+use crate::domain::{DeviceId, DisclosurePolicy, OperatorName, PolicyParts, ProtectorId, limits};
 use setup::Target;
 use usage::Usage;
 
@@ -165,10 +165,25 @@ async fn local(
     cluster.start().await?;
     let pids: Vec<_> =
         cluster.nodes().iter().filter_map(|node| Some((node.id(), node.pid()?))).collect();
+    lift_quotas(cluster).await?;
     let target = Target::local(cluster, args);
     let report = measure(context, args, &target, &pids).await;
     cluster.check_running()?;
     report
+}
+
+/// Lets operators disclose as much as a policy may allow: what is measured are servers, and not quotas.
+async fn lift_quotas(cluster: &LocalCluster) -> Result<(), CliError> {
+    let administrator = cluster.administrator()?;
+    let status = administrator.disclosure_status().await?;
+    let policy = DisclosurePolicy::new(PolicyParts {
+        requester_hour: limits::REQUESTER_HOUR,
+        requester_day: limits::REQUESTER_DAY,
+        cluster_hour: limits::CLUSTER_HOUR,
+        ..DisclosurePolicy::default().parts()
+    })?;
+    administrator.set_disclosure_policy(status.revision, &policy).await?;
+    Ok(())
 }
 
 async fn measure(

@@ -330,6 +330,7 @@ impl Maker {
                     user: None,
                     ticket: "BENCH-1".to_owned(),
                     include_key_package: false,
+                    approval_id: 0,
                 };
                 (Method::DiscloseKey, message.encode_to_vec().into(), Some(id))
             }

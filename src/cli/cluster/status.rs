@@ -4,7 +4,7 @@ use holdfast_proto::v1;
 use serde::Serialize;
 
 use super::super::exit::{CliError, Exit};
-use super::super::output::{Sheet, Show, dash};
+use super::super::output::{Sheet, Show, dash, time};
 use super::super::{Context, Done};
 use crate::client::Client;
 
@@ -30,6 +30,8 @@ struct StatusView {
     /// Whether a majority of the voters answers.
     quorum: bool,
     members: Vec<MemberView>,
+    /// Until when quotas of disclosures are lifted; 0 if they are not.
+    mass_recovery_until_ms: u64,
 }
 
 /// One member; of one that does not answer nothing is known but how it is configured.
@@ -110,6 +112,7 @@ impl From<v1::GetStatusResponse> for StatusView {
             leader_id: status.leader_id,
             quorum: answering > all / 2,
             members,
+            mass_recovery_until_ms: status.mass_recovery_until_ms,
         }
     }
 }
@@ -214,12 +217,17 @@ impl Show for StatusView {
             "node", "role", "vote", "address", "term", "log", "applied", "unsealed", "digest",
             "error",
         ];
+        let lifted = match self.mass_recovery_until_ms {
+            0 => "in force".to_owned(),
+            until => format!("LIFTED BY A MASS RECOVERY until {}", time(until)),
+        };
         Sheet::new()
             .facts([
                 ("cluster", dash(&self.cluster_id)),
                 ("answered by node", self.answered_by.to_string()),
                 ("leader", leader),
                 ("majority", if self.quorum { "answers" } else { "DOES NOT ANSWER" }.to_owned()),
+                ("quotas of disclosures", lifted),
             ])
             .line("")
             .table(header, rows)
@@ -292,6 +300,17 @@ mod tests {
         assert!(cares.contains("node 2 is sealed") && cares.contains("root key"), "{cares}");
         assert!(cares.contains("node 3 is short of disk"), "{cares}");
         assert!(!cares.contains("node 1"), "{cares}");
+    }
+
+    #[test]
+    fn a_mass_recovery_is_shown_while_it_lasts() {
+        for (until_ms, said) in [(0, "in force"), (1_700_000_000_000, "LIFTED BY A MASS RECOVERY")]
+        {
+            let status =
+                v1::GetStatusResponse { mass_recovery_until_ms: until_ms, ..Default::default() };
+            let view = StatusView::from(status);
+            assert!(view.sheet().as_str().contains(said), "{}", view.sheet().as_str());
+        }
     }
 
     #[test]

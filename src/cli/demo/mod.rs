@@ -198,6 +198,7 @@ async fn disclose(story: &mut Story, stage: &Stage) -> Result<(), CliError> {
                 user: Some(User::new("CORP", "alice")?),
                 ticket: Text::name("ticket", "INC-4711")?,
                 with_package: false,
+                approval: None,
             })
             .await?;
         if !key.is(&disclosed) {

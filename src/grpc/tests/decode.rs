@@ -11,8 +11,12 @@ use crate::grpc::cluster::{CERTIFICATE_BYTES, CHAIN_CERTIFICATES, PRIVATE_KEY_BY
 use crate::grpc::compliance::decode_report;
 use crate::grpc::decode;
 use crate::grpc::denials::decode_deny;
+use crate::grpc::disclosure::{
+    decode_decide, decode_numbered, decode_policy, decode_propose, decode_request,
+};
 use crate::grpc::enrolment::decode_issue;
 use crate::grpc::escrow::decode_escrow;
+use crate::grpc::groups::{decode_add, decode_grant_role, decode_remove};
 use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::recovery::{decode_disclose, decode_find, encode_found};
 use crate::service::{Found, MOST_NODES};
@@ -89,7 +93,42 @@ pub(super) fn disclose() -> v1::DiscloseKeyRequest {
         user: Some(user("bob")),
         ticket: "t".repeat(limits::NAME_BYTES),
         include_key_package: false,
+        approval_id: u64::MAX,
     }
+}
+
+pub(super) fn approval_request() -> v1::RequestApprovalRequest {
+    let disclose = disclose();
+    v1::RequestApprovalRequest {
+        request_id: disclose.request_id,
+        protector_id: disclose.protector_id,
+        version: disclose.version,
+        reason: disclose.reason,
+        user: disclose.user,
+        ticket: disclose.ticket,
+    }
+}
+
+pub(super) fn decision() -> v1::DecideApprovalRequest {
+    let reason = "r".repeat(limits::NAME_BYTES);
+    v1::DecideApprovalRequest { request_id: ID.into(), approval_id: 17, approve: true, reason }
+}
+
+pub(super) fn policy() -> v1::SetDisclosurePolicyRequest {
+    let policy = v1::DisclosurePolicy {
+        requester_per_hour: limits::REQUESTER_HOUR,
+        requester_per_day: limits::REQUESTER_DAY,
+        cluster_per_hour: limits::CLUSTER_HOUR,
+        approval_ms: *limits::APPROVAL_MS.end(),
+        dual_control_groups: (0..limits::DUAL_CONTROL_GROUPS).map(|n| format!("{n:064}")).collect(),
+    };
+    v1::SetDisclosurePolicyRequest { request_id: ID.into(), revision: 3, policy: Some(policy) }
+}
+
+pub(super) fn proposal() -> v1::ProposeMassRecoveryRequest {
+    let reason = "r".repeat(limits::NAME_BYTES);
+    let duration_ms = *limits::MASS_RECOVERY_MS.end();
+    v1::ProposeMassRecoveryRequest { request_id: ID.into(), duration_ms, reason }
 }
 
 pub(super) fn node(id: u64) -> v1::NodeSpec {
@@ -301,6 +340,42 @@ fn a_disclosure_without_a_reason_or_beyond_a_limit_is_refused() {
 }
 
 #[test]
+fn what_bounds_disclosures_is_taken_at_its_limits_and_refused_beyond_them() {
+    assert!(decode_request(approval_request()).is_ok());
+    let mut long = approval_request();
+    long.ticket.push('x');
+    assert_eq!(field(decode_request(long)), "ticket");
+    let nothing = v1::RequestApprovalRequest { reason: None, ..approval_request() };
+    assert_eq!(field(decode_request(nothing)), "reason");
+    assert!(decode_decide(decision()).is_ok());
+    let none = v1::DecideApprovalRequest { approval_id: 0, ..decision() };
+    assert_eq!(field(decode_decide(none)), "approval_id");
+    let fault = |change: fn(&mut v1::DisclosurePolicy)| {
+        let mut request = policy();
+        change(request.policy.as_mut().unwrap());
+        field(decode_policy(request))
+    };
+    assert!(decode_policy(policy()).is_ok());
+    assert_eq!(fault(|p| p.requester_per_hour = 0), "policy.requester_per_hour");
+    assert_eq!(fault(|p| p.requester_per_day += 1), "policy.requester_per_day");
+    assert_eq!(fault(|p| p.cluster_per_hour += 1), "policy.cluster_per_hour");
+    assert_eq!(fault(|p| p.approval_ms += 1), "policy.approval_ms");
+    assert_eq!(fault(|p| p.dual_control_groups[1] = "a b".into()), "policy.dual_control_groups[1]");
+    let groups = "policy.dual_control_groups";
+    assert_eq!(fault(|p| p.dual_control_groups.push("vip".into())), groups);
+    let none = v1::SetDisclosurePolicyRequest { policy: None, ..policy() };
+    assert_eq!(field(decode_policy(none)), "policy");
+    assert!(decode_propose(proposal()).is_ok());
+    for duration_ms in [299_999, limits::MASS_RECOVERY_MS.end() + 1] {
+        let wrong = v1::ProposeMassRecoveryRequest { duration_ms, ..proposal() };
+        assert_eq!(field(decode_propose(wrong)), "duration_ms");
+    }
+    let silent = v1::ProposeMassRecoveryRequest { reason: String::new(), ..proposal() };
+    assert_eq!(field(decode_propose(silent)), "reason");
+    assert_eq!(field(decode_numbered(ID, 0)), "number");
+}
+
+#[test]
 fn a_new_cluster_beyond_a_limit_is_refused() {
     assert_eq!(decode_init(init()).unwrap().1.nodes.len(), MOST_NODES);
     let fault = |change: fn(&mut v1::InitClusterRequest)| {
@@ -336,6 +411,59 @@ fn grants_and_pages_are_checked() {
     assert_eq!(field(decode::page_size(1001)), "page_size");
 }
 
+/// A grant for as many groups as it may have.
+pub(super) fn grant() -> v1::GrantRoleRequest {
+    v1::GrantRoleRequest {
+        request_id: ID.into(),
+        operator: "bob".into(),
+        role: v1::Role::HelpDesk.into(),
+        groups: (0..limits::GRANT_GROUPS).map(|n| format!("site-{n}")).collect(),
+    }
+}
+
+#[test]
+fn a_grant_is_limited_to_groups_where_its_role_is_about_devices_and_within_limits() {
+    let (.., reach) = decode_grant_role(grant()).unwrap();
+    assert_eq!(reach.groups().count(), limits::GRANT_GROUPS);
+    let fault = |change: fn(&mut v1::GrantRoleRequest)| {
+        let mut request = grant();
+        change(&mut request);
+        field(decode_grant_role(request))
+    };
+    assert_eq!(fault(|r| r.groups.push("more".into())), "groups");
+    assert_eq!(fault(|r| r.groups[3] = "two words".into()), "groups[3]");
+    assert_eq!(fault(|r| r.groups[9].clear()), "groups[9]");
+    for role in [v1::Role::Auditor, v1::Role::Administrator] {
+        let mut request = v1::GrantRoleRequest { role: role.into(), ..grant() };
+        assert_eq!(field(decode_grant_role(request.clone())), "groups");
+        request.groups.clear();
+        assert!(!decode_grant_role(request).unwrap().3.is_limited());
+    }
+}
+
+#[test]
+fn a_change_of_a_group_names_a_device_and_a_group() {
+    let add = v1::AddDeviceToGroupRequest {
+        request_id: ID.into(),
+        device_id: ID.into(),
+        group: "g".repeat(limits::GROUP_BYTES),
+    };
+    decode_add(add.clone()).unwrap();
+    let with = |change: fn(&mut v1::AddDeviceToGroupRequest)| {
+        let mut changed = add.clone();
+        change(&mut changed);
+        field(decode_add(changed))
+    };
+    assert_eq!(with(|r| r.request_id.clear()), "request_id");
+    assert_eq!(with(|r| r.device_id = "pc-1".into()), "device_id");
+    assert_eq!(with(|r| r.group.push('g')), "group");
+    let remove = v1::RemoveDeviceFromGroupRequest { group: "a/b".into(), ..Default::default() };
+    assert_eq!(field(decode_remove(remove.clone())), "request_id");
+    let (request_id, device_id) = (ID.to_owned(), ID.to_owned());
+    let remove = v1::RemoveDeviceFromGroupRequest { request_id, device_id, ..remove };
+    assert_eq!(field(decode_remove(remove)), "group");
+}
+
 #[test]
 fn an_audit_filter_that_can_match_nothing_is_refused() {
     let fault = |change: fn(&mut v1::ListRecordsRequest)| {
@@ -368,6 +496,7 @@ fn a_search_that_finds_too_much_for_a_message_says_so() {
         has_package: false,
         host_name: crate::domain::Text::default(),
         users: users.collect(),
+        imported_by: None,
     };
     let found = Found {
         keys: vec![key; limits::REPLY_KEYS],

@@ -6,18 +6,21 @@ use holdfast_proto::v1::issue_token_request::Binding;
 use prost::Message;
 
 use super::decode as valid;
-use crate::domain::{DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, TokenId};
-use crate::grpc::admin::decode_grant;
+use crate::domain::{
+    ApprovalId, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, TokenId,
+};
 use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{decode_init, decode_node};
 use crate::grpc::compliance::decode_report;
 use crate::grpc::denials::decode_deny;
+use crate::grpc::disclosure::{decode_decide, decode_policy, decode_propose, decode_request};
 use crate::grpc::enrolment::{decode_enrol, decode_issue};
 use crate::grpc::escrow::decode_escrow;
+use crate::grpc::groups::{decode_add, decode_grant_role};
 use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::page::{
-    denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
-    token_after_key, token_after_token, token_id_of,
+    denial_of, grant_of, start_of, token_after, token_after_approval, token_after_denial,
+    token_after_grant, token_after_key, token_after_token, token_id_of,
 };
 use crate::grpc::recovery::{decode_disclose, decode_find};
 use crate::state::KeyRef;
@@ -74,6 +77,15 @@ fn a_search_or_a_disclosure_of_any_bytes_is_taken_or_refused() {
 }
 
 #[test]
+fn what_bounds_disclosures_of_any_bytes_is_taken_or_refused() {
+    let request = valid::approval_request().encode_to_vec();
+    survives(vec![request], |bytes| taken(bytes, decode_request));
+    survives(vec![valid::decision().encode_to_vec()], |bytes| taken(bytes, decode_decide));
+    survives(vec![valid::policy().encode_to_vec()], |bytes| taken(bytes, decode_policy));
+    survives(vec![valid::proposal().encode_to_vec()], |bytes| taken(bytes, decode_propose));
+}
+
+#[test]
 fn an_audit_filter_of_any_bytes_is_taken_or_refused() {
     let message = v1::ListRecordsRequest {
         first_sequence: 3,
@@ -91,11 +103,13 @@ fn an_audit_filter_of_any_bytes_is_taken_or_refused() {
 
 #[test]
 fn administration_of_any_bytes_is_taken_or_refused() {
-    let grant =
-        v1::GrantRoleRequest { request_id: valid::ID.into(), operator: "bob".into(), role: 2 };
-    survives(vec![grant.encode_to_vec()], |bytes| {
-        taken(bytes, |m: v1::GrantRoleRequest| decode_grant(&m.request_id, &m.operator, m.role))
-    });
+    survives(vec![valid::grant().encode_to_vec()], |bytes| taken(bytes, decode_grant_role));
+    let add = v1::AddDeviceToGroupRequest {
+        request_id: valid::ID.into(),
+        device_id: valid::ID.into(),
+        group: "berlin".into(),
+    };
+    survives(vec![add.encode_to_vec()], |bytes| taken(bytes, decode_add));
     let deny = v1::DenyCertificateRequest {
         request_id: valid::ID.into(),
         subject: format!("sha256:{}", "0f".repeat(32)),
@@ -216,12 +230,13 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         until_ms: 6,
         stale: true,
     };
-    let grant = v1::GrantRoleRequest { request_id: id(), operator: "bob".into(), role: 2 };
     let deny = v1::DenyCertificateRequest {
         request_id: id(),
         subject: format!("sha256:{}", "0f".repeat(32)),
         reason: "stolen".into(),
     };
+    let group =
+        v1::AddDeviceToGroupRequest { request_id: id(), device_id: id(), group: "berlin".into() };
     let allow = v1::AllowCertificateRequest { request_id: id(), subject: "operator/bob".into() };
     let device = v1::GetDeviceRequest { device_id: id(), stale: true };
     let list = |page_token| {
@@ -232,9 +247,6 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         signer_private_key: b"private"[..].into(),
         ..valid::init()
     };
-    let learner = v1::AddLearnerRequest { request_id: id(), node: Some(valid::node(4)) };
-    let promote = v1::PromoteNodeRequest { request_id: id(), node_id: 4 };
-    let transfer = v1::TransferLeadershipRequest { request_id: id(), node_id: 0 };
     let alice: OperatorName = "alice".parse().unwrap();
     [
         ("rpc_escrow", "escrow", escrow.encode_to_vec()),
@@ -245,7 +257,8 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         ("rpc_recovery", "find-volume", find(Query::Volume(volume))),
         ("rpc_recovery", "disclose", valid::disclose().encode_to_vec()),
         ("rpc_audit", "records", records.encode_to_vec()),
-        ("rpc_admin", "grant", grant.encode_to_vec()),
+        ("rpc_admin", "grant", valid::grant().encode_to_vec()),
+        ("rpc_admin", "group", group.encode_to_vec()),
         ("rpc_admin", "deny", deny.encode_to_vec()),
         ("rpc_admin", "allow", allow.encode_to_vec()),
         ("rpc_admin", "device", device.encode_to_vec()),
@@ -253,14 +266,13 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         ("rpc_admin", "grants", list(token_after_grant(&alice, Role::Auditor))),
         ("rpc_admin", "denials", list(token_after_denial(&"operator/alice".parse().unwrap()))),
         ("rpc_cluster", "init", init.encode_to_vec()),
-        ("rpc_cluster", "learner", learner.encode_to_vec()),
-        ("rpc_cluster", "promote", promote.encode_to_vec()),
-        ("rpc_cluster", "transfer", transfer.encode_to_vec()),
     ]
     .into_iter()
     .chain(enrolment_seeds())
     .chain(operator_seeds())
     .map(|(target, name, bytes)| (target, name.to_owned(), bytes))
+    .chain(member_seeds())
+    .chain(disclosure_seeds())
     .collect()
 }
 
@@ -314,4 +326,32 @@ fn operator_seeds() -> [Made; 6] {
         ("rpc_operator", "rekey", rekey.encode_to_vec()),
         ("rpc_operator", "reseal", reseal.encode_to_vec()),
     ]
+}
+
+fn member_seeds() -> [crate::fuzzing::Seed; 3] {
+    let learner =
+        v1::AddLearnerRequest { request_id: valid::ID.into(), node: Some(valid::node(4)) };
+    let promote = v1::PromoteNodeRequest { request_id: valid::ID.into(), node_id: 4 };
+    let transfer = v1::TransferLeadershipRequest { request_id: valid::ID.into(), node_id: 0 };
+    [
+        ("learner", learner.encode_to_vec()),
+        ("promote", promote.encode_to_vec()),
+        ("transfer", transfer.encode_to_vec()),
+    ]
+    .map(|(name, bytes)| ("rpc_cluster", name.to_owned(), bytes))
+}
+
+fn disclosure_seeds() -> [crate::fuzzing::Seed; 6] {
+    let confirm = v1::ConfirmMassRecoveryRequest { request_id: valid::ID.into(), number: 3 };
+    let page_token = token_after_approval(ApprovalId::after(16));
+    let approvals = v1::ListApprovalsRequest { page_size: 7, page_token };
+    [
+        ("request", valid::approval_request().encode_to_vec()),
+        ("decision", valid::decision().encode_to_vec()),
+        ("policy", valid::policy().encode_to_vec()),
+        ("proposal", valid::proposal().encode_to_vec()),
+        ("confirmation", confirm.encode_to_vec()),
+        ("approvals", approvals.encode_to_vec()),
+    ]
+    .map(|(name, bytes)| ("rpc_disclosure", name.to_owned(), bytes))
 }

@@ -9,13 +9,14 @@ use tonic_types::StatusExt as _;
 use crate::auth::{Denied, IdentityError};
 use crate::crypto::{CertificateError, CsrError};
 use crate::domain::{
-    Actor, AuditAction, ClusterId, Epoch, FieldError, KeyVersion, NodeId, SpiffeError, Timestamp,
+    Actor, ApprovalId, AuditAction, ClusterId, Epoch, FieldError, KeyVersion, NodeId, QuotaScope,
+    SpiffeError, Timestamp,
 };
 use crate::grpc::observe::code_name;
 use crate::grpc::status::{from_error, overloaded};
 use crate::raft::{RaftError, Refusal};
 use crate::service::ServiceError;
-use crate::state::{Rejection, StoreError};
+use crate::state::{Rejection, StoreError, Unusable};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -55,8 +56,32 @@ fn is_listed(one: &Rejection) {
         | Rejection::RenewalTooEarly(_)
         | Rejection::AgentCaNumber(_)
         | Rejection::UnknownAgentCa(_)
+        | Rejection::TooManyGroups(_)
+        | Rejection::OutsideGroups
+        | Rejection::EscrowedByDevice
+        | Rejection::ApprovalRequired
+        | Rejection::UnknownApproval(_)
+        | Rejection::ApprovalUnusable(
+            Unusable::Mismatch
+            | Unusable::Pending
+            | Unusable::Denied
+            | Unusable::Used
+            | Unusable::Decided,
+        )
+        | Rejection::ApprovalExpired(_)
+        | Rejection::ApproverRevoked(_)
+        | Rejection::TooManyApprovals(_)
+        | Rejection::SecondPersonRequired
+        | Rejection::PolicyChanged(_)
+        | Rejection::NoMassRecovery
+        | Rejection::MassRecoveryOn(_)
         | Rejection::Unreadable => {}
     }
+}
+
+fn quota_exceeded() -> Rejection {
+    let until = Timestamp::from_millis(1_060_000);
+    Rejection::QuotaExceeded { scope: QuotaScope::ClusterHour, limit: 200, until }
 }
 
 /// All of them.
@@ -76,7 +101,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::TooManyVolumes(64),
         Rejection::TooManyUsers(33),
         Rejection::UserRequired,
-        Rejection::QuotaExceeded { limit: 200, until: Timestamp::from_millis(1_060_000) },
+        quota_exceeded(),
         Rejection::LastAdministrator,
         Rejection::CertificateDenied(Actor::Node(NodeId::new(1))),
         Rejection::TooManyDenials(10_000),
@@ -95,6 +120,23 @@ fn rejections() -> Vec<Rejection> {
         Rejection::RenewalTooEarly(Timestamp::from_millis(7)),
         Rejection::AgentCaNumber(2),
         Rejection::UnknownAgentCa(2),
+        Rejection::TooManyGroups(16),
+        Rejection::OutsideGroups,
+        Rejection::EscrowedByDevice,
+        Rejection::ApprovalRequired,
+        Rejection::UnknownApproval(ApprovalId::after(16)),
+        Rejection::ApprovalUnusable(Unusable::Mismatch),
+        Rejection::ApprovalUnusable(Unusable::Pending),
+        Rejection::ApprovalUnusable(Unusable::Denied),
+        Rejection::ApprovalUnusable(Unusable::Used),
+        Rejection::ApprovalUnusable(Unusable::Decided),
+        Rejection::ApprovalExpired(Timestamp::from_millis(7)),
+        Rejection::ApproverRevoked(Actor::Operator("ada".parse().unwrap())),
+        Rejection::TooManyApprovals(20),
+        Rejection::SecondPersonRequired,
+        Rejection::PolicyChanged(3),
+        Rejection::NoMassRecovery,
+        Rejection::MassRecoveryOn(Timestamp::from_millis(7)),
         Rejection::Unreadable,
     ];
     all.iter().for_each(is_listed);
@@ -200,7 +242,13 @@ fn whoever_may_try_again_is_told_when() {
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded => assert!(retry, "{status:?}"),
             Code::ResourceExhausted => {
-                let for_good = ["TOO_MANY_VOLUMES", "TOO_MANY_DENIALS", "TOO_MANY_TOKENS"];
+                let for_good = [
+                    "TOO_MANY_VOLUMES",
+                    "TOO_MANY_DENIALS",
+                    "TOO_MANY_TOKENS",
+                    "TOO_MANY_GROUPS",
+                    "TOO_MANY_APPROVALS",
+                ];
                 assert_eq!(retry, !for_good.contains(&reason(&status).as_str()));
             }
             _ => assert!(!retry, "{status:?}"),
@@ -231,10 +279,13 @@ fn details_say_which_field_state_or_limit_is_meant() {
 
 #[test]
 fn a_used_up_quota_says_how_long_it_lasts() {
-    let until = Timestamp::from_millis(1_060_000);
-    let error = ServiceError::Rejected(Rejection::QuotaExceeded { limit: 200, until });
-    let retry = from_error(&error, NOW).get_details_retry_info().unwrap();
+    let status = from_error(&ServiceError::Rejected(quota_exceeded()), NOW);
+    let retry = status.get_details_retry_info().unwrap();
     assert_eq!(retry.retry_delay, Some(Duration::from_secs(60)));
+    let told = status.get_details_error_info().unwrap().metadata;
+    for (name, value) in [("scope", "cluster-hour"), ("limit", "200"), ("until_ms", "1060000")] {
+        assert_eq!(told.get(name).map(String::as_str), Some(value));
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ async fn a_command_carries_the_certificate_of_its_caller_so_that_apply_can_refus
         request_id: uuid::Uuid::new_v4().to_string(),
         operator: "zoe".to_owned(),
         role: v1::Role::Auditor.into(),
+        groups: Vec::new(),
     };
     admin.grant_role(request.clone()).await.unwrap();
     let proposed = running.bench.fake.proposed.lock().last().unwrap().clone();

@@ -20,42 +20,53 @@ const OTHER: DeviceId = DeviceId::from_bytes([0xd2; 16]);
 /// Marks in the order of the callers: each role alone, an operator without a role, the device's agent, another agent.
 /// A dot is a refusal; a dash is a call that this port does not have, for whomever.
 const MATRIX: &str = "\
-AdminService/AllowCertificate         . . . . X . . .
-AdminService/DenyCertificate          . . . . X . . .
-AdminService/GetDevice                H A R . X . . .
-AdminService/GrantRole                . . . . X . . .
-AdminService/ListDenials              . . . U X . . .
-AdminService/ListDevices              H A R . X . . .
-AdminService/ListGrants               . . . U X . . .
-AdminService/RevokeRole               . . . . X . . .
-AuditService/GetHead                  . . . U . . . .
-AuditService/ListRecords              . . . U . . . .
-CertificateService/CreateAgentCa      . . . . X . . .
-CertificateService/IssueToken         . . . . X . . .
-CertificateService/ListAgentCas       . . . U X . . .
-CertificateService/ListTokens         . . . U X . . .
-CertificateService/RenewCertificate   . . . . . . a o
-CertificateService/RevokeToken        . . . . X . . .
-ClusterService/AddLearner             . . . . X . . .
-ClusterService/GetStatus              H A R U X . . .
-ClusterService/InitCluster            H A R U X n . .
-ClusterService/PromoteNode            . . . . X . . .
-ClusterService/RemoveNode             . . . . X . . .
-ClusterService/TransferLeadership     . . . . X . . .
-ComplianceService/ReportCompliance    . . . . . . a .
-EnrolmentService/Enrol                - - - - - - - -
-EscrowService/EscrowRecoveryKey       . . . . . . a .
-EscrowService/GetEscrowKey            . . . . . . a o
-OperatorService/GetSealStatus         H A R U X . . .
-OperatorService/GiveShare             H A R U X . . .
-OperatorService/RekeyRootKey          . . . . X . . .
-OperatorService/ResealKeys            . . . . X . . .
-OperatorService/RotateEscrowKey       . . . . X . . .
-OperatorService/SealCluster           . . . . X . . .
-OperatorService/UnsealCluster         . . . . X . . .
-RecoveryService/DiscloseKey           H A . . . . . .
-RecoveryService/FindKeys              H A . . . . . .
-RecoveryService/ListReasons           H A R U X . . .
+AdminService/AddDeviceToGroup         . . . . X . . . .
+AdminService/AllowCertificate         . . . . X . . . .
+AdminService/DenyCertificate          . . . . X . . . .
+AdminService/GetDevice                H A R . X . . . .
+AdminService/GrantRole                . . . . X . . . .
+AdminService/ListDenials              . . . U X . . . .
+AdminService/ListDeviceGroups         H A R . X . . . .
+AdminService/ListDevices              H A R . X . . . .
+AdminService/ListGrants               . . . U X . . . .
+AdminService/RemoveDeviceFromGroup    . . . . X . . . .
+AdminService/RevokeRole               . . . . X . . . .
+AuditService/GetHead                  . . . U . . . . .
+AuditService/ListRecords              . . . U . . . . .
+CertificateService/CreateAgentCa      . . . . X . . . .
+CertificateService/IssueToken         . . . . X . . . .
+CertificateService/ListAgentCas       . . . U X . . . .
+CertificateService/ListTokens         . . . U X . . . .
+CertificateService/RenewCertificate   . . . . . . . a o
+CertificateService/RevokeToken        . . . . X . . . .
+ClusterService/AddLearner             . . . . X . . . .
+ClusterService/GetStatus              H A R U X . . . .
+ClusterService/InitCluster            H A R U X M n . .
+ClusterService/PromoteNode            . . . . X . . . .
+ClusterService/RemoveNode             . . . . X . . . .
+ClusterService/TransferLeadership     . . . . X . . . .
+ComplianceService/ReportCompliance    . . . . . . . a .
+DisclosureService/ConfirmMassRecovery . . . . X . . . .
+DisclosureService/DecideApproval      . A . . X . . . .
+DisclosureService/EndMassRecovery     . . . . X . . . .
+DisclosureService/GetDisclosureStatus H A R U X . . . .
+DisclosureService/ListApprovals       H A . U X . . . .
+DisclosureService/ProposeMassRecovery . . . . X . . . .
+DisclosureService/RequestApproval     H A . . . . . . .
+DisclosureService/SetDisclosurePolicy . . . . X . . . .
+EnrolmentService/Enrol                - - - - - - - - -
+EscrowService/EscrowRecoveryKey       . . . . . M . a .
+EscrowService/GetEscrowKey            . . . . . M . a o
+OperatorService/GetSealStatus         H A R U X . . . .
+OperatorService/GiveShare             H A R U X . . . .
+OperatorService/RekeyRootKey          . . . . X . . . .
+OperatorService/ResealKeys            . . . . X . . . .
+OperatorService/RotateEscrowKey       . . . . X . . . .
+OperatorService/SealCluster           . . . . X . . . .
+OperatorService/UnsealCluster         . . . . X . . . .
+RecoveryService/DiscloseKey           H A . . . . . . .
+RecoveryService/FindKeys              H A . . . . . . .
+RecoveryService/ListReasons           H A R U X . . . .
 ";
 
 /// A call that is well-formed, so that whoever is refused is refused for who they are.
@@ -67,22 +78,7 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         peer_address: "localhost:9".into(),
         client_address: "localhost:19".into(),
     };
-    let (operator, role) = ("zoe".to_owned(), 1);
     match rpc {
-        "AdminService/GetDevice" => v1::GetDeviceRequest { device_id, stale: false }.raw(),
-        "AdminService/GrantRole" => v1::GrantRoleRequest { request_id, operator, role }.raw(),
-        "AdminService/RevokeRole" => v1::RevokeRoleRequest { request_id, operator, role }.raw(),
-        "AdminService/DenyCertificate" => {
-            let (subject, reason) = ("operator/zoe".to_owned(), "stolen".to_owned());
-            v1::DenyCertificateRequest { request_id, subject, reason }.raw()
-        }
-        "AdminService/AllowCertificate" => {
-            let subject = "operator/zoe".to_owned();
-            v1::AllowCertificateRequest { request_id, subject }.raw()
-        }
-        "AdminService/ListDenials" => v1::ListDenialsRequest::default().raw(),
-        "AdminService/ListDevices" => v1::ListDevicesRequest::default().raw(),
-        "AdminService/ListGrants" => v1::ListGrantsRequest::default().raw(),
         "AuditService/GetHead" => v1::GetHeadRequest::default().raw(),
         "AuditService/ListRecords" => v1::ListRecordsRequest::default().raw(),
         "ClusterService/AddLearner" => v1::AddLearnerRequest { request_id, node: Some(node) }.raw(),
@@ -90,7 +86,7 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         "ClusterService/InitCluster" => v1::InitClusterRequest {
             request_id,
             nodes: vec![node],
-            first_administrator: operator,
+            first_administrator: "zoe".to_owned(),
             ..Default::default()
         }
         .raw(),
@@ -106,6 +102,21 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
             v1::EscrowRecoveryKeyRequest { request_id, ..escrow_request(bench) }.raw()
         }
         "EscrowService/GetEscrowKey" => v1::GetEscrowKeyRequest {}.raw(),
+        other if other.starts_with("AdminService/") => admin_message(other, request_id, device_id),
+        other if other.starts_with("RecoveryService/") => recovery(other, request_id, device_id),
+        other if other.starts_with("OperatorService/") => {
+            operator_message(other, request_id, bench)
+        }
+        other if other.starts_with("DisclosureService/") => {
+            disclosure(other, request_id, device_id)
+        }
+        other => enrolment(other, request_id, device_id),
+    }
+}
+
+/// The same for the help desk.
+fn recovery(rpc: &str, request_id: String, device_id: String) -> Bytes {
+    match rpc {
         "RecoveryService/DiscloseKey" => v1::DiscloseKeyRequest {
             request_id,
             protector_id: device_id,
@@ -120,10 +131,75 @@ fn message(rpc: &str, bench: &Bench) -> Bytes {
         }
         .raw(),
         "RecoveryService/ListReasons" => v1::ListReasonsRequest {}.raw(),
-        other if other.starts_with("OperatorService/") => {
-            operator_message(other, request_id, bench)
+        other => panic!("{other} has no line here, and nobody said who may call it"),
+    }
+}
+
+/// The same for what bounds disclosures.
+fn disclosure(rpc: &str, request_id: String, protector_id: String) -> Bytes {
+    let reason = "let us see".to_owned();
+    match rpc {
+        "DisclosureService/RequestApproval" => v1::RequestApprovalRequest {
+            request_id,
+            protector_id,
+            reason: Some(v1::Reason { code: "LOST_PIN".into(), text: String::new() }),
+            user: Some(v1::User { domain: String::new(), name: "bob".into() }),
+            ..Default::default()
         }
-        other => enrolment(other, request_id, device_id),
+        .raw(),
+        "DisclosureService/DecideApproval" => {
+            v1::DecideApprovalRequest { request_id, approval_id: 1, approve: true, reason }.raw()
+        }
+        "DisclosureService/ListApprovals" => v1::ListApprovalsRequest::default().raw(),
+        "DisclosureService/GetDisclosureStatus" => v1::GetDisclosureStatusRequest {}.raw(),
+        "DisclosureService/SetDisclosurePolicy" => {
+            let policy = crate::domain::DisclosurePolicy::default();
+            let policy = Some(crate::client::wire::disclosure_policy(&policy));
+            v1::SetDisclosurePolicyRequest { request_id, revision: 0, policy }.raw()
+        }
+        "DisclosureService/ProposeMassRecovery" => {
+            v1::ProposeMassRecoveryRequest { request_id, duration_ms: 300_000, reason }.raw()
+        }
+        "DisclosureService/ConfirmMassRecovery" => {
+            v1::ConfirmMassRecoveryRequest { request_id, number: 1 }.raw()
+        }
+        "DisclosureService/EndMassRecovery" => {
+            v1::EndMassRecoveryRequest { request_id, number: 1 }.raw()
+        }
+        other => panic!("{other} has no line here, and nobody said who may call it"),
+    }
+}
+
+/// The same for the service of administrators and of those who read devices.
+fn admin_message(rpc: &str, request_id: String, device_id: String) -> Bytes {
+    let (operator, role) = ("zoe".to_owned(), 1);
+    match rpc {
+        "AdminService/GetDevice" => v1::GetDeviceRequest { device_id, stale: false }.raw(),
+        "AdminService/GrantRole" => {
+            let groups = vec!["berlin".to_owned()];
+            v1::GrantRoleRequest { request_id, operator, role, groups }.raw()
+        }
+        "AdminService/RevokeRole" => v1::RevokeRoleRequest { request_id, operator, role }.raw(),
+        "AdminService/DenyCertificate" => {
+            let (subject, reason) = ("operator/zoe".to_owned(), "stolen".to_owned());
+            v1::DenyCertificateRequest { request_id, subject, reason }.raw()
+        }
+        "AdminService/AllowCertificate" => {
+            let subject = "operator/zoe".to_owned();
+            v1::AllowCertificateRequest { request_id, subject }.raw()
+        }
+        "AdminService/ListDenials" => v1::ListDenialsRequest::default().raw(),
+        "AdminService/ListDevices" => v1::ListDevicesRequest::default().raw(),
+        "AdminService/AddDeviceToGroup" => {
+            v1::AddDeviceToGroupRequest { request_id, device_id, group: "berlin".into() }.raw()
+        }
+        "AdminService/RemoveDeviceFromGroup" => {
+            let group = "berlin".to_owned();
+            v1::RemoveDeviceFromGroupRequest { request_id, device_id, group }.raw()
+        }
+        "AdminService/ListDeviceGroups" => v1::ListDeviceGroupsRequest { device_id }.raw(),
+        "AdminService/ListGrants" => v1::ListGrantsRequest::default().raw(),
+        other => panic!("{other} has no line here, and nobody said who may call it"),
     }
 }
 
@@ -261,7 +337,7 @@ fn every_rpc_of_the_public_api_has_its_line_in_the_matrix_of_rights() {
 async fn each_rpc_is_open_to_its_callers_over_mtls_and_to_nobody_else() {
     let running = Running::start(100).await;
     let mut callers = Vec::new();
-    let marks = ['H', 'A', 'R', 'U', 'X'];
+    let marks = ['H', 'A', 'R', 'U', 'X', 'M'];
     for ((n, role), mark) in (60..).zip(Role::ALL).zip(marks) {
         running.bench.grant(n, role.as_str(), role).await;
         callers.push((mark, running.connect(&running.operators, &operator(role.as_str())).await));

@@ -5,13 +5,17 @@ use std::time::Duration;
 use super::harness::*;
 use crate::auth::Action;
 use crate::crypto::testing::{DEVICE, operator};
-use crate::domain::{Actor, NodeId, Role, Text};
+use crate::domain::{Actor, GroupName, NodeId, Reach, Role, Text};
 use crate::service::{Consensus as _, FRESH_FOR, ServiceError};
 use crate::state::{Command, CommandBody, FindQuery, Rejection, Unseal, UnsealedBy};
 
+fn berlin() -> GroupName {
+    "berlin".parse().unwrap()
+}
+
 #[tokio::test]
 async fn each_role_may_do_its_part_and_no_more() {
-    use Role::{Administrator, AdvancedHelpDesk, Auditor, HelpDesk, ReportReader};
+    use Role::{Administrator, AdvancedHelpDesk, Auditor, DataMigration, HelpDesk, ReportReader};
     let bench = Bench::ready().await;
     let actions = [
         (Action::DiscloseKey, [HelpDesk, AdvancedHelpDesk].as_slice()),
@@ -19,7 +23,11 @@ async fn each_role_may_do_its_part_and_no_more() {
         (Action::Grant, &[Administrator]),
         (Action::RemoveNode, &[Administrator]),
         (Action::GetDevice, &[HelpDesk, AdvancedHelpDesk, ReportReader, Administrator]),
-        (Action::Escrow { device: DEVICE }, &[]),
+        (Action::Escrow { device: DEVICE }, &[DataMigration]),
+        (Action::GetEscrowKey, &[DataMigration]),
+        (Action::ReportCompliance { device: DEVICE }, &[]),
+        (Action::AddDeviceToGroup, &[Administrator]),
+        (Action::GetStatus, &[HelpDesk, AdvancedHelpDesk, ReportReader, Auditor, Administrator]),
     ];
     for (n, role) in (50..).zip(Role::ALL) {
         bench.grant(n, role.as_str(), role).await;
@@ -39,7 +47,10 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
     let bench = Bench::ready().await;
     bench.escrow(luks2_key().as_bytes()).await;
     let detail = || Text::free("detail", "x").unwrap();
-    let grant = |role| CommandBody::Grant { operator: "zoe".parse().unwrap(), role };
+    let grant = |role| {
+        let reach = Reach::ALL;
+        CommandBody::Grant { operator: "zoe".parse().unwrap(), role, reach }
+    };
     let revoke = |role| CommandBody::Revoke { operator: "zoe".parse().unwrap(), role };
     let unseal = |by| CommandBody::Unseal(Unseal { seals: 0, by });
     let bodies = [
@@ -56,6 +67,11 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
         (Action::GiveShare, unseal(UnsealedBy::Shares { node: NodeId::new(1), numbers: vec![1] })),
         (Action::UnsealCluster, unseal(UnsealedBy::Order)),
         (Action::SealCluster, CommandBody::Seal { reason: detail() }),
+        (Action::AddDeviceToGroup, CommandBody::AddToGroup { device: DEVICE, group: berlin() }),
+        (
+            Action::RemoveDeviceFromGroup,
+            CommandBody::RemoveFromGroup { device: DEVICE, group: berlin() },
+        ),
     ];
     let mut callers =
         vec![caller(operator("nobody")), agent(), caller(Actor::Node(NodeId::new(2)))];
@@ -63,6 +79,9 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
         bench.grant(n, role.as_str(), role).await;
         callers.push(caller(operator(role.as_str())));
     }
+    let limited = Reach::of(["munich".parse().unwrap()]).unwrap();
+    bench.grant_for(70, "mona", Role::DataMigration, limited).await;
+    callers.push(caller(operator("mona")));
     for caller in &callers {
         for (n, (action, body)) in (150..).zip(&bodies) {
             let permitted = bench.permit(caller, *action).is_ok();
@@ -75,8 +94,13 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
                 body,
             };
             let outcome = bench.fake.propose(command).await.unwrap().outcome;
-            let accepted =
-                !matches!(outcome, Err(Rejection::NotGranted { .. } | Rejection::ForeignDevice));
+            let refused = matches!(
+                outcome,
+                Err(Rejection::NotGranted { .. }
+                    | Rejection::ForeignDevice
+                    | Rejection::OutsideGroups)
+            );
+            let accepted = !refused;
             assert_eq!(permitted, accepted, "{} {action:?}: {outcome:?}", caller.actor());
         }
     }

@@ -4,11 +4,16 @@ use std::sync::atomic::Ordering;
 
 use super::harness::*;
 use crate::auth::Action;
-use crate::crypto::testing::{CLUSTER, rng};
+use crate::crypto::testing::{CLUSTER, operator, rng};
 use crate::crypto::{RootKey, UnlockedKeyring};
+use crate::domain::{DisclosurePolicy, Role};
 use crate::raft::RaftError;
-use crate::service::{Change, Disclosure, RecoveryService, Sealing, ServiceError, refresh_sealing};
-use crate::state::{CommandBody, query};
+use crate::service::{
+    Change, Disclosure, DisclosureService, RecoveryService, Sealing, ServiceError, refresh_sealing,
+};
+use crate::state::{
+    CommandBody, DecideApproval, Disclose, Rejection, RequestApproval, SetDisclosurePolicy, query,
+};
 
 fn text(disclosure: &Disclosure) -> &str {
     std::str::from_utf8(disclosure.recovery_key.expose_secret()).unwrap()
@@ -34,6 +39,45 @@ async fn a_disclosed_key_is_the_one_that_was_sealed() {
     let again = recovery.disclose(&permit, request(20), disclosure(), false).await.unwrap();
     assert!(again.repeated && again.package.is_none());
     assert_eq!(text(&again), key);
+}
+
+#[tokio::test]
+async fn what_is_above_a_quota_or_not_approved_is_not_opened_and_counted_by_why() {
+    let bench = Bench::ready().await;
+    bench.escrow(luks2_key().as_bytes()).await;
+    bench.grant(120, "bob", Role::AdvancedHelpDesk).await;
+    let service = DisclosureService::new(std::sync::Arc::clone(&bench.context));
+    let mut parts = DisclosurePolicy::default().parts();
+    parts.requester_hour = 1;
+    let policy = DisclosurePolicy::new(parts).unwrap();
+    let permit = bench.permit(&alice(), Action::SetDisclosurePolicy).unwrap();
+    let set = SetDisclosurePolicy { revision: 0, policy };
+    assert!(service.set_policy(&permit, request(30), set).await.unwrap().changed);
+
+    let (recovery, spy) = bench.recovery();
+    let permit = bench.permit(&alice(), Action::DiscloseKey).unwrap();
+    recovery.disclose(&permit, request(31), disclosure(), false).await.unwrap();
+    let over = why(recovery.disclose(&permit, request(32), disclosure(), false).await);
+    assert!(matches!(over, ServiceError::Rejected(Rejection::QuotaExceeded { .. })), "{over}");
+
+    let Disclose { protector, version, reason, user, ticket, .. } = disclosure();
+    let wanted = RequestApproval { protector, version, reason, user, ticket };
+    let asking = bench.permit(&alice(), Action::RequestApproval).unwrap();
+    let asked = service.request(&asking, request(33), wanted).await.unwrap();
+    let by_it = Disclose { approval: Some(asked.id), ..disclosure() };
+    let pending = why(recovery.disclose(&permit, request(34), by_it.clone(), false).await);
+    assert!(matches!(pending, ServiceError::Rejected(Rejection::ApprovalUnusable(_))), "{pending}");
+    assert_eq!(spy.opened.load(Ordering::SeqCst), 1);
+
+    let bob = bench.permit(&caller(operator("bob")), Action::DecideApproval).unwrap();
+    let reason = crate::domain::Text::default();
+    let decide = DecideApproval { approval: asked.id, approve: true, reason };
+    assert!(service.decide(&bob, request(35), decide).await.unwrap().0.is_some());
+    recovery.disclose(&permit, request(36), by_it, false).await.unwrap();
+    let counters = bench.context.counters();
+    let counted = (counters.over_quota(), counters.unapproved(), counters.by_approval());
+    assert_eq!((counted, counters.disclosures()), ((1, 1, 1), 2));
+    assert_eq!(spy.opened.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

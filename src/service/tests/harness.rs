@@ -16,7 +16,7 @@ use crate::crypto::{
     AgentCaSigner, Binding, CryptoError, EscrowPublicKey, NodeSigner, Part, RootKey, Secret, seal,
 };
 use crate::domain::{
-    Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reason,
+    Actor, DeviceId, Incarnation, KeyVersion, NodeId, ProtectorId, ProtectorKind, Reach, Reason,
     RecoveryKey, RequestId, Role, Sealed, Text, User, VolumeId, VolumeKind,
 };
 use crate::raft::{ClusterView, Freshness, Hello, Member, NodeMetrics, RaftError};
@@ -350,9 +350,13 @@ impl Bench {
     }
 
     pub(crate) async fn grant(&self, n: u8, operator: &str, role: Role) {
+        self.grant_for(n, operator, role, Reach::ALL).await;
+    }
+
+    pub(crate) async fn grant_for(&self, n: u8, operator: &str, role: Role, reach: Reach) {
         let permit = self.permit(&alice(), Action::Grant).unwrap();
         let operator = operator.parse().unwrap();
-        self.admin.grant(&permit, request(n), operator, role).await.unwrap();
+        self.admin.grant(&permit, request(n), (operator, role), reach).await.unwrap();
     }
 
     pub(crate) fn permit(&self, caller: &Caller, action: Action) -> Result<Permit, ServiceError> {
@@ -433,6 +437,7 @@ pub(crate) fn disclosure() -> Disclose {
         reason: Reason::new("LOST_PIN", "").unwrap(),
         user: Some(User::new("", "bob").unwrap()),
         ticket: Text::default(),
+        approval: None,
     }
 }
 

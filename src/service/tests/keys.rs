@@ -120,7 +120,7 @@ async fn reading_a_device_proposes_nothing() {
     let before = bench.fake.proposed.lock().len();
     let permit = bench.permit(&alice(), Action::GetDevice).unwrap();
     let (device, read) = bench.admin.device(&permit, DEVICE, false).await.unwrap();
-    assert_eq!(device.host_name.as_str(), "pc-1");
+    assert_eq!(device.device.host_name.as_str(), "pc-1");
     assert!(read.age.is_zero() && read.applied_index > 0);
     assert_eq!(bench.fake.proposed.lock().len(), before);
     let absent = bench.admin.device(&permit, other_device(), false).await;

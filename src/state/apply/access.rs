@@ -1,12 +1,10 @@
 //! Grants, and what is done by leave of them: notes of administrators and auditors, refusals of nodes.
 
-use std::collections::BTreeSet;
-
 use super::audit::{Facts, action_of};
 use super::{Batch, Context, Ruled};
-use crate::domain::{Actor, AuditAction, AuditOutcome, OperatorName, Right, Role};
+use crate::domain::{Actor, AuditAction, AuditOutcome, Grants, OperatorName, Reach, Right, Role};
 use crate::planted::{self, Plant};
-use crate::state::query::{grants_from, roles_from};
+use crate::state::query::{corrupt, granted_from, grants_from};
 use crate::state::records::{Grant, Remembered};
 use crate::state::txn::Txn;
 use crate::state::{Accepted, RefusalCount, Rejection, Store, StoreError, Table, codec};
@@ -17,37 +15,55 @@ pub(super) fn put_grant<S: Store>(txn: &mut Txn<'_, S>, grant: &Grant) -> Result
     txn.put(Table::Grants, &key, codec::encode_grant(grant))
 }
 
+/// What an actor is granted, if it has a right by that.
+pub(super) struct Permitted {
+    /// All of it.
+    pub(super) grants: Grants,
+    /// For which devices it has the right.
+    pub(super) reach: Reach,
+}
+
 impl<S: Store> Batch<'_, S> {
-    /// The actor's roles, of which at least one has the right.
-    pub(super) fn permitted(&self, context: &Context<'_>, right: Right) -> Ruled<BTreeSet<Role>> {
+    /// The actor's grants, of which at least one has the right. Where that is about a device, its reach has to be looked at
+    /// too: [`Batch::check_reach`].
+    pub(super) fn permitted(&self, context: &Context<'_>, right: Right) -> Ruled<Permitted> {
         let actor = &context.command.actor;
-        let roles = match actor {
-            Actor::Operator(operator) => roles_from(&self.txn, operator)?,
-            Actor::Agent(_) | Actor::Node(_) => BTreeSet::new(),
+        let grants = match actor {
+            Actor::Operator(operator) => granted_from(&self.txn, operator)?,
+            Actor::Agent(_) | Actor::Node(_) => Grants::default(),
         };
-        let granted = right.roles().iter().any(|role| roles.contains(role));
-        if granted || planted::is(Plant::RolesUnchecked) {
-            return Ok(roles);
+        if let Some(reach) = grants.reach(right) {
+            return Ok(Permitted { grants, reach });
+        }
+        if planted::is(Plant::RolesUnchecked) {
+            return Ok(Permitted { grants, reach: Reach::ALL });
         }
         let action = action_of(&context.command.body);
         Err(Rejection::NotGranted { actor: actor.clone(), action }.into())
     }
 
-    /// An administrator grants a role. Granting what is granted changes nothing, not even who granted it.
+    /// An administrator grants a role, or changes for which devices it is granted. Granting what is granted changes nothing,
+    /// not even who granted it.
     pub(super) fn grant(
         &mut self,
         context: &Context<'_>,
         operator: &OperatorName,
         role: Role,
+        reach: &Reach,
     ) -> Ruled<Accepted> {
         if let Some(accepted) = self.changed_before(context, Right::ChangeGrants)? {
             return Ok(accepted);
         }
-        let changed = self.txn.get(Table::Grants, &codec::grant_key(operator, role))?.is_none();
+        let key = codec::grant_key(operator, role);
+        let known = self.txn.get(Table::Grants, &key)?;
+        let known = known.map(|value| codec::decode_grant(&key, &value)).transpose();
+        let known = known.map_err(corrupt(Table::Grants))?;
+        let changed = known.is_none_or(|known| known.reach != *reach);
         if changed {
             let grant = Grant {
                 operator: operator.clone(),
                 role,
+                reach: reach.clone(),
                 granted_by: context.command.actor.clone(),
                 granted_at: self.heads.time,
             };
@@ -91,9 +107,11 @@ impl<S: Store> Batch<'_, S> {
         }
         Ok(recalled?.map(|request| match request.answer {
             Remembered::GrantedChanged(changed) => Accepted::Granted { changed },
-            Remembered::Body | Remembered::Key(_) | Remembered::Resealed(_) => {
-                Accepted::Granted { changed: false }
-            }
+            Remembered::Body
+            | Remembered::Key(_)
+            | Remembered::Resealed(_)
+            | Remembered::Approval(_)
+            | Remembered::MassRecovery(_) => Accepted::Granted { changed: false },
         }))
     }
 

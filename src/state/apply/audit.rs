@@ -1,5 +1,6 @@
 //! Writing the audit chain.
 
+use super::approval::action_of_decision;
 use super::{Batch, Context};
 use crate::domain::{
     Actor, AuditAction, AuditOutcome, AuditRecord, DeviceId, Fingerprint, KeyVersion, ProtectorId,
@@ -7,7 +8,8 @@ use crate::domain::{
 };
 use crate::state::records::keys;
 use crate::state::{
-    CommandBody, FindQuery, NewAgentCa, Position, RefusalCount, Store, Table, UnsealedBy, codec,
+    CommandBody, Disclose, Escrow, FindQuery, NewAgentCa, Position, ProposeMassRecovery,
+    RefusalCount, RequestApproval, Store, Table, UnsealedBy, codec,
 };
 
 /// What an audit record says beside who, when and how it ended.
@@ -44,7 +46,46 @@ fn of_keyring(body: &CommandBody) -> Text {
     }
 }
 
+/// What a command about the bounds of disclosures says; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whoever asks has looked which command it is")]
+fn of_controls(body: &CommandBody) -> Text {
+    match body {
+        CommandBody::SetDisclosurePolicy(set) => words(set.policy.to_string()),
+        CommandBody::DecideApproval(decide) => words(format!("approval {}", decide.approval)),
+        CommandBody::ProposeMassRecovery(propose) => words(for_minutes(propose)),
+        CommandBody::ConfirmMassRecovery(number) | CommandBody::EndMassRecovery(number) => {
+            words(format!("mass recovery {number}"))
+        }
+        _ => Text::default(),
+    }
+}
+
+/// What a command about who may do what says; nothing for any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whoever asks has looked which command it is")]
+fn of_access(body: &CommandBody) -> Text {
+    match body {
+        CommandBody::Grant { operator, role, reach } if reach.is_limited() => {
+            words(format!("{role} to {operator} for {reach}"))
+        }
+        CommandBody::Grant { operator, role, .. } => words(format!("{role} to {operator}")),
+        CommandBody::Revoke { operator, role } => words(format!("{role} from {operator}")),
+        CommandBody::Deny { subject, reason } => words(format!("{subject}: {reason}")),
+        CommandBody::Allow { subject } => words(subject.to_string()),
+        _ => Text::default(),
+    }
+}
+
+fn for_minutes(propose: &ProposeMassRecovery) -> String {
+    format!("for {} min: {}", propose.duration_ms / 60_000, propose.reason)
+}
+
 impl Facts {
+    /// What the record of a proposal says that was accepted.
+    pub(super) fn of_proposal(number: u64, propose: &ProposeMassRecovery) -> Self {
+        let detail = words(format!("mass recovery {number} {}", for_minutes(propose)));
+        Self { detail, ..Self::default() }
+    }
+
     /// What a command's body says, for a command that was refused or that needs no more than that.
     pub(super) fn of_body(body: &CommandBody) -> Self {
         match body {
@@ -52,39 +93,18 @@ impl Facts {
                 detail: words(format!("first administrator {}", bootstrap.administrator)),
                 ..Self::default()
             },
-            CommandBody::Escrow(escrow) => Self {
-                device: Some(escrow.device),
-                volume: Some(escrow.volume),
-                protector: Some(escrow.protector),
-                detail: words(format!("expected version {}", escrow.expected_version)),
-                ..Self::default()
-            },
+            CommandBody::Escrow(escrow) => Self::of_escrow(escrow),
             CommandBody::ReportCompliance(report) => {
                 Self { device: Some(report.device), ..Self::default() }
             }
             CommandBody::FindKeys(query) => Self::of_query(query),
-            CommandBody::Disclose(disclose) => Self {
-                protector: Some(disclose.protector),
-                version: disclose.version,
-                reason: Some(disclose.reason.clone()),
-                user: disclose.user.clone(),
-                ticket: disclose.ticket.clone(),
-                ..Self::default()
-            },
-            CommandBody::Grant { operator, role } => {
-                Self { detail: words(format!("{role} to {operator}")), ..Self::default() }
-            }
-            CommandBody::Revoke { operator, role } => {
-                Self { detail: words(format!("{role} from {operator}")), ..Self::default() }
-            }
+            CommandBody::Disclose(disclose) => Self::of_disclosure(disclose),
+            CommandBody::Grant { .. }
+            | CommandBody::Revoke { .. }
+            | CommandBody::Deny { .. }
+            | CommandBody::Allow { .. } => Self { detail: of_access(body), ..Self::default() },
             CommandBody::AuditRead { detail } | CommandBody::ClusterChange { detail } => {
                 Self { detail: detail.clone(), ..Self::default() }
-            }
-            CommandBody::Deny { subject, reason } => {
-                Self { detail: words(format!("{subject}: {reason}")), ..Self::default() }
-            }
-            CommandBody::Allow { subject } => {
-                Self { detail: words(subject.to_string()), ..Self::default() }
             }
             CommandBody::Seal { .. }
             | CommandBody::Unseal(_)
@@ -112,9 +132,57 @@ impl Facts {
                 ..Self::default()
             },
             CommandBody::Renew(renew) => Self { device: Some(renew.device), ..Self::default() },
+            CommandBody::AddToGroup { device, group }
+            | CommandBody::RemoveFromGroup { device, group } => Self {
+                device: Some(*device),
+                detail: words(format!("group {group}")),
+                ..Self::default()
+            },
+            CommandBody::RequestApproval(wanted) => Self::of_request(wanted),
+            CommandBody::SetDisclosurePolicy(_)
+            | CommandBody::DecideApproval(_)
+            | CommandBody::ProposeMassRecovery(_)
+            | CommandBody::ConfirmMassRecovery(_)
+            | CommandBody::EndMassRecovery(_) => {
+                Self { detail: of_controls(body), ..Self::default() }
+            }
             CommandBody::Refusals(counts) => {
                 Self { detail: words(format!("{} refusals", counts.len())), ..Self::default() }
             }
+        }
+    }
+
+    fn of_escrow(escrow: &Escrow) -> Self {
+        Self {
+            device: Some(escrow.device),
+            volume: Some(escrow.volume),
+            protector: Some(escrow.protector),
+            detail: words(format!("expected version {}", escrow.expected_version)),
+            ..Self::default()
+        }
+    }
+
+    fn of_disclosure(disclose: &Disclose) -> Self {
+        let approval = disclose.approval.map(|id| words(format!("approval {id}")));
+        Self {
+            protector: Some(disclose.protector),
+            version: disclose.version,
+            reason: Some(disclose.reason.clone()),
+            user: disclose.user.clone(),
+            ticket: disclose.ticket.clone(),
+            detail: approval.unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    fn of_request(wanted: &RequestApproval) -> Self {
+        Self {
+            protector: Some(wanted.protector),
+            version: wanted.version,
+            reason: Some(wanted.reason.clone()),
+            user: wanted.user.clone(),
+            ticket: wanted.ticket.clone(),
+            ..Self::default()
         }
     }
 
@@ -169,6 +237,14 @@ pub(super) const fn action_of(body: &CommandBody) -> AuditAction {
         CommandBody::RevokeToken(_) => AuditAction::TokenRevoke,
         CommandBody::Enrol(_) => AuditAction::Enrol,
         CommandBody::Renew(_) => AuditAction::Renew,
+        CommandBody::AddToGroup { .. } => AuditAction::GroupAdd,
+        CommandBody::RemoveFromGroup { .. } => AuditAction::GroupRemove,
+        CommandBody::SetDisclosurePolicy(_) => AuditAction::DisclosurePolicy,
+        CommandBody::RequestApproval(_) => AuditAction::ApprovalRequest,
+        CommandBody::DecideApproval(decide) => action_of_decision(decide),
+        CommandBody::ProposeMassRecovery(_) => AuditAction::MassRecoveryPropose,
+        CommandBody::ConfirmMassRecovery(_) => AuditAction::MassRecoveryConfirm,
+        CommandBody::EndMassRecovery(_) => AuditAction::MassRecoveryEnd,
     }
 }
 

@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
-use std::collections::BTreeSet;
-
-use super::audit::Facts;
+use super::access::Permitted;
+use super::audit::{Facts, words};
+use super::quota::Charge;
 use super::{Batch, Context, Ruled, Stop};
-use crate::domain::{
-    AuditAction, AuditOutcome, KeyVersion, ProtectorId, Right, Role, Timestamp, limits,
-};
-use crate::state::query::{corrupt, key_record};
-use crate::state::records::{Device, KeyRecord, Quota, Remembered, RequestRecord, keys};
+use crate::domain::{AuditAction, AuditOutcome, DeviceId, Right, Role, User, limits};
+use crate::state::query::{groups_from, key_record};
+use crate::state::records::{Approval, Device, KeyRecord, KeyRef, Remembered, RequestRecord, keys};
 use crate::state::{Accepted, Disclose, Rejection, Store, StoreError, Table, codec};
+
+/// By what a key may be disclosed.
+enum Clearance {
+    /// By the approval of another person, which is used up.
+    Approval(Approval),
+    /// By a mass recovery.
+    Lifted,
+    /// By the quotas.
+    Quota(Charge),
+}
 
 impl<S: Store> Batch<'_, S> {
     /// The help desk asks for a key. Grants are asked for at a repeat, too: a role that was taken away opens nothing.
@@ -20,23 +28,26 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         disclose: &Disclose,
     ) -> Ruled<Accepted> {
-        let roles = self.permitted(context, Right::DiscloseKeys)?;
-        check_user(&roles, disclose)?;
+        let permitted = self.permitted(context, Right::DiscloseKeys)?;
+        let user = disclose.user.as_ref();
+        check_named(&permitted, user)?;
         // Here and not only on the nodes: what comes after a seal in the log is opened nowhere, not even by a node that
         // has not yet heard of it.
         if self.heads.sealed {
             return Err(Rejection::Sealed.into());
         }
         if let Some(request) = self.recall(context)? {
-            return self.disclose_again(context, disclose, &request);
+            return self.disclose_again(context, disclose, &request, &permitted);
         }
-        let (mut key, mut device) = self.key(disclose.protector, disclose.version)?;
-        let quota = self.charge(context)?;
-        self.txn.put(
-            Table::Quotas,
-            &keys::quota(&context.command.actor),
-            codec::encode_quota(quota),
-        )?;
+        let at = KeyRef { protector: disclose.protector, version: disclose.version };
+        let (mut key, mut device) = self.key(&permitted, user, at)?;
+        let clearance = self.clearance(context, disclose, &key)?;
+        let facts = Facts { detail: words(self.said(&clearance)), ..facts(&key, disclose) };
+        match clearance {
+            Clearance::Approval(used) => self.put_approval(&used)?,
+            Clearance::Lifted => {}
+            Clearance::Quota(charge) => self.write_charge(context, charge)?,
+        }
         key.disclosed_at = Some(self.heads.time);
         if key.is_newest(&device) {
             let mut changed = self.take_device(device);
@@ -48,9 +59,40 @@ impl<S: Store> Batch<'_, S> {
             key.disclosed_superseded = true;
         }
         self.txn.put(Table::Keys, &keys::key(key.at), codec::encode_key(&key))?;
-        self.record(context, AuditAction::Disclose, AuditOutcome::Ok, facts(&key, disclose));
+        self.record(context, AuditAction::Disclose, AuditOutcome::Ok, facts);
         self.remember(context, Remembered::Key(key.at))?;
         Ok(Accepted::Disclosed { key: key.summary(&device), repeated: false })
+    }
+
+    /// By what a key may be disclosed. An approval is enough for both, dual control and used-up quotas, and counts for none of
+    /// them; a mass recovery lifts the quotas alone.
+    fn clearance(
+        &mut self,
+        context: &Context<'_>,
+        disclose: &Disclose,
+        key: &KeyRecord,
+    ) -> Ruled<Clearance> {
+        if let Some(id) = disclose.approval {
+            return self.use_approval(context, id, key.at).map(Clearance::Approval);
+        }
+        if self.is_marked(key.device)? {
+            return Err(Rejection::ApprovalRequired.into());
+        }
+        match self.lifted() {
+            Some(_) => Ok(Clearance::Lifted),
+            None => self.charge(context).map(Clearance::Quota),
+        }
+    }
+
+    /// What the record of a disclosure says of that.
+    fn said(&self, clearance: &Clearance) -> String {
+        let mut said = Vec::new();
+        if let Clearance::Approval(approval) = clearance {
+            let by = approval.decision.as_ref().map(|decision| decision.by.to_string());
+            said.push(format!("approval {} by {}", approval.id, by.unwrap_or_default()));
+        }
+        said.extend(self.lifted().map(|number| format!("mass recovery {number}")));
+        said.join(", ")
     }
 
     /// A retry within [`limits::DISCLOSURE_REPEAT_MS`] is answered again with the version that was answered first. It
@@ -60,6 +102,7 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         disclose: &Disclose,
         request: &RequestRecord,
+        permitted: &Permitted,
     ) -> Ruled<Accepted> {
         let age = self.heads.time.as_millis().saturating_sub(request.time.as_millis());
         if age > limits::DISCLOSURE_REPEAT_MS {
@@ -69,18 +112,29 @@ impl<S: Store> Batch<'_, S> {
             let what = "a remembered disclosure names no key".to_owned();
             return Err(StoreError::Corrupt { table: Table::Requests, what }.into());
         };
-        let (key, device) = self.key(at.protector, at.version)?;
-        self.record(context, AuditAction::Disclose, AuditOutcome::Repeated, facts(&key, disclose));
+        let (key, device) = self.key(permitted, disclose.user.as_ref(), at)?;
+        let mut said: Vec<_> =
+            disclose.approval.map(|id| format!("approval {id}")).into_iter().collect();
+        said.extend(self.lifted().map(|number| format!("mass recovery {number}")));
+        let facts = Facts { detail: words(said.join(", ")), ..facts(&key, disclose) };
+        self.record(context, AuditAction::Disclose, AuditOutcome::Repeated, facts);
         Ok(Accepted::Disclosed { key: key.summary(&device), repeated: true })
     }
 
-    /// A key and its device.
-    fn key(
+    /// A key that may be disclosed, and its device.
+    pub(super) fn key(
         &mut self,
-        protector: ProtectorId,
-        version: KeyVersion,
+        permitted: &Permitted,
+        user: Option<&User>,
+        at: KeyRef,
     ) -> Ruled<(KeyRecord, Arc<Device>)> {
-        let key = key_record(&self.txn, protector, version)?.ok_or(Rejection::UnknownKey)?;
+        let Some(key) = key_record(&self.txn, at.protector, at.version)? else {
+            let limited = permitted.reach.is_limited();
+            let why = if limited { Rejection::OutsideGroups } else { Rejection::UnknownKey };
+            return Err(why.into());
+        };
+        self.check_reach(permitted, key.device)?;
+        self.check_user(permitted, user, key.device)?;
         let device = self.device(key.device)?.ok_or_else(|| {
             let what = format!("device {} of a key is missing", key.device);
             Stop::Fault(StoreError::Corrupt { table: Table::Devices, what })
@@ -88,30 +142,28 @@ impl<S: Store> Batch<'_, S> {
         Ok((key, device))
     }
 
-    /// The requester's quota with one more disclosure. A window begins with the first disclosure after the end of the last.
-    fn charge(&mut self, context: &Context<'_>) -> Ruled<Quota> {
-        let value = self.txn.get(Table::Quotas, &keys::quota(&context.command.actor))?;
-        let quota = value.map(|value| codec::decode_quota(&value));
-        let quota = quota.transpose().map_err(corrupt(Table::Quotas))?;
-        let now = self.heads.time;
-        let fresh = Quota { window_start: now, used: 0 };
-        let quota = quota.filter(|quota| now < window_end(quota)).unwrap_or(fresh);
-        let limit = limits::QUOTA_DISCLOSURES;
-        if quota.used >= limit {
-            return Err(Rejection::QuotaExceeded { limit, until: window_end(&quota) }.into());
+    /// MBAM's rule: help-desk names the user, advanced help-desk need not, and advanced wins for one who is both. Where advanced
+    /// does not reach the device it does not count.
+    fn check_user(
+        &self,
+        permitted: &Permitted,
+        user: Option<&User>,
+        device: DeviceId,
+    ) -> Ruled<()> {
+        let Some(advanced) = permitted.grants.reach_of(Role::AdvancedHelpDesk) else {
+            return Ok(());
+        };
+        let named = user.is_some() || !advanced.is_limited();
+        if !named && !advanced.covers(&groups_from(&self.txn, device)?) {
+            return Err(Rejection::UserRequired.into());
         }
-        Ok(Quota { used: quota.used + 1, ..quota })
+        Ok(())
     }
 }
 
-const fn window_end(quota: &Quota) -> Timestamp {
-    let start = quota.window_start.as_millis();
-    Timestamp::from_millis(start.saturating_add(limits::QUOTA_WINDOW_MS))
-}
-
-/// MBAM's rule: help-desk names the user, advanced help-desk need not, and advanced wins for one who is both.
-fn check_user(roles: &BTreeSet<Role>, disclose: &Disclose) -> Ruled<()> {
-    if disclose.user.is_none() && !roles.contains(&Role::AdvancedHelpDesk) {
+/// The same before it is known which device is meant.
+pub(super) fn check_named(permitted: &Permitted, user: Option<&User>) -> Ruled<()> {
+    if user.is_none() && permitted.grants.reach_of(Role::AdvancedHelpDesk).is_none() {
         return Err(Rejection::UserRequired.into());
     }
     Ok(())

@@ -4,12 +4,15 @@
 //! good for nobody. So that a retry gets the certificate that counts, it is kept with the device and given again.
 
 use super::audit::{Facts, words};
+use super::groups::check_room;
 use super::{Batch, Context, Ruled, own_device};
 use crate::domain::{
     Actor, AuditAction, AuditOutcome, DeviceId, Fingerprint, Right, Timestamp, TokenBinding,
     TokenId, limits,
 };
-use crate::state::query::{SCAN_RECORDS, agent_ca_count, enrolment_from, token_from, tokens_from};
+use crate::state::query::{
+    SCAN_RECORDS, agent_ca_count, enrolment_from, groups_from, token_from, tokens_from,
+};
 use crate::state::records::{Enrolment, Token, keys};
 use crate::state::{
     Accepted, DeviceCertificate, Enrol, Enrolled, IssueToken, NewAgentCa, Rejection, Renew, Store,
@@ -124,15 +127,23 @@ impl<S: Store> Batch<'_, S> {
         }
         self.check_token(&token, enrol.device)?;
         self.check_agent_ca(&enrol.certificate)?;
+        let group = match &token.binding {
+            TokenBinding::Device(_) => None,
+            TokenBinding::Group { name, .. } => Some(name.clone()),
+        };
+        if let Some(group) = &group {
+            check_room(&groups_from(&self.txn, enrol.device)?, group)?;
+        }
+        let left = known.as_ref().and_then(|known| known.group.clone());
+        if let Some(left) = left.filter(|left| group.as_ref() != Some(left)) {
+            self.keep_in_group(enrol.device, &left)?;
+        }
         let times = known.as_ref().map_or(0, |known| known.times);
         let enrolment = Enrolment {
             device: enrol.device,
             certificate: enrol.certificate.clone(),
             token: Some(token.id),
-            group: match &token.binding {
-                TokenBinding::Device(_) => None,
-                TokenBinding::Group { name, .. } => Some(name.clone()),
-            },
+            group,
             enrolled_at: self.heads.time,
             times: times.saturating_add(1),
             issued_at: self.heads.time,
@@ -241,7 +252,7 @@ impl<S: Store> Batch<'_, S> {
         self.txn.put(Table::Tokens, &keys::token(token.id), codec::encode_token(token))
     }
 
-    fn put_enrolment(&mut self, enrolment: &Enrolment) -> Result<(), StoreError> {
+    pub(super) fn put_enrolment(&mut self, enrolment: &Enrolment) -> Result<(), StoreError> {
         let value = codec::encode_enrolment(enrolment);
         self.txn.put(Table::Enrolments, &keys::device(enrolment.device), value)
     }

@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop, check_users, own_device};
-use crate::domain::{AuditAction, AuditOutcome, KeyVersion, limits, sealed_digest};
+use crate::domain::{
+    Actor, AuditAction, AuditOutcome, DeviceId, KeyVersion, OperatorName, Right, Timestamp, limits,
+    sealed_digest,
+};
 use crate::state::query::key_record;
 use crate::state::records::{Device, KeyRecord, KeyRef, Remembered, Volume, keys};
 use crate::state::{Accepted, Escrow, Rejection, Store, StoreError, Table, codec};
 
 impl<S: Store> Batch<'_, S> {
-    /// A device escrows a key of its own volume.
+    /// A device escrows a key of its own volume, or an operator imports one for it.
     ///
     /// An escrow that is identical to one that was accepted (same device, volume, key id, expected version and sealed
     /// bytes) gets the same receipt for ever, however old it is and whatever its request id: the key version itself
     /// remembers it. It leaves no second record.
     pub(super) fn escrow(&mut self, context: &Context<'_>, escrow: &Escrow) -> Ruled<Accepted> {
-        own_device(context, escrow.device)?;
+        let imported_by = self.importer(context, escrow.device)?;
         let digest = sealed_digest(&escrow.key, escrow.package.as_ref());
         let newest_of_id = key_record(&self.txn, escrow.protector, KeyVersion::NONE)?;
         if let Some(newest) = &newest_of_id
@@ -43,9 +46,39 @@ impl<S: Store> Batch<'_, S> {
         }
         check_users(&escrow.users)?;
         let device = self.device(escrow.device)?;
-        let device = device.unwrap_or_else(|| Arc::new(self.new_device(escrow.device)));
+        let device = device.unwrap_or_else(|| {
+            let new = self.new_device(escrow.device);
+            let silent = imported_by.is_some();
+            let last_contact = if silent { Timestamp::default() } else { new.last_contact };
+            Arc::new(Device { last_contact, ..new })
+        });
+        if imported_by.is_some() {
+            self.check_import(&device, escrow)?;
+        }
         let at = next_key(&device, escrow)?;
-        self.store_key(context, escrow, device, KeyToStore { at, digest })
+        self.store_key(context, escrow, device, KeyToStore { at, digest, imported_by })
+    }
+
+    /// Who escrows for a device: nobody but itself, or an operator who may import for it.
+    fn importer(&self, context: &Context<'_>, device: DeviceId) -> Ruled<Option<OperatorName>> {
+        let Actor::Operator(operator) = &context.command.actor else {
+            return own_device(context, device).map(|()| None);
+        };
+        let permitted = self.permitted(context, Right::ImportKeys)?;
+        self.check_reach(&permitted, device)?;
+        Ok(Some(operator.clone()))
+    }
+
+    /// An import brings in what is older than anything that the device escrows itself, and must not take its place.
+    fn check_import(&self, device: &Device, escrow: &Escrow) -> Ruled<()> {
+        let Some(newest) = device.volume(escrow.volume).and_then(|volume| volume.key) else {
+            return Ok(());
+        };
+        let newest = key_record(&self.txn, newest.protector, newest.version)?;
+        if newest.is_some_and(|newest| newest.imported_by.is_none()) {
+            return Err(Rejection::EscrowedByDevice.into());
+        }
+        Ok(())
     }
 
     /// The key version that an identical escrow has made.
@@ -74,7 +107,7 @@ impl<S: Store> Batch<'_, S> {
         context: &Context<'_>,
         escrow: &Escrow,
         device: Arc<Device>,
-        KeyToStore { at, digest }: KeyToStore,
+        KeyToStore { at, digest, imported_by }: KeyToStore,
     ) -> Ruled<Accepted> {
         let facts = Facts {
             device: Some(escrow.device),
@@ -108,18 +141,12 @@ impl<S: Store> Batch<'_, S> {
             disclosed_at: None,
             disclosed_superseded: false,
             previous: volume.key,
+            imported_by,
         };
         volume.kind = escrow.volume_kind;
         volume.key = Some(at);
         volume.rotation_due = false;
-        // An escrow is about a key: what it doesn't say about the device stays as it was.
-        if !escrow.host_name.as_str().is_empty() {
-            device.host_name = escrow.host_name.clone();
-        }
-        if !escrow.users.is_empty() {
-            device.users.clone_from(&escrow.users);
-        }
-        device.last_contact = self.heads.time;
+        tell(&mut device, escrow, key.imported_by.is_none(), self.heads.time);
         self.put_device(device);
         // The version is the volume's next, and the id is this volume's alone: there is no such record yet.
         self.txn.insert(Table::Keys, keys::key(at), codec::encode_key(&key));
@@ -135,6 +162,21 @@ impl<S: Store> Batch<'_, S> {
 struct KeyToStore {
     at: KeyRef,
     digest: [u8; 32],
+    imported_by: Option<OperatorName>,
+}
+
+/// What an escrow says of its device besides. It is about a key: what it doesn't say stays as it was. What an import says
+/// only fills gaps, and is no contact with the device.
+fn tell(device: &mut Device, escrow: &Escrow, own: bool, now: Timestamp) {
+    if !escrow.host_name.is_empty() && (own || device.host_name.is_empty()) {
+        device.host_name = escrow.host_name.clone();
+    }
+    if !escrow.users.is_empty() && (own || device.users.is_empty()) {
+        device.users.clone_from(&escrow.users);
+    }
+    if own {
+        device.last_contact = now;
+    }
 }
 
 fn belongs(key: &KeyRecord, escrow: &Escrow) -> bool {

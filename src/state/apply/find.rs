@@ -1,5 +1,6 @@
 //! Searches of the help desk. They read only, but each leaves an audit record.
 
+use super::access::Permitted;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled};
 use crate::domain::{AuditAction, AuditOutcome, DeviceId, Right, VolumeId, limits::REPLY_KEYS};
@@ -8,11 +9,12 @@ use crate::state::records::{Device, Remembered};
 use crate::state::{Accepted, FindQuery, KeySummary, Rejection, Store};
 
 impl<S: Store> Batch<'_, S> {
-    /// The help desk searches. A repeat searches again, and leaves a record of its own.
+    /// The help desk searches. A repeat searches again, and leaves a record of its own. Digits find what the actor's grants
+    /// reach; a device that they don't reach is refused.
     pub(super) fn find(&mut self, context: &Context<'_>, query: &FindQuery) -> Ruled<Accepted> {
-        self.permitted(context, Right::FindKeys)?;
+        let permitted = self.permitted(context, Right::FindKeys)?;
         let repeated = self.recall(context)?.is_some();
-        let (keys, truncated) = self.search(query)?;
+        let (keys, truncated) = self.search(&permitted, query)?;
         let outcome = if repeated { AuditOutcome::Repeated } else { AuditOutcome::Ok };
         let facts = Facts::of_body(&context.command.body);
         self.record(context, AuditAction::Find, outcome, facts);
@@ -22,13 +24,17 @@ impl<S: Store> Batch<'_, S> {
         Ok(Accepted::Found { keys, truncated })
     }
 
-    fn search(&self, query: &FindQuery) -> Ruled<(Vec<KeySummary>, bool)> {
+    fn search(&self, permitted: &Permitted, query: &FindQuery) -> Ruled<(Vec<KeySummary>, bool)> {
+        if let FindQuery::Device(device) | FindQuery::Volume(device, _) = query {
+            self.check_reach(permitted, *device)?;
+        }
+        let reach = &permitted.reach;
         let found = match query {
             FindQuery::Prefix(prefix) => {
-                summaries_by_prefix(&self.txn, prefix.as_bytes(), REPLY_KEYS)?
+                summaries_by_prefix(&self.txn, prefix.as_bytes(), REPLY_KEYS, reach)?
             }
             FindQuery::Protector(protector) => {
-                summaries_by_prefix(&self.txn, protector.as_bytes(), REPLY_KEYS)?
+                summaries_by_prefix(&self.txn, protector.as_bytes(), REPLY_KEYS, reach)?
             }
             FindQuery::Device(device) => {
                 summaries_of_volumes(&self.txn, &self.known(*device)?, |_| true, REPLY_KEYS)?

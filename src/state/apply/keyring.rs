@@ -3,9 +3,9 @@
 use super::access::put_grant;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
-use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Right, Role};
+use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Reach, Right, Role};
 use crate::state::query::{corrupt, keyring_from};
-use crate::state::records::{Grant, Remembered, keys};
+use crate::state::records::{Grant, PolicyRecord, Remembered, keys};
 use crate::state::{
     Accepted, AgentCa, Bootstrap, EpochRecord, Rejection, Rekey, Rotate, Signer, Store, StoreError,
     Table, codec,
@@ -27,7 +27,9 @@ impl<S: Store> Batch<'_, S> {
             return match self.recall(context) {
                 Ok(Some(_)) => Ok(Accepted::Bootstrapped),
                 // A retry has made new keys, so that its body differs: that the cluster exists is what it has to know.
-                Ok(None) | Err(Stop::Refused(_)) => Err(Rejection::AlreadyBootstrapped.into()),
+                Ok(None) | Err(Stop::Refused(_) | Stop::Outside(_)) => {
+                    Err(Rejection::AlreadyBootstrapped.into())
+                }
                 Err(Stop::Fault(error)) => Err(Stop::Fault(error)),
             };
         }
@@ -41,9 +43,15 @@ impl<S: Store> Batch<'_, S> {
             let shares = codec::encode_share_set(shares);
             self.txn.put(Table::Keyring, &keys::SHARES.into(), shares)?;
         }
+        if let Some(policy) = &bootstrap.disclosure_policy {
+            let (set_by, set_at) = (actor.clone(), self.heads.time);
+            let policy = policy.clone();
+            self.put_policy(&PolicyRecord { revision: 0, policy, set_by, set_at })?;
+        }
         let grant = Grant {
             operator: bootstrap.administrator.clone(),
             role: Role::Administrator,
+            reach: Reach::ALL,
             granted_by: actor.clone(),
             granted_at: self.heads.time,
         };

@@ -5,13 +5,17 @@
 //! chain. Nothing here depends on how the log was cut into batches.
 
 mod access;
+mod approval;
 mod audit;
 mod denial;
 mod disclosure;
 mod enrolment;
 mod escrow;
 mod find;
+mod groups;
 mod keyring;
+mod mass_recovery;
+mod quota;
 mod report;
 mod requests;
 mod reseal;
@@ -65,6 +69,9 @@ struct Context<'a> {
 /// An error within a rule: a refusal, which is an answer, or a local fault, which stops the node.
 enum Stop {
     Refused(Rejection),
+    /// Something of this device is outside the groups that the actor's grants are limited to. The record names the device, the
+    /// answer does not.
+    Outside(DeviceId),
     Fault(StoreError),
 }
 
@@ -142,13 +149,21 @@ impl<'a, S: Store> Batch<'a, S> {
         match self.rule(&context) {
             Ok(accepted) => Ok(Ok(accepted)),
             Err(Stop::Refused(rejection)) => {
-                let outcome = AuditOutcome::Refused(Cow::Borrowed(rejection.reason()));
-                let facts = Facts::of_body(&command.body);
-                self.record(&context, action_of(&command.body), outcome, facts);
-                Ok(Err(rejection))
+                Ok(Err(self.refused(&context, rejection, Facts::of_body(&command.body))))
+            }
+            Err(Stop::Outside(device)) => {
+                let facts = Facts { device: Some(device), ..Facts::of_body(&command.body) };
+                Ok(Err(self.refused(&context, Rejection::OutsideGroups, facts)))
             }
             Err(Stop::Fault(error)) => Err(error),
         }
+    }
+
+    /// Writes the record of a refusal.
+    fn refused(&mut self, context: &Context<'_>, rejection: Rejection, facts: Facts) -> Rejection {
+        let outcome = AuditOutcome::Refused(Cow::Borrowed(rejection.reason()));
+        self.record(context, action_of(&context.command.body), outcome, facts);
+        rejection
     }
 
     /// The rule of each command. A rule makes all its checks before its first change.
@@ -169,7 +184,9 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::ReportCompliance(report) => self.report(context, report),
             CommandBody::FindKeys(query) => self.find(context, query),
             CommandBody::Disclose(disclose) => self.disclose(context, disclose),
-            CommandBody::Grant { operator, role } => self.grant(context, operator, *role),
+            CommandBody::Grant { operator, role, reach } => {
+                self.grant(context, operator, *role, reach)
+            }
             CommandBody::Revoke { operator, role } => self.revoke(context, operator, *role),
             CommandBody::AuditRead { .. } => self.note(context, Right::ReadAudit),
             CommandBody::ClusterChange { .. } => self.note(context, Right::ChangeCluster),
@@ -185,6 +202,20 @@ impl<'a, S: Store> Batch<'a, S> {
             CommandBody::RevokeToken(token) => self.revoke_token(context, *token),
             CommandBody::Enrol(enrol) => self.enrol(context, enrol),
             CommandBody::Renew(renew) => self.renew(context, renew),
+            CommandBody::AddToGroup { device, group } => self.add_to_group(context, *device, group),
+            CommandBody::RemoveFromGroup { device, group } => {
+                self.remove_from_group(context, *device, group)
+            }
+            CommandBody::SetDisclosurePolicy(set) => self.set_policy(context, set),
+            CommandBody::RequestApproval(wanted) => self.request_approval(context, wanted),
+            CommandBody::DecideApproval(decide) => self.decide_approval(context, decide),
+            CommandBody::ProposeMassRecovery(propose) => {
+                self.propose_mass_recovery(context, propose)
+            }
+            CommandBody::ConfirmMassRecovery(number) => {
+                self.confirm_mass_recovery(context, *number)
+            }
+            CommandBody::EndMassRecovery(number) => self.end_mass_recovery(context, *number),
             CommandBody::Refusals(counts) => self.refusals(context, counts),
         }
     }

@@ -5,8 +5,10 @@ use holdfast_proto::store::v1 as pb;
 
 use super::common::*;
 use super::{CodecError, decode, encode, required};
-use crate::domain::{DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, Text, VolumeId};
-use crate::state::{Accepted, Applied, Enrolled, KeySummary, ReceiptBody, Rejection};
+use crate::domain::{
+    ApprovalId, DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, QuotaScope, Text, VolumeId,
+};
+use crate::state::{Accepted, Applied, Enrolled, KeySummary, ReceiptBody, Rejection, Unusable};
 
 /// The bytes of an answer.
 pub fn encode_applied(applied: &Applied) -> Bytes {
@@ -63,6 +65,13 @@ fn accepted_to(accepted: &Accepted) -> pb::Accepted {
             again: enrolled.again,
             repeated: enrolled.repeated,
         }),
+        Accepted::ApprovalRequested { id, expires_at } => {
+            Answer::ApprovalRequested(pb::ApprovalRequested {
+                approval: id.get(),
+                expires_at_ms: expires_at.as_millis(),
+            })
+        }
+        Accepted::MassRecoveryProposed { number } => Answer::MassRecoveryProposed(*number),
         Accepted::Recorded => Answer::Recorded(pb::Empty {}),
         Accepted::Nothing => Answer::Nothing(pb::Empty {}),
     };
@@ -96,6 +105,11 @@ fn accepted_from(accepted: pb::Accepted) -> Result<Accepted, CodecError> {
             again: enrolled.again,
             repeated: enrolled.repeated,
         }),
+        Answer::ApprovalRequested(requested) => Accepted::ApprovalRequested {
+            id: ApprovalId::new(requested.approval)?,
+            expires_at: time(requested.expires_at_ms),
+        },
+        Answer::MassRecoveryProposed(number) => Accepted::MassRecoveryProposed { number },
         Answer::Recorded(pb::Empty {}) => Accepted::Recorded,
         Answer::Nothing(pb::Empty {}) => Accepted::Nothing,
     })
@@ -141,6 +155,7 @@ fn summary_to(key: &KeySummary) -> pb::KeySummary {
         has_package: key.has_package,
         host_name: owned(&key.host_name),
         users: users_to(&key.users),
+        imported_by: importer_to(key.imported_by.as_ref()),
     }
 }
 
@@ -158,6 +173,7 @@ fn summary_from(key: pb::KeySummary) -> Result<KeySummary, CodecError> {
         has_package: key.has_package,
         host_name: Text::name("host_name", key.host_name)?,
         users: users_from(key.users)?,
+        imported_by: importer_from(&key.imported_by)?,
     })
 }
 
@@ -183,9 +199,11 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::TooManyVolumes(count) => Why::TooManyVolumes(count_to(*count)),
         Rejection::TooManyUsers(count) => Why::TooManyUsers(count_to(*count)),
         Rejection::UserRequired => Why::UserRequired(pb::Empty {}),
-        Rejection::QuotaExceeded { limit, until } => {
-            Why::QuotaExceeded(pb::QuotaExceeded { limit: *limit, until_ms: until.as_millis() })
-        }
+        Rejection::QuotaExceeded { scope, limit, until } => Why::QuotaExceeded(pb::QuotaExceeded {
+            limit: *limit,
+            until_ms: until.as_millis(),
+            scope: scope_to(*scope),
+        }),
         Rejection::LastAdministrator => Why::LastAdministrator(pb::Empty {}),
         Rejection::CertificateDenied(actor) => Why::CertificateDenied(actor_to(actor)),
         Rejection::TooManyDenials(count) => Why::TooManyDenials(*count),
@@ -204,6 +222,19 @@ fn rejection_to(rejection: &Rejection) -> pb::Rejection {
         Rejection::RenewalTooEarly(at) => Why::RenewalTooEarlyMs(at.as_millis()),
         Rejection::AgentCaNumber(next) => Why::AgentCaNumber(*next),
         Rejection::UnknownAgentCa(number) => Why::UnknownAgentCa(*number),
+        Rejection::TooManyGroups(count) => Why::TooManyGroups(count_to(*count)),
+        Rejection::OutsideGroups => Why::OutsideGroups(pb::Empty {}),
+        Rejection::EscrowedByDevice => Why::EscrowedByDevice(pb::Empty {}),
+        Rejection::ApprovalRequired => Why::ApprovalRequired(pb::Empty {}),
+        Rejection::UnknownApproval(id) => Why::UnknownApproval(id.get()),
+        Rejection::ApprovalUnusable(why) => Why::ApprovalUnusable(unusable_to(*why)),
+        Rejection::ApprovalExpired(at) => Why::ApprovalExpiredMs(at.as_millis()),
+        Rejection::ApproverRevoked(actor) => Why::ApproverRevoked(actor_to(actor)),
+        Rejection::TooManyApprovals(count) => Why::TooManyApprovals(*count),
+        Rejection::SecondPersonRequired => Why::SecondPersonRequired(pb::Empty {}),
+        Rejection::PolicyChanged(revision) => Why::PolicyChanged(*revision),
+        Rejection::NoMassRecovery => Why::NoMassRecovery(pb::Empty {}),
+        Rejection::MassRecoveryOn(until) => Why::MassRecoveryOnMs(until.as_millis()),
         Rejection::Unreadable => Why::Unreadable(pb::Empty {}),
     };
     pb::Rejection { why: Some(why) }
@@ -232,9 +263,11 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::TooManyVolumes(count) => Rejection::TooManyVolumes(count_from(count)?),
         Why::TooManyUsers(count) => Rejection::TooManyUsers(count_from(count)?),
         Why::UserRequired(pb::Empty {}) => Rejection::UserRequired,
-        Why::QuotaExceeded(why) => {
-            Rejection::QuotaExceeded { limit: why.limit, until: time(why.until_ms) }
-        }
+        Why::QuotaExceeded(why) => Rejection::QuotaExceeded {
+            scope: scope_from(why.scope)?,
+            limit: why.limit,
+            until: time(why.until_ms),
+        },
         Why::LastAdministrator(pb::Empty {}) => Rejection::LastAdministrator,
         Why::CertificateDenied(actor) => Rejection::CertificateDenied(actor_from(Some(actor))?),
         Why::TooManyDenials(count) => Rejection::TooManyDenials(count),
@@ -253,8 +286,59 @@ fn rejection_from(rejection: pb::Rejection) -> Result<Rejection, CodecError> {
         Why::RenewalTooEarlyMs(at) => Rejection::RenewalTooEarly(time(at)),
         Why::AgentCaNumber(next) => Rejection::AgentCaNumber(next),
         Why::UnknownAgentCa(number) => Rejection::UnknownAgentCa(number),
+        Why::TooManyGroups(count) => Rejection::TooManyGroups(count_from(count)?),
+        Why::OutsideGroups(pb::Empty {}) => Rejection::OutsideGroups,
+        Why::EscrowedByDevice(pb::Empty {}) => Rejection::EscrowedByDevice,
+        Why::ApprovalRequired(pb::Empty {}) => Rejection::ApprovalRequired,
+        Why::UnknownApproval(number) => Rejection::UnknownApproval(ApprovalId::new(number)?),
+        Why::ApprovalUnusable(why) => Rejection::ApprovalUnusable(unusable_from(why)?),
+        Why::ApprovalExpiredMs(at) => Rejection::ApprovalExpired(time(at)),
+        Why::ApproverRevoked(actor) => Rejection::ApproverRevoked(actor_from(Some(actor))?),
+        Why::TooManyApprovals(count) => Rejection::TooManyApprovals(count),
+        Why::SecondPersonRequired(pb::Empty {}) => Rejection::SecondPersonRequired,
+        Why::PolicyChanged(revision) => Rejection::PolicyChanged(revision),
+        Why::NoMassRecovery(pb::Empty {}) => Rejection::NoMassRecovery,
+        Why::MassRecoveryOnMs(until) => Rejection::MassRecoveryOn(time(until)),
         Why::Unreadable(pb::Empty {}) => Rejection::Unreadable,
     })
+}
+
+const fn scope_to(scope: QuotaScope) -> u32 {
+    match scope {
+        QuotaScope::RequesterHour => 0,
+        QuotaScope::RequesterDay => 1,
+        QuotaScope::ClusterHour => 2,
+    }
+}
+
+fn scope_from(scope: u32) -> Result<QuotaScope, CodecError> {
+    match scope {
+        0 => Ok(QuotaScope::RequesterHour),
+        1 => Ok(QuotaScope::RequesterDay),
+        2 => Ok(QuotaScope::ClusterHour),
+        _ => Err(FieldError::new("scope", "is not known").into()),
+    }
+}
+
+const fn unusable_to(why: Unusable) -> u32 {
+    match why {
+        Unusable::Mismatch => 1,
+        Unusable::Pending => 2,
+        Unusable::Denied => 3,
+        Unusable::Used => 4,
+        Unusable::Decided => 5,
+    }
+}
+
+fn unusable_from(why: u32) -> Result<Unusable, CodecError> {
+    match why {
+        1 => Ok(Unusable::Mismatch),
+        2 => Ok(Unusable::Pending),
+        3 => Ok(Unusable::Denied),
+        4 => Ok(Unusable::Used),
+        5 => Ok(Unusable::Decided),
+        _ => Err(FieldError::new("approval_unusable", "is not known").into()),
+    }
 }
 
 /// A `usize` has at most 64 bits on every platform that Rust runs on.

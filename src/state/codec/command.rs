@@ -5,14 +5,16 @@ use holdfast_proto::store::v1 as pb;
 use sha2::{Digest as _, Sha256};
 
 use super::common::*;
+use super::controls::*;
 use super::enrolment::*;
+use super::groups::{group_change_from, group_change_to, names_to, reach_from};
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
     ClusterId, DeviceId, Epoch, FieldError, Fingerprint, KeyIdPrefix, KeyVersion, NodeId,
     ProtectorId, RequestId, ShareSet, ShareSetId, Text, Timestamp, TokenId, VolumeId, limits,
 };
 use crate::state::{
-    Bootstrap, Command, CommandBody, Disclose, EpochRecord, Escrow, FindQuery, RefusalCount, Rekey,
+    Bootstrap, Command, CommandBody, EpochRecord, Escrow, FindQuery, RefusalCount, Rekey,
     ReportCompliance, Reseal, ResealedKey, Rotate, Signer, Unseal, UnsealedBy, Wrapped,
 };
 
@@ -71,20 +73,16 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
         CommandBody::Escrow(escrow) => Body::Escrow(escrow_to(escrow)),
         CommandBody::ReportCompliance(report) => Body::ReportCompliance(report_to(report)),
         CommandBody::FindKeys(query) => Body::FindKeys(query_to(query)),
-        CommandBody::Disclose(disclose) => Body::Disclose(pb::Disclose {
-            protector_id: id(disclose.protector.as_bytes()),
-            version: disclose.version.get(),
-            reason: Some(reason_to(&disclose.reason)),
-            user: disclose.user.as_ref().map(user_to),
-            ticket: owned(&disclose.ticket),
-        }),
-        CommandBody::Grant { operator, role } => Body::Grant(pb::RoleChange {
+        CommandBody::Disclose(disclose) => Body::Disclose(disclose_to(disclose)),
+        CommandBody::Grant { operator, role, reach } => Body::Grant(pb::RoleChange {
             operator: operator.as_str().to_owned(),
             role: role_to(*role),
+            groups: names_to(reach.groups()),
         }),
         CommandBody::Revoke { operator, role } => Body::Revoke(pb::RoleChange {
             operator: operator.as_str().to_owned(),
             role: role_to(*role),
+            groups: Vec::new(),
         }),
         CommandBody::AuditRead { detail } => Body::AuditRead(pb::Note { detail: owned(detail) }),
         CommandBody::Refusals(counts) => {
@@ -117,6 +115,20 @@ fn body_to(body: &CommandBody) -> pb::command_body::Body {
         CommandBody::RevokeToken(token) => Body::RevokeToken(id(token.as_bytes())),
         CommandBody::Enrol(enrol) => Body::Enrol(enrol_to(enrol)),
         CommandBody::Renew(renew) => Body::Renew(renew_to(renew)),
+        CommandBody::AddToGroup { device, group } => {
+            Body::AddToGroup(group_change_to(*device, group))
+        }
+        CommandBody::RemoveFromGroup { device, group } => {
+            Body::RemoveFromGroup(group_change_to(*device, group))
+        }
+        CommandBody::SetDisclosurePolicy(set) => Body::SetDisclosurePolicy(set_policy_to(set)),
+        CommandBody::RequestApproval(request) => {
+            Body::RequestApproval(request_approval_to(request))
+        }
+        CommandBody::DecideApproval(decide) => Body::DecideApproval(decide_to(decide)),
+        CommandBody::ProposeMassRecovery(propose) => Body::ProposeMassRecovery(propose_to(propose)),
+        CommandBody::ConfirmMassRecovery(number) => Body::ConfirmMassRecovery(*number),
+        CommandBody::EndMassRecovery(number) => Body::EndMassRecovery(*number),
     }
 }
 
@@ -127,17 +139,12 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
         Body::Escrow(escrow) => CommandBody::Escrow(escrow_from(escrow)?),
         Body::ReportCompliance(report) => CommandBody::ReportCompliance(report_from(report)?),
         Body::FindKeys(find) => CommandBody::FindKeys(query_from(find)?),
-        Body::Disclose(disclose) => CommandBody::Disclose(Disclose {
-            protector: ProtectorId::from_slice(&disclose.protector_id)?,
-            version: KeyVersion::new(disclose.version),
-            reason: reason_from(required(disclose.reason, "reason")?)?,
-            user: disclose.user.map(user_from).transpose()?,
-            ticket: Text::name("ticket", disclose.ticket)?,
-        }),
-        Body::Grant(change) => CommandBody::Grant {
-            operator: operator_from(&change.operator)?,
-            role: role_from(change.role)?,
-        },
+        Body::Disclose(disclose) => CommandBody::Disclose(disclose_from(disclose)?),
+        Body::Grant(change) => {
+            let role = role_from(change.role)?;
+            let reach = reach_from(role, &change.groups)?;
+            CommandBody::Grant { operator: operator_from(&change.operator)?, role, reach }
+        }
         Body::Revoke(change) => CommandBody::Revoke {
             operator: operator_from(&change.operator)?,
             role: role_from(change.role)?,
@@ -176,6 +183,24 @@ fn body_from(body: pb::command_body::Body) -> Result<CommandBody, CodecError> {
         Body::RevokeToken(token) => CommandBody::RevokeToken(TokenId::from_slice(&token)?),
         Body::Enrol(enrol) => CommandBody::Enrol(enrol_from(enrol)?),
         Body::Renew(renew) => CommandBody::Renew(renew_from(renew)?),
+        Body::AddToGroup(change) => {
+            let (device, group) = group_change_from(&change)?;
+            CommandBody::AddToGroup { device, group }
+        }
+        Body::RemoveFromGroup(change) => {
+            let (device, group) = group_change_from(&change)?;
+            CommandBody::RemoveFromGroup { device, group }
+        }
+        Body::SetDisclosurePolicy(set) => CommandBody::SetDisclosurePolicy(set_policy_from(set)?),
+        Body::RequestApproval(request) => {
+            CommandBody::RequestApproval(request_approval_from(request)?)
+        }
+        Body::DecideApproval(decide) => CommandBody::DecideApproval(decide_from(decide)?),
+        Body::ProposeMassRecovery(propose) => {
+            CommandBody::ProposeMassRecovery(propose_from(propose)?)
+        }
+        Body::ConfirmMassRecovery(number) => CommandBody::ConfirmMassRecovery(number),
+        Body::EndMassRecovery(number) => CommandBody::EndMassRecovery(number),
     })
 }
 
@@ -187,6 +212,7 @@ fn bootstrap_to(bootstrap: &Bootstrap) -> pb::Bootstrap {
         signer: Some(signer_to(&bootstrap.signer)),
         epoch: Some(epoch_to(&bootstrap.epoch)),
         share_set: bootstrap.shares.as_ref().map(share_set_to),
+        disclosure_policy: bootstrap.disclosure_policy.as_ref().map(policy_to),
     }
 }
 
@@ -198,6 +224,7 @@ fn bootstrap_from(bootstrap: pb::Bootstrap) -> Result<Bootstrap, CodecError> {
         signer: signer_from(required(bootstrap.signer, "signer")?),
         epoch: epoch_from(required(bootstrap.epoch, "epoch")?)?,
         shares: bootstrap.share_set.map(share_set_from).transpose()?,
+        disclosure_policy: bootstrap.disclosure_policy.map(policy_from).transpose()?,
     })
 }
 

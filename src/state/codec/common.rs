@@ -65,6 +65,7 @@ enum_codec!(role_to, role_from, Role, "role", {
     ReportReader = ReportReader,
     Auditor = Auditor,
     Administrator = Administrator,
+    DataMigration = DataMigration,
 });
 enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Bootstrap = Bootstrap,
@@ -90,6 +91,15 @@ enum_codec!(audit_action_to, audit_action_from, AuditAction, "action", {
     Enrol = Enrol,
     EnrolAgain = EnrolAgain,
     Renew = Renew,
+    GroupAdd = GroupAdd,
+    GroupRemove = GroupRemove,
+    ApprovalRequest = ApprovalRequest,
+    ApprovalGrant = ApprovalGrant,
+    ApprovalDeny = ApprovalDeny,
+    DisclosurePolicy = DisclosurePolicy,
+    MassRecoveryPropose = MassRecoveryPropose,
+    MassRecoveryConfirm = MassRecoveryConfirm,
+    MassRecoveryEnd = MassRecoveryEnd,
     Unreadable = Unreadable,
 });
 
@@ -170,6 +180,15 @@ pub(super) fn subject_from(subject: pb::DenialSubject) -> Result<DenialSubject, 
 
 pub(super) fn operator_from(name: &str) -> Result<OperatorName, CodecError> {
     Ok(name.parse()?)
+}
+
+/// Who imported a key: empty for nobody.
+pub(super) fn importer_to(importer: Option<&OperatorName>) -> String {
+    importer.map(ToString::to_string).unwrap_or_default()
+}
+
+pub(super) fn importer_from(name: &str) -> Result<Option<OperatorName>, CodecError> {
+    if name.is_empty() { Ok(None) } else { operator_from(name).map(Some) }
 }
 
 pub(super) fn user_to(user: &User) -> pb::User {

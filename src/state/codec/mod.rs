@@ -7,7 +7,9 @@
 mod applied;
 mod command;
 mod common;
+mod controls;
 mod enrolment;
+mod groups;
 mod records;
 
 use bytes::Bytes;
@@ -19,10 +21,15 @@ pub use applied::{decode_applied, encode_applied};
 pub use command::{command_time, decode_command, encode_command};
 
 pub(super) use command::decode_entry;
+pub(super) use controls::{
+    decode_approval, decode_mass_recovery, decode_policy, decode_tallies, encode_approval,
+    encode_mass_recovery, encode_policy, encode_tallies,
+};
 pub(super) use enrolment::{
     agent_ca_from_bytes, agent_ca_to_bytes, decode_enrolment, decode_token, encode_enrolment,
     encode_token,
 };
+pub(super) use groups::{decode_groups, encode_groups};
 pub(super) use records::*;
 
 /// Bytes are not what this version writes.

@@ -5,10 +5,11 @@ use holdfast_proto::store::v1 as pb;
 
 use super::command::{epoch_from, epoch_to, share_set_from, share_set_to, signer_from, signer_to};
 use super::common::*;
+use super::groups::{names_to, reach_from};
 use super::{CodecError, decode, encode, required};
 use crate::domain::{
-    AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId, OperatorName,
-    ProtectorId, RequestId, Role, Sealed, ShareSet, Text, VolumeId,
+    ApprovalId, AuditOutcome, AuditRecord, ClusterId, DeviceId, FieldError, KeyVersion, NodeId,
+    OperatorName, ProtectorId, RequestId, Role, Sealed, ShareSet, Text, VolumeId,
 };
 use crate::state::records::{
     Denial, Device, Grant, KeyRecord, Quota, Remembered, RequestRecord, Seal, Volume, keys,
@@ -38,6 +39,10 @@ pub(in crate::state) fn encode_heads(heads: &Heads) -> Bytes {
         tokens: heads.tokens,
         enrolled: heads.enrolled,
         enrolled_again: heads.enrolled_again,
+        approvals: heads.approvals,
+        approvals_kept: heads.approvals_kept,
+        mass_recoveries: heads.mass_recoveries,
+        mass_recovery_until_ms: heads.mass_recovery_until.as_millis(),
     })
 }
 
@@ -54,6 +59,9 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         ("records", heads.records),
         ("denials", heads.denials),
         ("denial_changes", heads.denial_changes),
+        ("approvals", heads.approvals),
+        ("approvals_kept", heads.approvals_kept),
+        ("mass_recoveries", heads.mass_recoveries),
     ] {
         if count > MOST {
             return Err(FieldError::new(field, "is more than any state comes to").into());
@@ -77,6 +85,10 @@ pub(in crate::state) fn decode_heads(bytes: &[u8]) -> Result<Heads, CodecError> 
         tokens: heads.tokens,
         enrolled: heads.enrolled,
         enrolled_again: heads.enrolled_again,
+        approvals: heads.approvals,
+        approvals_kept: heads.approvals_kept,
+        mass_recoveries: heads.mass_recoveries,
+        mass_recovery_until: time(heads.mass_recovery_until_ms),
     })
 }
 
@@ -147,6 +159,7 @@ pub(in crate::state) fn encode_key(key: &KeyRecord) -> Bytes {
         disclosed_at_ms: key.disclosed_at.map(|at| at.as_millis()),
         disclosed_superseded: key.disclosed_superseded,
         previous: key.previous.map(key_ref_to),
+        imported_by: importer_to(key.imported_by.as_ref()),
     })
 }
 
@@ -169,6 +182,7 @@ pub(in crate::state) fn decode_key(key: &[u8], value: &Bytes) -> Result<KeyRecor
         disclosed_at: key.disclosed_at_ms.map(time),
         disclosed_superseded: key.disclosed_superseded,
         previous: key.previous.as_ref().map(key_ref_from).transpose()?,
+        imported_by: importer_from(&key.imported_by)?,
     })
 }
 
@@ -239,6 +253,8 @@ pub(in crate::state) fn encode_request(request: &RequestRecord) -> Bytes {
         Remembered::Key(key) => Some(Answer::Key(key_ref_to(key))),
         Remembered::GrantedChanged(changed) => Some(Answer::GrantedChanged(changed)),
         Remembered::Resealed(count) => Some(Answer::Resealed(count)),
+        Remembered::Approval(id) => Some(Answer::Approval(id.get())),
+        Remembered::MassRecovery(number) => Some(Answer::MassRecovery(number)),
     };
     encode(&pb::Request {
         actor: Some(actor_to(&request.actor)),
@@ -262,6 +278,8 @@ pub(in crate::state) fn decode_request(value: &Bytes) -> Result<RequestRecord, C
             Some(Answer::Key(key)) => Remembered::Key(key_ref_from(&key)?),
             Some(Answer::GrantedChanged(changed)) => Remembered::GrantedChanged(changed),
             Some(Answer::Resealed(count)) => Remembered::Resealed(count),
+            Some(Answer::Approval(number)) => Remembered::Approval(ApprovalId::new(number)?),
+            Some(Answer::MassRecovery(number)) => Remembered::MassRecovery(number),
         },
     })
 }
@@ -278,6 +296,7 @@ pub(in crate::state) fn encode_grant(grant: &Grant) -> Bytes {
     encode(&pb::Grant {
         granted_by: Some(actor_to(&grant.granted_by)),
         granted_at_ms: grant.granted_at.as_millis(),
+        groups: names_to(grant.reach.groups()),
     })
 }
 
@@ -288,9 +307,11 @@ pub(in crate::state) fn decode_grant(key: &[u8], value: &Bytes) -> Result<Grant,
     let operator =
         std::str::from_utf8(operator).map_err(|_| FieldError::new("operator", "must be UTF-8"))?;
     let grant: pb::Grant = decode(value)?;
+    let role = role_from(i32::from(*role))?;
     Ok(Grant {
         operator: operator_from(operator)?,
-        role: role_from(i32::from(*role))?,
+        role,
+        reach: reach_from(role, &grant.groups)?,
         granted_by: actor_from(grant.granted_by)?,
         granted_at: time(grant.granted_at_ms),
     })

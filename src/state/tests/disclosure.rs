@@ -120,7 +120,8 @@ fn the_quota_of_200_is_counted_per_requester_and_ends_with_its_window() {
     let until = at(start + QUOTA_WINDOW_MS);
     rig.now = start + QUOTA_WINDOW_MS - 1;
     let refused = rig.refuse(operator(ADA), disclose_of(1, 0, None));
-    assert_eq!(refused, Rejection::QuotaExceeded { limit: 200, until });
+    let scope = QuotaScope::RequesterHour;
+    assert_eq!(refused, Rejection::QuotaExceeded { scope, limit: 200, until });
     rig.accept(operator(HUGO), disclose_of(1, 0, Some("eve")));
     rig.now += 1;
     rig.disclose(1, 0);

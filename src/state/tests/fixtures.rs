@@ -1,6 +1,8 @@
 //! Small values by number, and a machine that is ready for work.
 
+mod controls;
 mod enrolment;
+mod groups;
 mod keyring;
 mod rig;
 
@@ -11,7 +13,9 @@ use bytes::Bytes;
 use crate::domain::*;
 use crate::state::*;
 
+pub(super) use controls::*;
 pub(super) use enrolment::*;
+pub(super) use groups::*;
 pub(super) use keyring::*;
 pub(super) use rig::*;
 
@@ -24,6 +28,8 @@ pub(super) const HUGO: &str = "hugo";
 pub(super) const ADA: &str = "ada";
 /// Auditor.
 pub(super) const ODO: &str = "odo";
+/// Imports keys.
+pub(super) const MIA: &str = "mia";
 
 pub(super) fn device(n: u8) -> DeviceId {
     DeviceId::from_bytes([n; 16])
@@ -106,6 +112,7 @@ pub(super) fn bootstrap() -> CommandBody {
             signature: Bytes::from_static(b"signature"),
         },
         shares: None,
+        disclosure_policy: None,
     })
 }
 
@@ -169,11 +176,12 @@ pub(super) fn disclose_of(p: u8, v: u32, for_user: Option<&str>) -> CommandBody 
         reason: Reason::new("LOST_PIN", "").unwrap(),
         user: for_user.map(user),
         ticket: name("INC-7"),
+        approval: None,
     })
 }
 
 pub(super) fn grant(to: &str, role: Role) -> CommandBody {
-    CommandBody::Grant { operator: to.parse().unwrap(), role }
+    CommandBody::Grant { operator: to.parse().unwrap(), role, reach: Reach::ALL }
 }
 
 pub(super) fn revoke(from: &str, role: Role) -> CommandBody {

@@ -17,6 +17,11 @@ const OPERATOR: &str = include_str!("../../../tests/state/golden/store-v1-operat
 
 /// What came to version 1 with enrolment.
 const ENROLMENT: &str = include_str!("../../../tests/state/golden/store-v1-enrolment.txt");
+/// What came to version 1 with quotas by a policy, approvals and mass recovery.
+const CONTROLS: &str = include_str!("../../../tests/state/golden/store-v1-controls.txt");
+
+/// What came to version 1 with groups of devices, grants that are limited to them, and imports.
+const GROUPS: &str = include_str!("../../../tests/state/golden/store-v1-groups.txt");
 
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
     Command {
@@ -196,6 +201,145 @@ fn what_is_written_of_enrolment_has_not_changed_and_can_be_read() {
     assert_eq!(rig.machine.heads().enrolled_again, 1);
 }
 
+/// Groups of devices, grants for them, and imports; some are refused.
+fn group_history() -> Vec<Command> {
+    let bodies = [
+        (operator(ROOT), bootstrap()),
+        (operator(ROOT), agent_ca(1, 0xca)),
+        (operator(ROOT), issue_for(1, group("berlin", 2))),
+        (operator(ROOT), issue_for(2, group("munich", 2))),
+        (node(1), enrol_of(1, 1, 1, 0x11)),
+        (node(1), enrol_of(2, 1, 1, 0x12)),
+        (operator(ROOT), add_to_group(2, "vip")),
+        (operator(ROOT), add_to_group(2, "berlin")),
+        (operator(ROOT), remove_from_group(2, "vip")),
+        (operator(ROOT), remove_from_group(1, "munich")),
+        (operator(ROOT), grant_for(HUGO, Role::HelpDesk, &["berlin", "vip"])),
+        (operator(ROOT), grant_for(MIA, Role::DataMigration, &["berlin"])),
+        (operator(HUGO), add_to_group(3, "berlin")),
+        (operator(MIA), CommandBody::Escrow(escrow_of(1, 1, 1, 0, 0x11))),
+        (operator(MIA), CommandBody::Escrow(escrow_of(3, 1, 2, 0, 0x22))),
+        (agent(3), CommandBody::Escrow(escrow_of(3, 1, 2, 0, 0x22))),
+        (operator(HUGO), CommandBody::FindKeys(FindQuery::Device(device(1)))),
+        (operator(HUGO), disclose_of(1, 0, Some("eve"))),
+        (operator(HUGO), disclose_of(2, 0, Some("eve"))),
+        (agent(1), CommandBody::Escrow(escrow_of(1, 1, 3, 1, 0x33))),
+        (operator(MIA), CommandBody::Escrow(escrow_of(1, 1, 4, 2, 0x44))),
+        (operator(ROOT), grant(HUGO, Role::HelpDesk)),
+    ];
+    bodies.into_iter().zip(1..).map(|((actor, body), id)| command(actor, id, body)).collect()
+}
+
+#[test]
+fn what_is_written_of_groups_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    let written = written_by(&mut rig, group_history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(GROUPS.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), GROUPS.lines().count());
+    let commands = GROUPS.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), group_history());
+    for line in GROUPS.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    let groups = |d| query::groups_of(rig.store(), device(d)).unwrap().len();
+    assert_eq!([1, 2, 3].map(groups), [1, 1, 0]);
+    let mia = query::granted(rig.store(), &MIA.parse().unwrap()).unwrap();
+    assert_eq!(mia.reach(Right::ImportKeys), Some(reach(&["berlin"])));
+}
+
+#[test]
+fn grants_that_were_written_before_there_were_groups_are_for_all_devices() {
+    let value = |line: &str| Bytes::from(hex::decode(line.rsplit(' ').next().unwrap()).unwrap());
+    let grants = GOLDEN.lines().filter(|line| line.starts_with("record 6 "));
+    let mut seen = 0;
+    for line in grants {
+        let key = hex::decode(line.split(' ').nth(2).unwrap()).unwrap();
+        let grant = codec::decode_grant(&key, &value(line)).unwrap();
+        assert_eq!(grant.reach, Reach::ALL);
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
+}
+
+/// A policy from the first entry on, a device under dual control, requests, decisions, disclosures by approval, by quota and in a
+/// mass recovery, and some that are refused.
+fn controls_history() -> Vec<Command> {
+    let CommandBody::Bootstrap(first) = bootstrap() else { unreachable!() };
+    let disclosure_policy = Some(DisclosurePolicy::default());
+    let hour = 3_600_000;
+    let small = |parts: &mut PolicyParts| {
+        (parts.requester_hour, parts.requester_day, parts.cluster_hour) = (1, 2, 2);
+        parts.dual_control = ["berlin".parse().unwrap()].into();
+    };
+    let quota = || disclose_of(1, 0, Some("eve"));
+    let bodies = [
+        (operator(ROOT), 0, CommandBody::Bootstrap(Bootstrap { disclosure_policy, ..first })),
+        (operator(ROOT), 0, grant(HUGO, Role::HelpDesk)),
+        (operator(ROOT), 0, grant(ADA, Role::AdvancedHelpDesk)),
+        (operator(ROOT), 0, grant(RUTH, Role::Administrator)),
+        (operator(ROOT), 0, agent_ca(1, 0xca)),
+        (operator(ROOT), 0, issue_for(1, group("berlin", 1))),
+        (node(1), 0, enrol_of(1, 2, 1, 0x11)),
+        (agent(1), 0, CommandBody::Escrow(escrow_of(1, 1, 1, 0, 0x11))),
+        (agent(2), 0, CommandBody::Escrow(escrow_of(2, 1, 4, 0, 0x22))),
+        (operator(ROOT), 0, set_policy(1, small)),
+        (operator(ROOT), 0, set_policy(0, small)),
+        (operator(HUGO), 0, disclose_of(4, 0, Some("eve"))),
+        (operator(HUGO), 0, quota()),
+        (operator(HUGO), 0, quota()),
+        (operator(HUGO), hour, request_approval(4)),
+        (operator(HUGO), hour, decide_approval(1, true)),
+        (operator(ADA), hour, decide_approval(1, true)),
+        (operator(HUGO), hour, disclose_by(4, 1)),
+        (operator(HUGO), hour, disclose_by(4, 1)),
+        (operator(HUGO), hour, request_approval(1)),
+        (operator(ROOT), hour, decide_approval(2, false)),
+        (operator(HUGO), hour, request_approval(1)),
+        (operator(ROOT), hour, decide_approval(3, true)),
+        (operator(HUGO), 3 * hour, disclose_by(1, 3)),
+        (operator(HUGO), 3 * hour, request_approval(1)),
+        (operator(ROOT), 3 * hour, propose_mass_recovery(60)),
+        (operator(ROOT), 3 * hour, CommandBody::ConfirmMassRecovery(1)),
+        (operator(RUTH), 3 * hour, CommandBody::ConfirmMassRecovery(1)),
+        (operator(HUGO), 3 * hour, quota()),
+        (operator(ROOT), 3 * hour, propose_mass_recovery(60)),
+        (operator(RUTH), 3 * hour, CommandBody::EndMassRecovery(1)),
+        (operator(RUTH), 3 * hour, CommandBody::EndMassRecovery(1)),
+        (operator(ADA), 3 * hour, quota()),
+    ];
+    let numbered = bodies.into_iter().zip(1..);
+    let commands = numbered.map(|((actor, later, body), id)| {
+        let command = command(actor, id, body);
+        Command { time: at(command.time.as_millis() + later), ..command }
+    });
+    commands.collect()
+}
+
+#[test]
+fn what_is_written_of_quotas_and_approvals_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    let written = written_by(&mut rig, controls_history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(CONTROLS.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), CONTROLS.lines().count());
+    let commands = CONTROLS.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), controls_history());
+    for line in CONTROLS.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    let states = query::approvals(rig.store(), None, 9).unwrap();
+    let states: Vec<_> = states.into_iter().map(|approval| approval.state).collect();
+    use ApprovalState::{Approved, Denied, Pending, Used};
+    assert!(matches!(states[..], [Used { .. }, Denied, Approved, Pending]), "{states:?}");
+    assert!(query::mass_recovery(rig.store()).unwrap().unwrap().ended.is_some());
+    assert_eq!(query::disclosure_policy(rig.store()).unwrap().unwrap().revision, 1);
+}
+
 /// The history's commands, answers and records, a line each.
 fn written() -> String {
     let mut rig = Rig::empty();
@@ -283,4 +427,8 @@ fn print_what_is_written() {
     print!("{}", written_by(&mut rig, operator_history()) + &records(&rig));
     let mut rig = Rig::empty();
     print!("{}", written_by(&mut rig, enrolment_history()) + &records(&rig));
+    let mut rig = Rig::empty();
+    print!("{}", written_by(&mut rig, group_history()) + &records(&rig));
+    let mut rig = Rig::empty();
+    print!("{}", written_by(&mut rig, controls_history()) + &records(&rig));
 }

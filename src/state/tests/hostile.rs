@@ -47,6 +47,18 @@ fn commands() -> Vec<Command> {
         CommandBody::RevokeToken(token_id(1)),
         enrol_of(2, 1, 1, 1),
         renew_of(1, 2, 2, 1),
+        grant_for(HUGO, Role::HelpDesk, &["berlin", "vip"]),
+        grant(MIA, Role::DataMigration),
+        add_to_group(1, "vip"),
+        remove_from_group(1, "berlin"),
+        set_policy(0, |parts| parts.dual_control = ["berlin".parse().unwrap()].into()),
+        request_approval(1),
+        decide_approval(1, true),
+        disclose_by(1, 1),
+        decide_approval(1, false),
+        propose_mass_recovery(60),
+        CommandBody::ConfirmMassRecovery(1),
+        CommandBody::EndMassRecovery(1),
     ];
     let all = bodies.into_iter().zip([ROOT, HUGO].into_iter().cycle());
     all.map(|(body, who)| Command {
@@ -88,7 +100,9 @@ fn an_answer_of_any_bytes_is_read_or_refused() {
 fn right(body: &CommandBody) -> Actor {
     match body {
         CommandBody::Escrow(_) | CommandBody::ReportCompliance(_) => agent(1),
-        CommandBody::FindKeys(_) | CommandBody::Disclose(_) => operator(HUGO),
+        CommandBody::FindKeys(_) | CommandBody::Disclose(_) | CommandBody::RequestApproval(_) => {
+            operator(HUGO)
+        }
         CommandBody::Renew(_) => agent(1),
         CommandBody::Refusals(_) | CommandBody::Enrol(_) => node(1),
         CommandBody::AuditRead { .. } | CommandBody::Unseal(_) => operator(ODO),
@@ -104,7 +118,14 @@ fn right(body: &CommandBody) -> Actor {
         | CommandBody::Seal { .. } => operator(ROOT),
         CommandBody::CreateAgentCa(_)
         | CommandBody::IssueToken(_)
-        | CommandBody::RevokeToken(_) => operator(ROOT),
+        | CommandBody::RevokeToken(_)
+        | CommandBody::SetDisclosurePolicy(_)
+        | CommandBody::DecideApproval(_)
+        | CommandBody::ProposeMassRecovery(_)
+        | CommandBody::ConfirmMassRecovery(_)
+        | CommandBody::EndMassRecovery(_)
+        | CommandBody::AddToGroup { .. }
+        | CommandBody::RemoveFromGroup { .. } => operator(ROOT),
     }
 }
 

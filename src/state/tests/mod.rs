@@ -11,6 +11,7 @@
 
 mod access;
 mod chain;
+mod controls;
 mod denial;
 mod disclosure;
 mod enrolment;
@@ -19,9 +20,12 @@ mod faults;
 mod find;
 mod fixtures;
 mod golden;
+mod groups;
 mod hostile;
+mod import;
 mod model;
 mod property;
+mod reach;
 mod rekey;
 mod report;
 mod requests;

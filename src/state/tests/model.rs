@@ -8,6 +8,7 @@ use crate::state::*;
 
 mod denials;
 mod enrolment;
+mod groups;
 mod keys;
 mod reseal;
 mod seal;
@@ -25,6 +26,7 @@ pub(super) struct ModelKey {
     pub(super) stored: (Sealed, Option<Sealed>),
     pub(super) position: Position,
     pub(super) audit_sequence: u64,
+    pub(super) importer: Option<OperatorName>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,7 +65,7 @@ struct Request {
 pub(super) struct Model {
     bootstrapped: bool,
     time: u64,
-    pub(super) grants: BTreeSet<(String, Role)>,
+    pub(super) grants: BTreeMap<(String, Role), Reach>,
     pub(super) keys: Vec<ModelKey>,
     pub(super) devices: BTreeMap<DeviceId, ModelDevice>,
     pub(super) audit: Vec<ModelRecord>,
@@ -81,6 +83,7 @@ pub(super) struct Model {
     pub(super) tokens: Vec<ModelToken>,
     pub(super) enrolments: BTreeMap<DeviceId, ModelEnrolment>,
     pub(super) enrolled_again: u64,
+    pub(super) groups: BTreeMap<DeviceId, BTreeSet<GroupName>>,
 }
 
 enum Seen {
@@ -149,6 +152,14 @@ impl Model {
                 CommandBody::RevokeToken(_) => ("token-revoke", None, None),
                 CommandBody::Enrol(_) => ("enrol", None, None),
                 CommandBody::Renew(_) => ("renew", None, None),
+                CommandBody::AddToGroup { .. } => ("group-add", None, None),
+                CommandBody::RemoveFromGroup { .. } => ("group-remove", None, None),
+                CommandBody::SetDisclosurePolicy(_)
+                | CommandBody::RequestApproval(_)
+                | CommandBody::DecideApproval(_)
+                | CommandBody::ProposeMassRecovery(_)
+                | CommandBody::ConfirmMassRecovery(_)
+                | CommandBody::EndMassRecovery(_) => unreachable!("see tests/controls"),
             };
             self.log(position, command, action, why.reason(), key, user);
         }
@@ -201,7 +212,7 @@ impl Model {
 
     fn has(&self, actor: &Actor, role: Role) -> bool {
         matches!(actor, Actor::Operator(name)
-            if self.grants.contains(&(name.as_str().to_owned(), role)))
+            if self.grants.contains_key(&(name.as_str().to_owned(), role)))
     }
 
     fn need(
@@ -237,17 +248,17 @@ impl Model {
                 self.need(command, &desk, AuditAction::Disclose)?;
                 self.disclose(position, command, disclose)
             }
-            CommandBody::Grant { operator, role } => {
+            CommandBody::Grant { operator, role, reach } => {
                 if !matches!(self.seen(command), Seen::Same(_)) {
                     self.need(command, &[Role::Administrator], AuditAction::Grant)?;
                 }
-                self.change(position, command, (operator.as_str().to_owned(), *role), true)
+                self.change(position, command, (operator.as_str().to_owned(), *role), Some(reach))
             }
             CommandBody::Revoke { operator, role } => {
                 if !matches!(self.seen(command), Seen::Same(_)) {
                     self.need(command, &[Role::Administrator], AuditAction::Revoke)?;
                 }
-                self.change(position, command, (operator.as_str().to_owned(), *role), false)
+                self.change(position, command, (operator.as_str().to_owned(), *role), None)
             }
             CommandBody::AuditRead { .. } => {
                 self.need(command, &[Role::Auditor], AuditAction::AuditRead)?;
@@ -266,11 +277,23 @@ impl Model {
             CommandBody::Rotate(rotate) => self.rotate(position, command, rotate),
             CommandBody::Reseal(reseal) => self.reseal(position, command, reseal),
             CommandBody::Rekey(_) => unreachable!("the sequences don't rekey"),
+            CommandBody::SetDisclosurePolicy(_)
+            | CommandBody::RequestApproval(_)
+            | CommandBody::DecideApproval(_)
+            | CommandBody::ProposeMassRecovery(_)
+            | CommandBody::ConfirmMassRecovery(_)
+            | CommandBody::EndMassRecovery(_) => unreachable!("see tests/controls"),
             CommandBody::CreateAgentCa(ca) => self.create_agent_ca(position, command, ca),
             CommandBody::IssueToken(issue) => self.issue_token(position, command, issue),
             CommandBody::RevokeToken(token) => self.revoke_token(position, command, *token),
             CommandBody::Enrol(enrol) => self.enrol(position, command, enrol),
             CommandBody::Renew(renew) => self.renew(position, command, renew),
+            CommandBody::AddToGroup { device, group } => {
+                self.regroup(position, command, (*device, group), true)
+            }
+            CommandBody::RemoveFromGroup { device, group } => {
+                self.regroup(position, command, (*device, group), false)
+            }
             CommandBody::Bootstrap(_) | CommandBody::Refusals(_) => unreachable!(),
         }
     }
@@ -287,7 +310,8 @@ impl Model {
             };
         }
         self.bootstrapped = true;
-        self.grants.insert((b.administrator.as_str().to_owned(), Role::Administrator));
+        let first = (b.administrator.as_str().to_owned(), Role::Administrator);
+        self.grants.insert(first, Reach::ALL);
         self.log(position, command, "bootstrap", "ok", None, None);
         self.remember(command, None, false);
         Ok(Accepted::Bootstrapped)
@@ -336,7 +360,7 @@ impl Model {
         position: Position,
         command: &Command,
         grant: (String, Role),
-        add: bool,
+        reach: Option<&Reach>,
     ) -> Outcome {
         match self.seen(command) {
             Seen::Other => return Err(Rejection::RequestIdReused),
@@ -344,12 +368,17 @@ impl Model {
             Seen::New => {}
         }
         let mut after = self.grants.clone();
-        let changed = if add { after.insert(grant) } else { after.remove(&grant) };
+        let before = match reach {
+            Some(reach) => after.insert(grant, reach.clone()),
+            None => after.remove(&grant),
+        };
+        let changed = before.as_ref() != reach;
         if !self.administers(&after, None) {
             return Err(Rejection::LastAdministrator);
         }
         self.grants = after;
-        self.log(position, command, if add { "grant" } else { "revoke" }, "ok", None, None);
+        let what = if reach.is_some() { "grant" } else { "revoke" };
+        self.log(position, command, what, "ok", None, None);
         self.remember(command, None, changed);
         Ok(Accepted::Granted { changed })
     }

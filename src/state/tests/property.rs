@@ -22,6 +22,7 @@ fn set_up() -> Vec<Command> {
         grant(HUGO, Role::HelpDesk),
         grant(ADA, Role::AdvancedHelpDesk),
         grant(ODO, Role::Auditor),
+        grant(MIA, Role::DataMigration),
     ];
     let numbered = bodies.into_iter().zip(1_000_000_000..);
     numbered
@@ -194,8 +195,10 @@ fn check_queries(store: &MemoryStore, model: &Model) {
         );
     }
     let grants = query::grants(store, None, usize::MAX).unwrap();
-    let pairs = grants.into_iter().map(|grant| (grant.operator.as_str().to_owned(), grant.role));
-    assert_eq!(pairs.collect::<std::collections::BTreeSet<_>>(), model.grants);
+    let pairs = grants
+        .into_iter()
+        .map(|grant| ((grant.operator.as_str().to_owned(), grant.role), grant.reach));
+    assert_eq!(pairs.collect::<BTreeMap<_, _>>(), model.grants);
     let denials = query::denials(store, None, usize::MAX).unwrap();
     assert_eq!(Heads::load(store).unwrap().denials, denials.len() as u64);
     let denials = denials.into_iter().map(|denial| (denial.subject, denial.reason));
@@ -233,8 +236,10 @@ fn check_enrolment(store: &MemoryStore, model: &Model) {
         let found = query::enrolment(store, *device).unwrap().unwrap();
         assert_eq!(found.certificate, expected.certificate);
         assert_eq!(found.token, expected.token);
-        assert_eq!(found.group.is_some(), expected.grouped);
         assert_eq!(found.times, expected.times);
+    }
+    for d in 0..4 {
+        assert_eq!(query::groups_of(store, device(d)).unwrap(), model.groups_of(device(d)));
     }
 }
 
@@ -357,6 +362,8 @@ fn random_sequences_reach_every_answer_and_nearly_every_refusal() {
         ("KEYRING_CHANGED", 5),
         ("SEALED_AGAIN", 5),
         ("UNREADABLE", 20),
+        ("OUTSIDE_GROUPS", 20),
+        ("ESCROWED_BY_DEVICE", 5),
     ] {
         let found = answers.get(name).copied().unwrap_or_default();
         assert!(found >= least, "{name}: {found} of {least} in {answers:?}");

@@ -71,7 +71,14 @@ fn a_machine_remembers_65536_requests_and_not_one_more() {
 
 /// Everything but what is written down about requests.
 fn effects(rig: &Rig) -> Vec<Vec<(bytes::Bytes, bytes::Bytes)>> {
-    let tables = [Table::Devices, Table::Keys, Table::Grants, Table::Quotas, Table::Keyring];
+    let tables = [
+        Table::Devices,
+        Table::Keys,
+        Table::Grants,
+        Table::Quotas,
+        Table::Keyring,
+        Table::DeviceGroups,
+    ];
     tables.map(|table| rig.store().scan(table, &[], &[], 1000).unwrap()).into()
 }
 
@@ -103,6 +110,8 @@ fn a_command_of_any_kind_that_is_proposed_twice_has_one_effect() {
         (operator(ROOT), reseal_of(1, 1, sealed(1, 1), 2, 9)),
         (operator(ROOT), rekey(1, 7, 2)),
         (operator(ROOT), revoke(HUGO, Role::HelpDesk)),
+        (operator(ROOT), add_to_group(1, "vip")),
+        (operator(ROOT), remove_from_group(1, "vip")),
     ];
     for (id, (actor, body)) in (1..).zip(commands) {
         rig.send(actor.clone(), id, body.clone()).outcome.unwrap();

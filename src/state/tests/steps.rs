@@ -44,6 +44,7 @@ pub(super) enum What {
         fill: u8,
         package: bool,
         epoch: u32,
+        import: bool,
     },
     Report {
         d: u8,
@@ -56,7 +57,8 @@ pub(super) enum What {
         v: u32,
         named: bool,
     },
-    Grant(u8, Role),
+    /// For all devices, or for those of a group.
+    Grant(u8, Role, Option<u8>),
     Revoke(u8, Role),
     AuditRead,
     Refusals(u8),
@@ -81,8 +83,15 @@ pub(super) enum What {
         late: bool,
     },
     AgentCa(u32, u8),
-    Issue(u8, bool),
+    /// For a device, or for a group.
+    Issue(u8, Option<u8>),
     RevokeToken(u8),
+    /// Into a group, or out of it.
+    Group {
+        d: u8,
+        g: u8,
+        into: bool,
+    },
     Enrol {
         t: u8,
         secret: u8,
@@ -99,7 +108,10 @@ pub(super) enum What {
     },
 }
 
-pub(super) const OPERATORS: [&str; 4] = [ROOT, HUGO, ADA, ODO];
+pub(super) const OPERATORS: [&str; 5] = [ROOT, HUGO, ADA, ODO, MIA];
+
+/// Groups that devices are put into.
+pub(super) const GROUPS: [&str; 3] = ["berlin", "munich", "vip"];
 
 /// Whom and what denials are about.
 const SUBJECTS: u8 = 12;
@@ -121,8 +133,9 @@ fn what() -> impl Strategy<Value = What> {
     let expected = prop_oneof![4 => Just(None), 1 => (0_u32..4).prop_map(Some)];
     let epoch = prop_oneof![9 => Just(1_u32), 1 => Just(2_u32)];
     // Protectors 0..3 are mostly of the first volumes, so that ids are used again and by others.
-    let escrow = (0_u8..3, 0_u8..3, 0_u8..8, expected, 0_u8..3, any::<bool>(), epoch).prop_map(
-        |(d, v, p, expected, fill, package, epoch)| What::Escrow {
+    let import = prop::bool::weighted(0.3);
+    let escrow = (0_u8..3, 0_u8..3, 0_u8..8, expected, 0_u8..3, any::<bool>(), epoch, import)
+        .prop_map(|(d, v, p, expected, fill, package, epoch, import)| What::Escrow {
             d,
             v,
             p: if p < 5 { d * 3 + v } else { p },
@@ -130,8 +143,8 @@ fn what() -> impl Strategy<Value = What> {
             fill,
             package,
             epoch,
-        },
-    );
+            import,
+        });
     let report = (0_u8..3, prop::collection::vec(0_u8..4, 0..3), any::<bool>())
         .prop_map(|(d, volumes, status)| What::Report { d, volumes, status });
     let disclose =
@@ -156,8 +169,9 @@ fn what() -> impl Strategy<Value = What> {
         4 => report,
         4 => (0_u8..4, 0_u8..9).prop_map(|(kind, n)| What::Find(kind, n)),
         14 => disclose,
-        2 => (0_u8..4, role()).prop_map(|(o, role)| What::Grant(o, role)),
-        2 => (0_u8..4, role()).prop_map(|(o, role)| What::Revoke(o, role)),
+        3 => (0_u8..5, role(), prop::option::of(0_u8..3))
+            .prop_map(|(o, role, g)| What::Grant(o, role, g.filter(|_| role.may_be_limited()))),
+        2 => (0_u8..5, role()).prop_map(|(o, role)| What::Revoke(o, role)),
         1 => Just(What::AuditRead),
         1 => (0_u8..3).prop_map(What::Refusals),
         1 => Just(What::ClusterChange),
@@ -171,7 +185,9 @@ fn what() -> impl Strategy<Value = What> {
         4 => (any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(shares, late)| What::Unseal { shares, late }),
         1 => (0_u32..4, any::<u8>()).prop_map(|(number, fill)| What::AgentCa(number, fill)),
-        3 => (0_u8..6, any::<bool>()).prop_map(|(n, one)| What::Issue(n, one)),
+        3 => (0_u8..6, prop::option::of(0_u8..3)).prop_map(|(n, g)| What::Issue(n, g)),
+        4 => (0_u8..4, 0_u8..3, prop::bool::weighted(0.7))
+            .prop_map(|(d, g, into)| What::Group { d, g, into }),
         1 => (0_u8..6).prop_map(What::RevokeToken),
         8 => enrol,
         3 => renew,
@@ -182,7 +198,7 @@ fn who() -> impl Strategy<Value = Who> {
     prop_oneof![
         12 => Just(Who::Right),
         1 => (0_u8..3).prop_map(Who::Agent),
-        2 => (0_u8..4).prop_map(Who::Operator),
+        2 => (0_u8..5).prop_map(Who::Operator),
         1 => (1_u64..3).prop_map(Who::Node),
     ]
 }
@@ -210,6 +226,7 @@ pub(super) fn tick() -> impl Strategy<Value = i64> {
 
 pub(super) fn right_actor(body: &What) -> Actor {
     match body {
+        What::Escrow { import: true, .. } => operator(MIA),
         What::Escrow { d, .. } | What::Report { d, .. } => agent(*d),
         What::Find(..) => operator(HUGO),
         What::Disclose { named, .. } => operator(if *named { HUGO } else { ADA }),
@@ -226,14 +243,16 @@ pub(super) fn right_actor(body: &What) -> Actor {
         | What::Rotate { .. }
         | What::Reseal { .. }
         | What::Unseal { shares: false, .. } => operator(ROOT),
-        What::AgentCa(..) | What::Issue(..) | What::RevokeToken(_) => operator(ROOT),
+        What::AgentCa(..) | What::Issue(..) | What::RevokeToken(_) | What::Group { .. } => {
+            operator(ROOT)
+        }
     }
 }
 
 pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
     match what {
         What::Bootstrap => bootstrap(),
-        What::Escrow { d, v, p, expected, fill, package, epoch } => {
+        What::Escrow { d, v, p, expected, fill, package, epoch, import: _ } => {
             let right = model.current(device(*d), volume(*v));
             let mut escrow = escrow_of(*d, *v, *p, expected.unwrap_or(right), *fill);
             escrow.key.epoch = Epoch::new(*epoch);
@@ -257,7 +276,10 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
             _ => FindQuery::Volume(device(n % 3), volume(n / 3)),
         }),
         What::Disclose { p, v, named } => disclose_of(*p, *v, named.then_some("eve")),
-        What::Grant(to, role) => grant(OPERATORS[usize::from(*to)], *role),
+        What::Grant(to, role, None) => grant(OPERATORS[usize::from(*to)], *role),
+        What::Grant(to, role, Some(g)) => {
+            grant_for(OPERATORS[usize::from(*to)], *role, &[GROUPS[usize::from(*g)]])
+        }
         What::Revoke(from, role) => revoke(OPERATORS[usize::from(*from)], *role),
         What::AuditRead => CommandBody::AuditRead { detail: name("1 to 9") },
         What::Refusals(count) => {
@@ -285,6 +307,8 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
             let seals = model.seals.saturating_sub(u64::from(*late));
             if *shares { unseal_by_shares(seals) } else { unseal(seals) }
         }
+        What::Group { d, g, into: true } => add_to_group(*d, GROUPS[usize::from(*g)]),
+        What::Group { d, g, into: false } => remove_from_group(*d, GROUPS[usize::from(*g)]),
         What::AgentCa(..)
         | What::Issue(..)
         | What::RevokeToken(_)
@@ -296,9 +320,9 @@ pub(super) fn body_of(what: &What, model: &Model) -> CommandBody {
 fn enrolment_body(what: &What, model: &Model) -> CommandBody {
     match what {
         What::AgentCa(number, fill) => agent_ca(*number, *fill),
-        What::Issue(n, one) => {
-            let binding =
-                if *one { TokenBinding::Device(device(n % 3)) } else { group("berlin", 2) };
+        What::Issue(n, of) => {
+            let device = TokenBinding::Device(device(n % 3));
+            let binding = of.map_or(device, |g| group(GROUPS[usize::from(g)], 2));
             issue_for(*n, binding)
         }
         What::RevokeToken(n) => CommandBody::RevokeToken(token_id(*n)),

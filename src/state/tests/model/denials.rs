@@ -11,8 +11,12 @@ impl Model {
     }
 
     /// Whether anybody but one may administer by these grants, and is not denied.
-    pub(super) fn administers(&self, grants: &BTreeSet<(String, Role)>, but: Option<&str>) -> bool {
-        grants.iter().any(|(name, role)| {
+    pub(super) fn administers(
+        &self,
+        grants: &BTreeMap<(String, Role), Reach>,
+        but: Option<&str>,
+    ) -> bool {
+        grants.keys().any(|(name, role)| {
             *role == Role::Administrator
                 && Some(name.as_str()) != but
                 && !self.is_denied(&Actor::Operator(name.parse().unwrap()), None)

@@ -16,7 +16,6 @@ pub(in crate::state::tests) struct ModelToken {
 pub(in crate::state::tests) struct ModelEnrolment {
     pub(in crate::state::tests) certificate: DeviceCertificate,
     pub(in crate::state::tests) token: Option<TokenId>,
-    pub(in crate::state::tests) grouped: bool,
     pub(in crate::state::tests) times: u32,
     request: RequestId,
 }
@@ -167,14 +166,16 @@ impl Model {
             return Err(Rejection::TokenExpired(Timestamp::from_millis(token.end)));
         }
         self.must_have_signed(e.certificate.agent_ca)?;
-        let grouped = matches!(token.binding, TokenBinding::Group { .. });
+        if let TokenBinding::Group { name, .. } = token.binding.clone() {
+            self.room_for(e.device, &name)?;
+            self.groups.entry(e.device).or_default().insert(name);
+        }
         self.tokens[place].used += 1;
         let again = known.is_some();
         self.enrolled_again += u64::from(again);
         let enrolment = ModelEnrolment {
             certificate: e.certificate.clone(),
             token: Some(e.token),
-            grouped,
             times: known.map_or(0, |known| known.times) + 1,
             request: command.request_id,
         };
@@ -209,7 +210,6 @@ impl Model {
         let enrolment = ModelEnrolment {
             certificate: r.certificate.clone(),
             token: known.as_ref().and_then(|known| known.token),
-            grouped: known.as_ref().is_some_and(|known| known.grouped),
             times: known.map_or(0, |known| known.times),
             request: command.request_id,
         };

@@ -6,6 +6,9 @@ use super::{Model, ModelDevice, ModelKey, Seen};
 use crate::domain::*;
 use crate::state::*;
 
+/// Roles that find and disclose.
+const DESK: [Role; 2] = [Role::HelpDesk, Role::AdvancedHelpDesk];
+
 impl ModelDevice {
     /// What an escrow says of the device besides.
     fn told(&mut self, e: &Escrow, now: u64) {
@@ -17,6 +20,16 @@ impl ModelDevice {
         }
         self.last_contact = now;
     }
+
+    /// What an import says.
+    fn told_by_others(&mut self, e: &Escrow) {
+        if self.host_name.is_empty() {
+            self.host_name = e.host_name.to_string();
+        }
+        if self.users.is_empty() {
+            self.users = e.users.clone();
+        }
+    }
 }
 
 impl Model {
@@ -25,6 +38,24 @@ impl Model {
             Actor::Agent(id) if id == device => Ok(()),
             Actor::Agent(_) => Err(Rejection::ForeignDevice),
             _ => Err(Rejection::NotGranted { actor: command.actor.clone(), action }),
+        }
+    }
+
+    /// Who escrows for a device, if it is not itself.
+    fn importer(
+        &self,
+        command: &Command,
+        device: DeviceId,
+    ) -> Result<Option<OperatorName>, Rejection> {
+        let Actor::Operator(name) = &command.actor else {
+            return Self::own(command, device, AuditAction::Escrow).map(|()| None);
+        };
+        let role = [Role::DataMigration];
+        self.need(command, &role, AuditAction::Escrow)?;
+        if self.reaches(&command.actor, &role, device) {
+            Ok(Some(name.clone()))
+        } else {
+            Err(Rejection::OutsideGroups)
         }
     }
 
@@ -42,8 +73,38 @@ impl Model {
         }
     }
 
+    /// What is refused of an escrow that is new; the volume's version if it is not.
+    fn check_escrow(&self, e: &Escrow, imported: bool) -> Result<u32, Rejection> {
+        for sealed in [Some(&e.key), e.package.as_ref()].into_iter().flatten() {
+            if sealed.epoch.get() > self.rotations + 1 {
+                return Err(Rejection::UnknownEpoch(sealed.epoch));
+            }
+        }
+        let foreign = |k: &&ModelKey| {
+            k.escrow.protector == e.protector
+                && (k.escrow.device != e.device || k.escrow.volume != e.volume)
+        };
+        if self.keys.iter().any(|k| foreign(&k)) {
+            return Err(Rejection::ForeignVolume);
+        }
+        if e.users.len() > 32 {
+            return Err(Rejection::TooManyUsers(e.users.len()));
+        }
+        let current = self.current(e.device, e.volume);
+        let of_volume = |k: &&ModelKey| k.escrow.device == e.device && k.escrow.volume == e.volume;
+        let newest = self.keys.iter().filter(of_volume).max_by_key(|k| k.version);
+        if imported && newest.is_some_and(|k| k.importer.is_none()) {
+            return Err(Rejection::EscrowedByDevice);
+        }
+        if e.expected_version.get() != current {
+            let current = KeyVersion::new(current);
+            return Err(Rejection::StaleVersion { expected: e.expected_version, current });
+        }
+        Ok(current)
+    }
+
     pub(super) fn escrow(&mut self, position: Position, command: &Command, e: &Escrow) -> Outcome {
-        Self::own(command, e.device, AuditAction::Escrow)?;
+        let importer = self.importer(command, e.device)?;
         let identical = self.keys.iter().find(|k| {
             let k = &k.escrow;
             k.device == e.device
@@ -62,26 +123,7 @@ impl Model {
         if !matches!(self.seen(command), Seen::New) {
             return Err(Rejection::RequestIdReused);
         }
-        for sealed in [Some(&e.key), e.package.as_ref()].into_iter().flatten() {
-            if sealed.epoch.get() > self.rotations + 1 {
-                return Err(Rejection::UnknownEpoch(sealed.epoch));
-            }
-        }
-        let foreign = |k: &&ModelKey| {
-            k.escrow.protector == e.protector
-                && (k.escrow.device != e.device || k.escrow.volume != e.volume)
-        };
-        if self.keys.iter().any(|k| foreign(&k)) {
-            return Err(Rejection::ForeignVolume);
-        }
-        if e.users.len() > 32 {
-            return Err(Rejection::TooManyUsers(e.users.len()));
-        }
-        let current = self.current(e.device, e.volume);
-        if e.expected_version.get() != current {
-            let current = KeyVersion::new(current);
-            return Err(Rejection::StaleVersion { expected: e.expected_version, current });
-        }
+        let current = self.check_escrow(e, importer.is_some())?;
         let now = self.time;
         let fresh = ModelDevice { first_seen: now, ..ModelDevice::default() };
         let mut device = self.devices.get(&e.device).cloned().unwrap_or(fresh);
@@ -95,7 +137,11 @@ impl Model {
             }
         }
         device.volumes.entry(e.volume).or_insert((e.volume_kind, None)).0 = e.volume_kind;
-        device.told(e, now);
+        if importer.is_none() {
+            device.told(e, now);
+        } else {
+            device.told_by_others(e);
+        }
         self.devices.insert(e.device, device);
         self.log(position, command, "escrow", "ok", Some((e.protector, current + 1)), None);
         let key = ModelKey {
@@ -107,6 +153,7 @@ impl Model {
             stored: (e.key.clone(), e.package.clone()),
             position,
             audit_sequence: self.audit.len() as u64,
+            importer,
         };
         self.remember(command, Some((e.protector, key.version)), false);
         self.keys.push(key.clone());
@@ -167,6 +214,7 @@ impl Model {
             has_package: key.escrow.package.is_some(),
             host_name: Text::name("host_name", device.host_name.clone()).unwrap(),
             users: device.users.clone(),
+            imported_by: key.importer.clone(),
         }
     }
 
@@ -180,7 +228,11 @@ impl Model {
         if matches!(seen, Seen::Other) {
             return Err(Rejection::RequestIdReused);
         }
+        let within = |device| self.reaches(&command.actor, &DESK, device);
         if let FindQuery::Device(device) | FindQuery::Volume(device, _) = query {
+            if !within(*device) {
+                return Err(Rejection::OutsideGroups);
+            }
             let device = self.devices.get(device).ok_or(Rejection::UnknownDevice)?;
             if let FindQuery::Volume(_, volume) = query
                 && !device.volumes.contains_key(volume)
@@ -194,6 +246,7 @@ impl Model {
             FindQuery::Device(device) => k.escrow.device == *device,
             FindQuery::Volume(d, v) => k.escrow.device == *d && k.escrow.volume == *v,
         });
+        let matching = matching.filter(|k| within(k.escrow.device));
         let mut keys: Vec<_> = matching.map(|k| self.summary(k)).collect();
         keys.sort_by(|a, b| a.protector.cmp(&b.protector).then(b.version.cmp(&a.version)));
         assert!(keys.len() <= 200, "the model is for small states");
@@ -235,8 +288,17 @@ impl Model {
         let wanted = if wanted == 0 { newest } else { wanted };
         let found = |k: &ModelKey| k.escrow.protector == d.protector && k.version == wanted;
         let Some(n) = self.keys.iter().position(found) else {
-            return Err(Rejection::UnknownKey);
+            let limited = self.limited(&command.actor, &DESK);
+            return Err(if limited { Rejection::OutsideGroups } else { Rejection::UnknownKey });
         };
+        let device = self.keys[n].escrow.device;
+        if !self.reaches(&command.actor, &DESK, device) {
+            return Err(Rejection::OutsideGroups);
+        }
+        let advanced = self.reaches(&command.actor, &[Role::AdvancedHelpDesk], device);
+        if d.user.is_none() && !advanced {
+            return Err(Rejection::UserRequired);
+        }
         let named = Some((d.protector, wanted));
         if repeated {
             self.log(position, command, "disclose", "repeated", named, d.user.clone());
@@ -248,7 +310,8 @@ impl Model {
             if self.time >= start + 3_600_000 { (self.time, 0) } else { (start, used) };
         if used == 200 {
             let until = Timestamp::from_millis(start + 3_600_000);
-            return Err(Rejection::QuotaExceeded { limit: 200, until });
+            let scope = QuotaScope::RequesterHour;
+            return Err(Rejection::QuotaExceeded { scope, limit: 200, until });
         }
         self.quotas.insert(command.actor.clone(), (start, used + 1));
         let key = &mut self.keys[n];
