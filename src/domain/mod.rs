@@ -13,6 +13,7 @@ mod error;
 mod ids;
 mod key;
 pub mod limits;
+mod oidc;
 mod people;
 mod reason;
 mod recovery_key;
@@ -25,7 +26,7 @@ pub use audit::{
     verify_chain, verify_hashed_chain,
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
-pub use denial::{DenialSubject, Fingerprint};
+pub use denial::{DenialSubject, Fingerprint, denied_words};
 pub use enrolment::{GroupName, TokenBinding};
 pub use error::FieldError;
 pub use ids::{
@@ -33,6 +34,7 @@ pub use ids::{
     RequestId, Timestamp, TokenId, VolumeId,
 };
 pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
+pub use oidc::{Issuer, OidcSubject};
 pub use people::{OperatorName, Role, Text, User};
 pub use reason::{REASONS, Reason, ReasonCode};
 pub use recovery_key::{FormatError, GroupFault, RecoveryKey};

@@ -99,6 +99,7 @@ mod tests {
         codec::encode_command(&Command {
             actor: Actor::Node(NodeId::new(2)),
             certificate: None,
+            roles: Default::default(),
             request_id: RequestId::from_bytes([1; 16]),
             time: Timestamp::from_millis(time),
             body: CommandBody::Refusals(Vec::new()),

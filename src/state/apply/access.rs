@@ -23,6 +23,8 @@ impl<S: Store> Batch<'_, S> {
         let actor = &context.command.actor;
         let roles = match actor {
             Actor::Operator(operator) => roles_from(&self.txn, operator)?,
+            // Their provider says so, and the node that checked the token.
+            Actor::Oidc(_) => context.command.roles.clone(),
             Actor::Agent(_) | Actor::Node(_) => BTreeSet::new(),
         };
         let granted = right.roles().iter().any(|role| roles.contains(role));

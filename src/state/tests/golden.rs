@@ -18,10 +18,14 @@ const OPERATOR: &str = include_str!("../../../tests/state/golden/store-v1-operat
 /// What came to version 1 with enrolment.
 const ENROLMENT: &str = include_str!("../../../tests/state/golden/store-v1-enrolment.txt");
 
+/// What came to version 1 with people by access token.
+const OIDC: &str = include_str!("../../../tests/state/golden/store-v1-oidc.txt");
+
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
     Command {
         actor,
         certificate: None,
+        roles: Default::default(),
         request_id: request(id),
         time: at(1_700_000_000_000 + id),
         body,
@@ -196,6 +200,23 @@ fn what_is_written_of_enrolment_has_not_changed_and_can_be_read() {
     assert_eq!(rig.machine.heads().enrolled_again, 1);
 }
 
+#[test]
+fn what_is_written_of_people_with_tokens_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    let written = written_by(&mut rig, super::oidc::history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(OIDC.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), OIDC.lines().count());
+    let commands = OIDC.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), super::oidc::history());
+    for line in OIDC.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    assert_eq!(query::denials(rig.store(), None, 9).unwrap().len(), 1);
+}
+
 /// The history's commands, answers and records, a line each.
 fn written() -> String {
     let mut rig = Rig::empty();
@@ -283,4 +304,6 @@ fn print_what_is_written() {
     print!("{}", written_by(&mut rig, operator_history()) + &records(&rig));
     let mut rig = Rig::empty();
     print!("{}", written_by(&mut rig, enrolment_history()) + &records(&rig));
+    let mut rig = Rig::empty();
+    print!("{}", written_by(&mut rig, super::oidc::history()) + &records(&rig));
 }

@@ -21,6 +21,7 @@ mod fixtures;
 mod golden;
 mod hostile;
 mod model;
+mod oidc;
 mod property;
 mod rekey;
 mod report;

@@ -216,7 +216,7 @@ impl Model {
         command: &Command,
         d: &Disclose,
     ) -> Outcome {
-        if d.user.is_none() && !self.has(&command.actor, Role::AdvancedHelpDesk) {
+        if d.user.is_none() && !self.has(command, Role::AdvancedHelpDesk) {
             return Err(Rejection::UserRequired);
         }
         if self.sealed.is_some() {
