@@ -75,6 +75,10 @@ targets! {
     certificate => crate::auth::fuzzing::certificate;
     /// A name in a certificate.
     certificate_name => crate::auth::fuzzing::certificate_name;
+    /// An access token of whoever calls.
+    access_token => crate::oidc::fuzzing::access_token;
+    /// What an OIDC provider says of itself, and its keys.
+    provider => crate::oidc::fuzzing::provider;
     /// A recovery key that somebody has typed.
     recovery_key => crate::crypto::fuzzing::recovery_key;
     /// An export of the audit chain.

@@ -1,6 +1,7 @@
 //! From a running node to a serving process, and back down in order.
 
 mod enrolment;
+mod people;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -23,7 +24,8 @@ use crate::clock::SharedClock;
 use crate::crypto::CertificateError;
 use crate::domain::limits;
 use crate::grpc::{
-    Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
+    Bearer, Guard, Observe, RpcMetrics, Services, method_names, public_descriptors,
+    routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
@@ -79,6 +81,9 @@ pub enum ServeError {
     /// The file for checkpoints can't be used.
     #[error("audit.checkpoint_file: it can't be used")]
     Checkpoints(#[source] CheckpointFileError),
+    /// The CA of the OIDC provider can't be used.
+    #[error("oidc.ca_file: it can't be used")]
+    Provider(#[source] TlsError),
     /// What was compiled in is damaged.
     #[error("descriptors: {0}")]
     Descriptors(String),
@@ -204,6 +209,7 @@ impl<N: ServerNode> Server<N> {
         ));
         background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
         let checkpoints = self.keep_checkpoints(&mut background, &renewal)?;
+        let (tokens, token_metrics) = self.keep_tokens(&mut background)?;
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
@@ -212,8 +218,9 @@ impl<N: ServerNode> Server<N> {
             enrolment_port: Arc::clone(&enrolment_port),
             renewal: Arc::clone(&renewal),
             checkpoints,
+            tokens: tokens.clone(),
         };
-        let registry = metrics::registry(sources, &rpc);
+        let registry = metrics::registry(sources, &rpc, &token_metrics);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
         background.spawn(self.peer_server(listeners.peer, peer_port, &renewal));
         if let Some(listener) = listeners.enrolment {
@@ -221,8 +228,9 @@ impl<N: ServerNode> Server<N> {
             background.spawn(port);
         }
         let api = self.api(reporter, descriptors, &renewal)?;
+        let layers = (rpc, self.bearer(tokens, token_metrics));
         let clients =
-            self.client_server((listeners.client, &renewal), client_port, rpc, api, drain);
+            self.client_server((listeners.client, &renewal), client_port, layers, api, drain);
         let clients = tokio::spawn(clients);
         self.announce();
 
@@ -333,11 +341,12 @@ impl<N: ServerNode> Server<N> {
         &self,
         (listener, renewal): (TcpListener, &Renewal),
         counters: Arc<ConnectionCounters>,
-        rpc: RpcMetrics,
+        (rpc, bearer): (RpcMetrics, Bearer<N>),
         api: Routes,
         mut drain: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<N> {
         let options = self.incoming_options(self.config.limits.max_connections, counters);
+        let options = IncomingOptions { nameless: self.nameless(), ..options };
         let connections = incoming(listener, renewal.client_port(), options);
         let server = GrpcServer::builder()
             .max_concurrent_streams(Some(limits::CONNECTION_STREAMS))
@@ -345,6 +354,7 @@ impl<N: ServerNode> Server<N> {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(Some(HEADER_BYTES))
             .layer(Observe::new(rpc, self.config.limits.max_requests))
+            .layer(bearer)
             .layer(self.guard())
             .add_routes(api);
         async move {

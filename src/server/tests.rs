@@ -3,6 +3,7 @@
 mod checkpoints;
 mod denials;
 mod enrolment;
+mod oidc;
 mod rights;
 mod wire;
 
@@ -108,6 +109,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             drain_ms: 300,
         },
         audit: AuditConfig { checkpoint_file: None, checkpoint_records: 1 },
+        oidc: None,
     }
 }
 

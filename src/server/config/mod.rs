@@ -4,6 +4,7 @@
 //! path of their file.
 
 mod layer;
+mod oidc;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -18,7 +19,10 @@ use crate::domain::{ClusterId, NodeId};
 use crate::raft::{NodeOptions, PeerTls, RaftTimes, StorageSizes};
 use crate::telemetry::LogFormat;
 
-pub use layer::{AuditLayer, Layer, LimitsLayer, LogLayer, RaftLayer, StorageLayer, TlsLayer};
+pub use layer::{
+    AuditLayer, Layer, LimitsLayer, LogLayer, OidcLayer, RaftLayer, StorageLayer, TlsLayer,
+};
+pub use oidc::OidcConfig;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,9 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Checkpoints of the audit chain.
     pub audit: AuditConfig,
+    /// People with access tokens; none are taken without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
 }
 
 /// PEM files.
