@@ -4,7 +4,7 @@
 //! LOCK         locked while a process uses the directory
 //! FORMAT       version of the layout
 //! IDENTITY     cluster, node and incarnation (I7)
-//! JOINED       there once the node has taken part in the cluster, so that its log isn't empty (I7)
+//! JOINED       there once the node has taken part in the cluster, so that its log isn't empty (I7); JOINED.ready before
 //! wal/ view/ snapshots/
 //! ```
 //!
@@ -24,6 +24,8 @@ const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "FORMAT";
 const IDENTITY_FILE: &str = "IDENTITY";
 const JOINED_FILE: &str = "JOINED";
+/// The note before it holds. Giving it its name takes no room, so a disk that is full by then ends no server (I9).
+const READY_FILE: &str = "JOINED.ready";
 const DIRECTORIES: [&str; 3] = ["wal", "view", "snapshots"];
 /// What may lie in a directory whose making was cut short, or in a fresh file system.
 const UNFINISHED: [&str; 5] = [LOCK_FILE, FORMAT_FILE, "FORMAT.tmp", "IDENTITY.tmp", "lost+found"];
@@ -120,6 +122,7 @@ pub enum LayoutError {
 pub struct Joined<F> {
     fs: F,
     file: PathBuf,
+    ready: PathBuf,
     incarnation: Incarnation,
 }
 
@@ -132,8 +135,17 @@ impl<F: Fs> Joined<F> {
         if self.is_noted()? {
             return Ok(());
         }
+        self.fs.rename(&self.ready, &self.file)?;
+        Ok(self.fs.sync_dir(fs::parent(&self.file))?)
+    }
+
+    /// Takes the room for it.
+    fn prepare(&self) -> Result<(), LayoutError> {
+        if self.fs.exists(&self.file)? || self.fs.exists(&self.ready)? {
+            return Ok(());
+        }
         let text = with_checksum(format!("incarnation {}\n", self.incarnation));
-        Ok(fs::write_atomically(&self.fs, &self.file, &text)?)
+        Ok(fs::write_atomically(&self.fs, &self.ready, &text)?)
     }
 
     /// Whether this node has ever been a member of the cluster.
@@ -222,7 +234,9 @@ impl<F: Fs> DataDir<F> {
             fs.create_dir_all(&path.join(name))?;
         }
         fs.sync_dir(path)?;
-        Ok(Self { fs, path: path.to_owned(), identity, _lock: lock })
+        let directory = Self { fs, path: path.to_owned(), identity, _lock: lock };
+        directory.joined().prepare()?;
+        Ok(directory)
     }
 
     /// Whose it is.
@@ -252,8 +266,12 @@ impl<F: Fs> DataDir<F> {
 
     /// The note that this node has been a member.
     pub fn joined(&self) -> Joined<F> {
-        let file = self.path.join(JOINED_FILE);
-        Joined { fs: self.fs.clone(), file, incarnation: self.identity.incarnation }
+        Joined {
+            fs: self.fs.clone(),
+            file: self.path.join(JOINED_FILE),
+            ready: self.path.join(READY_FILE),
+            incarnation: self.identity.incarnation,
+        }
     }
 }
 
