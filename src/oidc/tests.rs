@@ -393,7 +393,10 @@ async fn keys_of_a_provider_that_is_gone_are_good_for_a_while_and_then_nothing_i
 async fn no_call_waits_long_for_a_provider_that_says_nothing_and_known_keys_need_no_wait() {
     let key = TestKey::ed("k1");
     let provider = TestProvider::start(&[&key]).await;
-    let tokens = provider.tokens(KeyTimes { pause: millis(1), patience: millis(100), ..calm() });
+    // What ends the wait is the patience of the call: a question to the provider may take far longer.
+    let fetcher = Fetcher::new(&provider.ca_file, LONG).unwrap();
+    let times = KeyTimes { pause: millis(1), patience: millis(100), ..calm() };
+    let tokens = std::sync::Arc::new(Tokens::new(rules(&provider.issuer), fetcher, times));
     let keeping = tokio::spawn(std::sync::Arc::clone(&tokens).keep());
     until("the first keys", async || tokens.keys_age().is_some()).await;
     provider.set(Mood::Hangs);
