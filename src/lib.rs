@@ -11,7 +11,7 @@
 //! domain <- state <- storage <- raft <- service <- grpc <- server <- bin
 //! domain <- crypto, auth <- service
 //! domain, crypto, auth <- oidc <- grpc, cli
-//! domain, crypto, proto <- client <- cli <- bin
+//! domain, crypto, proto <- client <- agent, cli <- bin
 //! client::evidence <- server: its checkpoints are files like any other evidence
 //! leaves: fs, clock, tls, telemetry, turns, planted
 //! ```
@@ -28,10 +28,13 @@
 //! - [`server`]: configuration, composition root, health, metrics, shutdown.
 //! - [`client`]: the API client that everyone outside uses.
 //! - [`cli`]: operator and help-desk commands.
+//! - [`agent`]: the client machine: volumes and what protects them.
 //! - `fuzzing`: what the targets of `fuzz/` call, of every layer; only in tests and with the feature of that name.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "agent")]
+pub mod agent;
 pub mod client;
 pub mod clock;
 pub mod crypto;
@@ -64,5 +67,5 @@ pub mod state;
 #[cfg(feature = "server")]
 pub mod storage;
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
 mod testing;
