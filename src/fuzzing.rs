@@ -51,6 +51,10 @@ targets! {
     rpc_admin => crate::grpc::fuzzing::admin;
     /// A request to `holdfast.v1.ClusterService`.
     rpc_cluster => crate::grpc::fuzzing::cluster;
+    /// A request to `holdfast.v1.EnrolmentService` or `holdfast.v1.CertificateService`.
+    rpc_enrolment => crate::grpc::fuzzing::enrolment;
+    /// A request to `holdfast.v1.OperatorService`.
+    rpc_operator => crate::grpc::fuzzing::operator;
     /// A request from another node.
     peer_request => crate::raft::fuzzing::request;
     /// An answer of another node.
@@ -79,6 +83,12 @@ targets! {
     access_token => crate::oidc::fuzzing::access_token;
     /// What an OIDC provider says of itself, and its keys.
     provider => crate::oidc::fuzzing::provider;
+    /// A certificate request of a device.
+    csr => crate::crypto::fuzzing::csr;
+    /// An enrolment token that somebody has typed.
+    enrolment_token => crate::crypto::fuzzing::enrolment_token;
+    /// A share of the root key that somebody has typed.
+    share => crate::crypto::fuzzing::share;
     /// A recovery key that somebody has typed.
     recovery_key => crate::crypto::fuzzing::recovery_key;
     /// An export of the audit chain.

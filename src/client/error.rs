@@ -10,7 +10,10 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::domain::FieldError;
+use crate::domain::{FieldError, KeyVersion};
+
+/// Name of the fact that goes with a stale version, as `docs/errors.md` lists it.
+const CURRENT_VERSION: &str = "current_version";
 
 /// What a failure means to the caller. Commands turn it into their exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +62,9 @@ pub struct Refusal {
     /// For a person.
     pub message: String,
     /// Fields that are not well-formed: name, what is wrong.
-    pub fields: Vec<(String, String)>,
+    pub fields: Box<[(String, String)]>,
+    /// With `STALE_VERSION`: the version of the volume's key that the servers have.
+    pub current_version: Option<KeyVersion>,
     /// When a retry may help.
     pub retry_after: Option<Duration>,
 }
@@ -68,15 +73,18 @@ impl Refusal {
     /// Reads a status with its google.rpc details.
     pub fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
-        let fields = details.bad_request().map_or_else(Vec::new, |bad| {
+        let info = details.error_info();
+        let current = info.and_then(|info| info.metadata.get(CURRENT_VERSION)?.parse().ok());
+        let fields = details.bad_request().map_or_else(Box::default, |bad| {
             let violations = bad.field_violations.iter();
             violations.map(|v| (v.field.clone(), v.description.clone())).collect()
         });
         Self {
             kind: kind_of(status.code()),
-            reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),
             fields,
+            current_version: current.map(KeyVersion::new),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
         }
     }
@@ -237,7 +245,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_reason_and_the_field() {
         let mut details = ErrorDetails::new();
-        details.set_error_info("BAD_FIELD", "holdfast", []);
+        let current = ("current_version".to_owned(), "7".to_owned());
+        details.set_error_info("BAD_FIELD", "holdfast", [current]);
         details.add_bad_request_violation("device_id", "must be a UUID");
         details.set_retry_info(Some(Duration::from_millis(30)));
         let status = Status::with_error_details(Code::InvalidArgument, "bad request", details);
@@ -245,5 +254,6 @@ mod tests {
         assert_eq!(refusal.kind, ErrorKind::Invalid);
         assert_eq!(refusal.to_string(), "bad request; device_id: must be a UUID [BAD_FIELD]");
         assert_eq!(refusal.retry_after, Some(Duration::from_millis(30)));
+        assert_eq!(refusal.current_version, Some(KeyVersion::new(7)));
     }
 }

@@ -18,7 +18,7 @@ use crate::crypto::{
 };
 use crate::domain::{
     ClusterId, DeviceId, Epoch, FieldError, KeyVersion, ProtectorId, ProtectorKind, RecoveryKey,
-    Sealed, Text, User, VolumeId, VolumeKind, limits, sealed_digest,
+    RequestId, Sealed, Text, User, VolumeId, VolumeKind, limits, sealed_digest,
 };
 
 /// The server's reason when an epoch is not known to it.
@@ -126,6 +126,44 @@ impl SealedEscrow {
         };
         let message = message(escrow, key.kind(), &sealed, package.as_ref());
         Ok(Self { message, expected })
+    }
+
+    /// A sealed escrow from the request as it was kept, for the cluster that it was sealed for.
+    ///
+    /// # Errors
+    /// If it is no request that [`SealedEscrow::seal`] makes; the field is named.
+    pub fn from_message(
+        cluster: ClusterId,
+        message: v1::EscrowRecoveryKeyRequest,
+    ) -> Result<Self, FieldError> {
+        message.request_id.parse::<RequestId>()?;
+        let expected = Expected::of_request(cluster, &message)?;
+        Ok(Self { message, expected })
+    }
+
+    /// The cluster that it is sealed for.
+    pub const fn cluster(&self) -> ClusterId {
+        self.expected.cluster
+    }
+
+    /// The device that escrows.
+    pub const fn device(&self) -> DeviceId {
+        self.expected.device
+    }
+
+    /// The volume that the key opens.
+    pub const fn volume(&self) -> VolumeId {
+        self.expected.volume
+    }
+
+    /// The key's id.
+    pub const fn protector(&self) -> ProtectorId {
+        self.expected.protector
+    }
+
+    /// Whether a receipt that was checked is for exactly this escrow.
+    pub fn is_answered_by(&self, receipt: &Receipt) -> bool {
+        Expected::of_receipt(receipt) == self.expected
     }
 
     /// The request as it is sent.

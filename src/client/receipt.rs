@@ -5,7 +5,8 @@ use holdfast_proto::v1;
 use super::error::ClientError;
 use crate::crypto::{ReceiptFacts, StatementVerifier};
 use crate::domain::{
-    ClusterId, DeviceId, FieldError, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId,
+    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, NodeId, ProtectorId, Sealed, Timestamp,
+    VolumeId, limits, sealed_digest,
 };
 
 /// What a receipt must say to be the one for an escrow.
@@ -17,6 +18,52 @@ pub(super) struct Expected {
     pub(super) protector: ProtectorId,
     pub(super) version: KeyVersion,
     pub(super) sealed_digest: [u8; 32],
+}
+
+impl Expected {
+    /// What the escrow must have been for a receipt to be its own.
+    pub(super) const fn of_receipt(receipt: &Receipt) -> Self {
+        Self::stated(receipt.cluster, &receipt.facts)
+    }
+
+    const fn stated(cluster: ClusterId, facts: &ReceiptFacts) -> Self {
+        Self {
+            cluster,
+            device: facts.device,
+            volume: facts.volume,
+            protector: facts.protector,
+            version: facts.version,
+            sealed_digest: facts.sealed_digest,
+        }
+    }
+
+    /// What the receipt for a request must say.
+    pub(super) fn of_request(
+        cluster: ClusterId,
+        request: &v1::EscrowRecoveryKeyRequest,
+    ) -> Result<Self, FieldError> {
+        let key = request.sealed_key.as_ref();
+        let key = key.ok_or_else(|| FieldError::new("sealed_key", "is missing"))?;
+        let key = sealed("sealed_key", key, limits::SEALED_KEY_BYTES)?;
+        let package = request.sealed_key_package.as_ref();
+        let package = package
+            .map(|part| sealed("sealed_key_package", part, limits::SEALED_PACKAGE_BYTES))
+            .transpose()?;
+        let version = KeyVersion::new(request.expected_version).next();
+        Ok(Self {
+            cluster,
+            device: request.device_id.parse()?,
+            volume: request.volume_id.parse()?,
+            protector: request.protector_id.parse()?,
+            version: version.ok_or_else(|| FieldError::new("expected_version", "is the last"))?,
+            sealed_digest: sealed_digest(&key, package.as_ref()),
+        })
+    }
+}
+
+fn sealed(field: &'static str, message: &v1::SealedKey, most: usize) -> Result<Sealed, FieldError> {
+    let (epoch, ciphertext) = (Epoch::new(message.epoch), message.ciphertext.clone());
+    Sealed::new(field, epoch, &message.encapsulated_key, ciphertext, most)
 }
 
 /// A receipt that was checked: it is for what was sent, and a node of the cluster signed it.
@@ -43,14 +90,7 @@ impl Receipt {
         let malformed = |error: FieldError| ClientError::Receipt(error.to_string());
         let facts = facts(&message).map_err(malformed)?;
         let cluster: ClusterId = message.cluster_id.parse().map_err(malformed)?;
-        let stated = Expected {
-            cluster,
-            device: facts.device,
-            volume: facts.volume,
-            protector: facts.protector,
-            version: facts.version,
-            sealed_digest: facts.sealed_digest,
-        };
+        let stated = Expected::stated(cluster, &facts);
         if let Some(what) = difference(&stated, expected) {
             return Err(ClientError::Receipt(format!("it is for another {what}")));
         }

@@ -224,6 +224,12 @@ fn checksum_of(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     checksum
 }
 
+/// The text of a share with this content, whatever it is, and the checksum that belongs to it.
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+pub(super) fn with_checksum(content: &[u8]) -> String {
+    format!("{SHARE_PREFIX}{}{}", hex::encode(content), hex::encode(checksum_of(content)))
+}
+
 /// Hands our randomness to a library of another version of the `rand` traits.
 struct NewerRng<'a, R: ?Sized>(&'a mut R);
 

@@ -125,6 +125,13 @@ impl TestCa {
         Authority::from_der(self.name, vec![self.certificate.clone()]).unwrap()
     }
 
+    /// Its certificate as a file has it.
+    pub(crate) fn pem(&self) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(&self.certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
     pub(crate) fn make(&self, order: &Order) -> Made {
         let key = KeyPair::generate_for(order.algorithm).unwrap();
         let mut params = params("leaf", order.valid_from, order.valid_to);

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::Action;
 use crate::crypto::{CertificateError, EnrolmentToken, not_after};
-use crate::domain::{DeviceId, FieldError, RequestId, TokenBinding, limits};
+use crate::domain::{DeviceId, FieldError, RequestId, TokenBinding, TokenId, limits};
 use crate::service::{
     AgentCaView, Consensus, EnrolmentService, Granted, Issued, IssuedToken, ServiceError,
 };
@@ -74,14 +74,9 @@ impl<C: Consensus> CertificateApi<C> {
         request: Request<v1::CreateAgentCaRequest>,
     ) -> Result<(AgentCaView, Position), ServiceError> {
         let caller = self.gate.caller(&request)?;
-        let request = request.into_inner();
-        let id = decode::request_id(&request.request_id)?;
-        if !(1..=limits::AGENT_CAS).contains(&request.number) {
-            let what = format!("must be 1 to {}", limits::AGENT_CAS);
-            return Err(FieldError::new("number", what).into());
-        }
+        let (id, number) = decode_create(&request.into_inner())?;
         let permit = self.gate.permit(&caller, Action::CreateAgentCa)?;
-        self.service.create_agent_ca(&permit, id, request.number).await
+        self.service.create_agent_ca(&permit, id, number).await
     }
 
     async fn cas(
@@ -110,9 +105,7 @@ impl<C: Consensus> CertificateApi<C> {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Granted, ServiceError> {
         let caller = self.gate.caller(&request)?;
-        let request = request.into_inner();
-        let id = decode::request_id(&request.request_id)?;
-        let token = decode::id("token_id", &request.token_id)?;
+        let (id, token) = decode_revoke(&request.into_inner())?;
         let permit = self.gate.permit(&caller, Action::RevokeToken)?;
         self.service.revoke_token(&permit, id, token).await
     }
@@ -209,6 +202,23 @@ pub(super) fn decode_enrol(
     let device = decode::id("device_id", &request.device_id)?;
     let token = decode::id("token", &request.token)?;
     Ok((id, device, token, request.csr))
+}
+
+pub(super) fn decode_create(
+    request: &v1::CreateAgentCaRequest,
+) -> Result<(RequestId, u32), FieldError> {
+    let id = decode::request_id(&request.request_id)?;
+    if (1..=limits::AGENT_CAS).contains(&request.number) {
+        Ok((id, request.number))
+    } else {
+        Err(FieldError::new("number", format!("must be 1 to {}", limits::AGENT_CAS)))
+    }
+}
+
+pub(super) fn decode_revoke(
+    request: &v1::RevokeTokenRequest,
+) -> Result<(RequestId, TokenId), FieldError> {
+    Ok((decode::request_id(&request.request_id)?, decode::id("token_id", &request.token_id)?))
 }
 
 pub(super) fn decode_issue(

@@ -5,7 +5,10 @@
 use holdfast_proto::v1;
 use prost::Message;
 
-use super::{admin, audit, cluster, compliance, decode, denials, escrow, page, recovery};
+use super::{
+    admin, audit, cluster, compliance, decode, denials, enrolment as enrol, escrow, operator as op,
+    page, recovery,
+};
 use crate::domain::{DenialSubject, DeviceId, FieldError};
 
 /// Reads and validates a request. One that is refused names the field. True if it was taken.
@@ -88,6 +91,35 @@ pub(crate) fn cluster(bytes: &[u8]) -> bool {
             cluster::node_id("node_id", m.node_id)
         }),
         taken(bytes, |m: v1::TransferLeadershipRequest| decode::request_id(&m.request_id)),
+    ]
+    .contains(&true)
+}
+
+/// `Enrol` of a device that is nobody yet, and all of `CertificateService` that looks into its request.
+pub(crate) fn enrolment(bytes: &[u8]) -> bool {
+    [
+        taken(bytes, enrol::decode_enrol),
+        taken(bytes, enrol::decode_issue),
+        taken(bytes, |m: v1::RevokeTokenRequest| enrol::decode_revoke(&m)),
+        taken(bytes, |m: v1::CreateAgentCaRequest| enrol::decode_create(&m)),
+        // The certificate request in it is a target of its own.
+        taken(bytes, |m: v1::RenewCertificateRequest| decode::request_id(&m.request_id)),
+        taken(bytes, |m: v1::ListTokensRequest| {
+            Ok((decode::page_size(m.page_size)?, page::token_id_of(&m.page_token)?))
+        }),
+    ]
+    .contains(&true)
+}
+
+/// `GiveShare`, `SealCluster`, `UnsealCluster`, `RotateEscrowKey`, `RekeyRootKey` and `ResealKeys`.
+pub(crate) fn operator(bytes: &[u8]) -> bool {
+    [
+        taken(bytes, op::decode_share),
+        taken(bytes, op::decode_seal),
+        taken(bytes, |m: v1::UnsealClusterRequest| decode::request_id(&m.request_id)),
+        taken(bytes, |m: v1::RotateEscrowKeyRequest| op::decode_rotate(&m)),
+        taken(bytes, op::decode_rekey),
+        taken(bytes, |m: v1::ResealKeysRequest| page::key_of(&m.page_token)),
     ]
     .contains(&true)
 }

@@ -65,10 +65,7 @@ impl<C: Consensus> OperatorApi<C> {
         request: Request<v1::RotateEscrowKeyRequest>,
     ) -> Result<Rotated, ServiceError> {
         let caller = self.gate.caller(&request)?;
-        let current = match request.get_ref().current_epoch {
-            0 => return Err(FieldError::new("current_epoch", "must be 1 or more").into()),
-            epoch => Epoch::new(epoch),
-        };
+        let current = decode_rotate(request.get_ref())?;
         let permit = self.gate.permit(&caller, Action::RotateEscrowKey)?;
         self.service.rotate(&permit, current).await
     }
@@ -185,6 +182,14 @@ pub(super) fn decode_seal(
         return Err(FieldError::new("reason", "must not be empty"));
     }
     Ok((request_id, reason))
+}
+
+/// The epoch that another one is to follow.
+pub(super) fn decode_rotate(request: &v1::RotateEscrowKeyRequest) -> Result<Epoch, FieldError> {
+    match request.current_epoch {
+        0 => Err(FieldError::new("current_epoch", "must be 1 or more")),
+        epoch => Ok(Epoch::new(epoch)),
+    }
 }
 
 pub(super) fn decode_rekey(request: v1::RekeyRootKeyRequest) -> Result<NewRootKey, FieldError> {

@@ -123,6 +123,13 @@ fn service_line(error: &ServiceError, now: Timestamp) -> Line {
         }
         // Another node may well be unsealed: clients go on to it by themselves.
         ServiceError::Sealed(_) => Line::new(Code::Unavailable, "SEALED", error).retry(LATER),
+        // What was signed, and what is here in its place, is for the log and for operators.
+        ServiceError::ChainConflict(_) => Line::new(
+            Code::Unavailable,
+            "AUDIT_CHAIN_CONFLICT",
+            "this node's audit chain is not the one that was signed before: it opens no key until an operator has looked",
+        )
+        .retry(LATER),
         ServiceError::ShutOut(_) => {
             Line::new(Code::Unavailable, "NOT_A_MEMBER", error).retry(LATER)
         }

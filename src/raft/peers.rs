@@ -49,6 +49,9 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 /// The same where much is sent: a ping waits behind what was sent before it, which takes seconds on a slow link. Whether a member
 /// is there is found out elsewhere, and answers to entries and pieces of snapshots have deadlines of their own.
 const BULK_KEEPALIVE: Duration = Duration::from_secs(30);
+/// How often such a connection is pinged. A snapshot whose other end is gone without a word waits this long, and then for
+/// the ping, before it is sent anew.
+const BULK_PING: Duration = Duration::from_secs(5);
 /// How long a node that may join is given to answer.
 const GREETING: Duration = Duration::from_secs(3);
 const GREETING_PAUSE: Duration = Duration::from_millis(100);
@@ -244,15 +247,15 @@ impl Peers {
         if let Some(channel) = self.channels.lock().get(&key) {
             return Ok(channel.clone());
         }
-        let keepalive = match lane {
-            Lane::Log | Lane::Bulk => BULK_KEEPALIVE,
-            Lane::Control | Lane::Forward => KEEPALIVE,
+        let (ping, keepalive) = match lane {
+            Lane::Log | Lane::Bulk => (BULK_PING, BULK_KEEPALIVE),
+            Lane::Control | Lane::Forward => (KEEPALIVE, KEEPALIVE),
         };
         // The dial makes the TLS connection; the scheme only names the authority.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| RaftError::Membership(format!("peer address {address}: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(keepalive)
+            .http2_keep_alive_interval(ping)
             .keep_alive_timeout(keepalive)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(PEER_WINDOW_BYTES)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -16,9 +17,10 @@ use crate::service::{Context, Sealing};
 use crate::state::Heads;
 use crate::tls::ConnectionCounters;
 
-use super::checkpoints::CheckpointFile;
+use super::checkpoints::Sink as _;
 use super::node::ServerNode;
 use super::renewal::Renewal;
+use super::serve::Checkpoints;
 
 /// Where the numbers come from.
 pub(super) struct Sources<N> {
@@ -28,7 +30,7 @@ pub(super) struct Sources<N> {
     pub(super) peer_port: Arc<ConnectionCounters>,
     pub(super) enrolment_port: Arc<ConnectionCounters>,
     pub(super) renewal: Arc<Renewal>,
-    pub(super) checkpoints: Option<Arc<CheckpointFile>>,
+    pub(super) checkpoints: Checkpoints,
     pub(super) tokens: Option<Arc<Tokens>>,
 }
 
@@ -163,13 +165,6 @@ impl<N: ServerNode> Sources<N> {
             "Whether changed certificate files could not be used, so that older ones are in use",
             self.renewal.failed().into(),
         )?;
-        if let Some(file) = &self.checkpoints {
-            out.gauge(
-                "audit_checkpoint_failing",
-                "Whether checkpoints of the audit chain can't be written; absent without a file for them",
-                file.failing().into(),
-            )?;
-        }
         out.counter(
             "self_test_keys",
             "Stored keys that were opened to see whether they open",
@@ -182,6 +177,45 @@ impl<N: ServerNode> Sources<N> {
         )?;
         let unsealed = self.sealing.sealed_because().is_none();
         out.gauge("unsealed", "Whether this node can open keys", unsealed.into())
+    }
+
+    fn audit(&self, out: &mut Writer<'_>) -> fmt::Result {
+        out.gauge(
+            "audit_chain_conflict",
+            "Whether the audit chain here is not the one that was signed before, so that no key is opened",
+            self.context.chain_conflict().is_some().into(),
+        )?;
+        if let Some(file) = &self.checkpoints.file {
+            out.gauge(
+                "audit_checkpoint_failing",
+                "Whether checkpoints of the audit chain can't be written; absent without a file for them",
+                file.failing().load(Ordering::Relaxed).into(),
+            )?;
+        }
+        let Some(syslog) = &self.checkpoints.syslog else { return Ok(()) };
+        out.gauge(
+            "audit_syslog_failing",
+            "Whether checkpoints don't reach the collector, or can't be kept for it; absent without one",
+            syslog.failing().into(),
+        )?;
+        out.gauge("audit_syslog_waiting", "Checkpoints that wait", syslog.waiting())?;
+        out.seconds(
+            "audit_syslog_lag_seconds",
+            "For how long the oldest checkpoint that the collector lacks has been waiting; 0 if it has all",
+            syslog.lag().as_secs_f64(),
+        )?;
+        out.counter("audit_syslog_sent", "Checkpoints handed over", syslog.sent())?;
+        out.counter(
+            "audit_syslog_unconfirmed",
+            "Those among them after which the collector ended its connection without the end of TLS",
+            syslog.unsaid(),
+        )?;
+        out.counter("audit_syslog_failures", "Tries that failed", syslog.failures())?;
+        out.counter(
+            "audit_syslog_replaced",
+            "Checkpoints that gave their place to a newer one because too many waited",
+            syslog.replaced(),
+        )
     }
 
     fn enrolment(&self, out: &mut Writer<'_>) -> fmt::Result {
@@ -263,6 +297,7 @@ impl<N: ServerNode> Collector for Sources<N> {
         self.raft(&mut out)?;
         self.storage(&mut out)?;
         self.service(&mut out)?;
+        self.audit(&mut out)?;
         self.enrolment(&mut out)?;
         self.oidc(&mut out)?;
         self.ports(&mut out)

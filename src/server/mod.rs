@@ -14,6 +14,7 @@ mod process;
 mod readiness;
 mod renewal;
 mod serve;
+mod syslog;
 #[cfg(test)]
 mod tests;
 

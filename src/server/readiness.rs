@@ -51,6 +51,9 @@ impl<N: ServerNode> Readiness<N> {
         let sealed = self.sealing.sealed_because().map(|why| format!("sealed: {why}"));
         let disk = self.context.consensus().metrics().disk_low;
         let disk = disk.then(|| "the disk has too little room left: writes are refused".to_owned());
-        sealed.into_iter().chain(disk).collect()
+        let chain = self.context.chain_conflict();
+        let chain =
+            chain.map(|why| format!("the audit chain is not the one that was signed: {why}"));
+        sealed.into_iter().chain(disk).chain(chain).collect()
     }
 }

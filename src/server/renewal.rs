@@ -104,6 +104,11 @@ impl Renewal {
         self.signer.subscribe()
     }
 
+    /// The identity in use.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.lock().clone()
+    }
+
     /// The facts of the certificate in use.
     pub(super) fn leaf(&self) -> Leaf {
         self.leaf.borrow().clone()

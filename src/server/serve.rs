@@ -1,5 +1,6 @@
 //! From a running node to a serving process, and back down in order.
 
+mod checkpoints;
 mod enrolment;
 mod people;
 
@@ -30,13 +31,15 @@ use crate::grpc::{
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
 
-use super::checkpoints::{self, CheckpointFile, CheckpointFileError};
+use super::checkpoints::CheckpointFileError;
 use super::config::Config;
 use super::credentials::Credentials;
 use super::node::ServerNode;
 use super::readiness::Readiness;
 use super::renewal::Renewal;
 use super::{chores, expiry, health, http, metrics, renewal};
+
+pub(super) use checkpoints::Checkpoints;
 
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -84,6 +87,9 @@ pub enum ServeError {
     /// The CA of the OIDC provider can't be used.
     #[error("oidc.ca_file: it can't be used")]
     Provider(#[source] TlsError),
+    /// The directory of checkpoints that wait for the collector can't be used.
+    #[error("audit.syslog_spool: it can't be used")]
+    Spool(#[source] CheckpointFileError),
     /// What was compiled in is damaged.
     #[error("descriptors: {0}")]
     Descriptors(String),
@@ -148,6 +154,7 @@ pub struct Server<N> {
     context: Arc<Context<N>>,
     sealing: Arc<Sealing>,
     credentials: Credentials,
+    clock: SharedClock,
 }
 
 impl<N: ServerNode> Server<N> {
@@ -164,10 +171,11 @@ impl<N: ServerNode> Server<N> {
         };
         let BuiltNode { node, peer } = built;
         let (cluster, id) = (config.cluster_id, config.node_id);
-        let context = Arc::new(Context::new(Arc::clone(&node), clock, cluster, id, deadlines));
+        let own = Arc::clone(&clock);
+        let context = Arc::new(Context::new(Arc::clone(&node), own, cluster, id, deadlines));
         let key_file = config.auto_unseal_key_file.clone();
         let sealing = Arc::new(Sealing::new(cluster, key_file, config.data_dir.clone()));
-        Self { config, node, peer, context, sealing, credentials }
+        Self { config, node, peer, context, sealing, credentials, clock }
     }
 
     /// Serves until `stop` is done or the node fails.
@@ -259,23 +267,6 @@ impl<N: ServerNode> Server<N> {
         background.spawn(chores::test_keys(Arc::clone(context), Arc::clone(sealing)));
         background.spawn(chores::record_refusals(Arc::clone(context)));
         background.spawn(chores::watch_denials(Arc::clone(context)));
-    }
-
-    /// Begins to write checkpoints, if there is a file for them.
-    fn keep_checkpoints(
-        &self,
-        background: &mut JoinSet<()>,
-        renewal: &Renewal,
-    ) -> Result<Option<Arc<CheckpointFile>>, ServeError> {
-        let config = &self.config;
-        let Some(path) = &config.audit.checkpoint_file else { return Ok(None) };
-        let (file, last) =
-            CheckpointFile::find(path, config.cluster_id).map_err(ServeError::Checkpoints)?;
-        let file = Arc::new(file);
-        let (context, signer) = (Arc::clone(&self.context), renewal.signer());
-        let records = config.audit.checkpoint_records;
-        background.spawn(checkpoints::keep(context, signer, Arc::clone(&file), last, records));
-        Ok(Some(file))
     }
 
     fn announce(&self) {

@@ -5,6 +5,7 @@ mod denials;
 mod enrolment;
 mod oidc;
 mod rights;
+mod syslog;
 mod wire;
 
 use std::sync::Arc;
@@ -108,7 +109,13 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             handshake_ms: 5000,
             drain_ms: 300,
         },
-        audit: AuditConfig { checkpoint_file: None, checkpoint_records: 1 },
+        audit: AuditConfig {
+            checkpoint_file: None,
+            checkpoint_records: 1,
+            syslog: None,
+            syslog_ca: None,
+            syslog_spool: None,
+        },
         oidc: None,
     }
 }

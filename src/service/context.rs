@@ -15,6 +15,7 @@ use crate::state::{
     Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, StoreError, query,
 };
 
+use super::chain::ChainConflict;
 use super::{Consensus, Granted, Refusals, SelfTest, ServiceError};
 
 /// A node without proof of a quorum for longer than this refuses everything but stale reads: its grants may be old.
@@ -127,6 +128,7 @@ pub struct Context<C> {
     refusals: Refusals,
     counters: Counters,
     fault: watch::Sender<Option<String>>,
+    pub(super) chain: ChainConflict,
     /// How often the deny-list was changed, as far as this node has looked.
     pub(super) denials: watch::Sender<u64>,
 }
@@ -167,6 +169,7 @@ impl<C: Consensus> Context<C> {
             refusals,
             counters: Counters::default(),
             fault: watch::Sender::new(None),
+            chain: ChainConflict::default(),
             denials: watch::Sender::new(0),
         }
     }

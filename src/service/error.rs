@@ -35,6 +35,9 @@ pub enum ServiceError {
     /// The node has no unsealed keyring.
     #[error("this node is sealed: {0}")]
     Sealed(String),
+    /// The audit chain here is not the one that was signed before.
+    #[error("this node's audit chain is not the one that was signed before: {0}")]
+    ChainConflict(String),
     /// The members refuse this node, so that it knows nothing of them that is new.
     #[error("this server is shut out of its cluster: {0}")]
     ShutOut(String),

@@ -5,6 +5,7 @@
 
 mod admin;
 mod audit;
+mod chain;
 mod cluster;
 mod compliance;
 mod consensus;
@@ -27,6 +28,7 @@ mod unsealing;
 
 pub use admin::{AdminService, Granted};
 pub use audit::{AuditService, Filter, Head, Listing, SignedCheckpoint, local_checkpoint};
+pub use chain::{Contained, Missing};
 pub use cluster::{ClusterService, InitCluster, MOST_NODES, NodeSpec, SplitRootKey, Status};
 pub use compliance::{ComplianceService, Reported};
 pub use consensus::Consensus;

@@ -83,7 +83,8 @@ impl<C: Consensus> RecoveryService<C> {
     /// Discloses one key: records it, waits for the record to be applied here, and only then opens the key.
     ///
     /// # Errors
-    /// [`ServiceError::Sealed`] before anything is recorded, if this node can't open keys. Otherwise if it was refused,
+    /// [`ServiceError::ChainConflict`] or [`ServiceError::Sealed`] before anything is recorded, if this node may not or can't
+    /// open keys. Otherwise if it was refused,
     /// nobody knows whether it was recorded, or what is stored does not open.
     pub async fn disclose(
         &self,
@@ -97,6 +98,8 @@ impl<C: Consensus> RecoveryService<C> {
         if self.context.heads()?.sealed {
             return Err(Rejection::Sealed.into());
         }
+        // Its record would stand in a chain that nobody can believe. Another node's may be sound.
+        self.context.check_chain()?;
         let opener = self.sealing.opener()?;
         let body = CommandBody::Disclose(disclose);
         let answer = self.context.propose(proposer, request_id, body).await?;

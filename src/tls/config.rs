@@ -163,6 +163,25 @@ pub fn provider_config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientCo
     Ok(Arc::new(config))
 }
 
+/// For a server that dials a collector of logs (RFC 5425): verifies that its certificate ends at this CA and carries the name or
+/// address that was dialled, and shows the server's own if the collector asks for one.
+///
+/// # Errors
+/// If the identity can't be used.
+#[cfg(feature = "server")]
+pub fn collector_config(
+    collectors: &Authority,
+    identity: &Identity,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .with_root_certificates(roots(&[collectors])?)
+        .with_client_auth_cert(identity.chain().to_vec(), identity.rustls_key())?;
+    // Each connection is made with a configuration of its own, so that there is nothing to resume.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// For a node that dials another node's peer port: verifies that the certificate ends at the node CA and names exactly
 /// the node that is expected. Its DNS names are not looked at: a node's name is its id, wherever it is reached.
 ///

@@ -19,7 +19,8 @@ mod slots;
 
 #[cfg(feature = "server")]
 pub use config::{
-    Nameless, client_port_config, enrolment_port_config, peer_port_config, provider_config,
+    Nameless, client_port_config, collector_config, enrolment_port_config, peer_port_config,
+    provider_config,
 };
 pub use config::{client_config, peer_client_config};
 pub use connect::Connector;

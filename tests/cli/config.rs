@@ -211,3 +211,25 @@ fn certificates_and_keys_that_are_not_this_nodes_are_refused_by_check_and_server
     write(&host.path("node.pem"), &certificate);
     refused_by_check_and_server(&host, &config, &["tls.cert", "tls.key", "key"]);
 }
+
+#[test]
+fn a_collector_that_can_not_be_used_is_named_by_check_and_by_the_server() {
+    let host = Host::new();
+    let spool = host.path("spool");
+    let ca = host.path("node.key");
+    for (lines, key) in [
+        (format!("syslog = \"udp://h:514\"\nsyslog_spool = {spool:?}"), "audit.syslog: "),
+        ("syslog = \"tcp://h:514\"".to_owned(), "audit.syslog_spool: "),
+        (
+            format!("syslog = \"tls://h:6514\"\nsyslog_spool = {spool:?}\nsyslog_ca = {ca:?}"),
+            "audit.syslog_ca: ",
+        ),
+    ] {
+        let config = host.config(&format!("[audit]\n{lines}\n"));
+        refused_by_check_and_server(&host, &config, &[key]);
+    }
+    let lines = format!("syslog = \"tcp://h:514\"\nsyslog_spool = {spool:?}");
+    let config = host.config(&format!("[audit]\n{lines}\n"));
+    ends_with(&["config", "check", "--config", &config], 0);
+    assert_eq!(shown(&config, &[], &[])["audit"]["syslog"], "tcp://h:514");
+}

@@ -13,6 +13,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod checkpoints;
 mod damage;
 mod data_dir;
 mod denial;

@@ -124,6 +124,13 @@ fn a_node_is_believed_again_when_its_wrong_clock_was_set_right() {
 }
 
 #[test]
+fn a_snapshot_whose_connection_died_without_a_word_is_sent_anew() {
+    // A new member waited for it, and nobody knew, for a minute.
+    let (line, well) = child(6245);
+    assert!(well, "{line}");
+}
+
+#[test]
 fn promises_that_are_put_to_the_test_one_by_one_hold() {
     let (line, well) = child_under(5, "probes");
     assert!(well, "{line}");

@@ -145,7 +145,8 @@ mod tests {
             kind: ErrorKind::Conflict,
             reason: reason.to_owned(),
             message: String::new(),
-            fields: Vec::new(),
+            fields: Box::default(),
+            current_version: None,
             retry_after: None,
         }))
     }

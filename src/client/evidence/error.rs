@@ -146,7 +146,7 @@ fn after(good: u64) -> String {
 }
 
 /// A point in time for a person.
-pub(super) fn when(time: Timestamp) -> String {
+pub(crate) fn when(time: Timestamp) -> String {
     let ms = i64::try_from(time.as_millis()).ok();
     let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.map_or_else(|| "a time that no calendar has".to_owned(), |time| time.to_string())

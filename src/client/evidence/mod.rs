@@ -17,6 +17,8 @@ use std::io::Read;
 
 pub use checkpoint::Checkpoint;
 pub use error::EvidenceError;
+#[cfg(feature = "server")]
+pub(crate) use error::when;
 pub use export::{ExportHead, ExportWriter};
 pub use receipt::{ReceiptWanted, SavedReceipt, VerifiedReceipt};
 #[cfg(all(test, feature = "server"))]

@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, base64_bytes, hex_bytes, not_after_now, read_bounded, read_statement};
 use crate::client::Receipt;
-use crate::client::receipt::{facts, hash};
+use crate::client::receipt::{Expected, facts};
 use crate::crypto::{Authority, CryptoError, Leaf, ReceiptFacts, StatementVerifier, chain_begins};
 use crate::domain::{
-    ClusterId, DeviceId, Epoch, FieldError, KeyVersion, NodeId, ProtectorId, Sealed, Timestamp,
-    VolumeId, limits, sealed_digest,
+    ClusterId, DeviceId, KeyVersion, NodeId, ProtectorId, Timestamp, VolumeId, limits,
 };
 
 const FORMAT: &str = "holdfast receipt v1";
@@ -125,19 +124,16 @@ impl ReceiptWanted {
         let bytes = read_bounded(reader, WHAT, most)?;
         let request = v1::EscrowRecoveryKeyRequest::decode(bytes.as_slice())
             .map_err(|error| EvidenceError::Malformed { what: WHAT, fault: error.to_string() })?;
-        let missing = FieldError::new("sealed_key", "is missing");
-        let key = sealed(request.sealed_key.ok_or(missing)?)?;
-        let package = request.sealed_key_package.map(sealed).transpose()?;
-        let version = KeyVersion::new(request.expected_version).next();
+        // Of which cluster it is doesn't stand in it.
+        let cluster = ClusterId::from_bytes([0; 16]);
+        let expected = Expected::of_request(cluster, &request)?;
         Ok(Self {
             cluster: None,
-            device: Some(request.device_id.parse()?),
-            volume: Some(request.volume_id.parse()?),
-            protector: Some(request.protector_id.parse()?),
-            version: Some(
-                version.ok_or_else(|| FieldError::new("expected_version", "is the last"))?,
-            ),
-            sealed_digest: Some(sealed_digest(&key, package.as_ref())),
+            device: Some(expected.device),
+            volume: Some(expected.volume),
+            protector: Some(expected.protector),
+            version: Some(expected.version),
+            sealed_digest: Some(expected.sealed_digest),
         })
     }
 
@@ -167,14 +163,6 @@ impl ReceiptWanted {
         let digest = self.sealed_digest.as_ref();
         same("sealed digest", &facts.sealed_digest, digest, |digest| hex::encode(digest))
     }
-}
-
-fn sealed(message: v1::SealedKey) -> Result<Sealed, FieldError> {
-    Ok(Sealed {
-        epoch: Epoch::new(message.epoch),
-        encapsulated_key: hash(&message.encapsulated_key, "encapsulated_key")?,
-        ciphertext: message.ciphertext,
-    })
 }
 
 /// A receipt that was read from a file. Nothing of it is verified yet.

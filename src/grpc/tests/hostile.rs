@@ -6,7 +6,7 @@ use holdfast_proto::v1::issue_token_request::Binding;
 use prost::Message;
 
 use super::decode as valid;
-use crate::domain::{DeviceId, FieldError, OperatorName, Role, TokenId};
+use crate::domain::{DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, TokenId};
 use crate::grpc::admin::decode_grant;
 use crate::grpc::audit::decode_filter;
 use crate::grpc::cluster::{decode_init, decode_node};
@@ -17,9 +17,10 @@ use crate::grpc::escrow::decode_escrow;
 use crate::grpc::operator::{decode_seal, decode_share};
 use crate::grpc::page::{
     denial_of, grant_of, start_of, token_after, token_after_denial, token_after_grant,
-    token_after_token, token_id_of,
+    token_after_key, token_after_token, token_id_of,
 };
 use crate::grpc::recovery::{decode_disclose, decode_find};
+use crate::state::KeyRef;
 use crate::testing::survives;
 
 /// Decodes as the server does: protobuf first, then every field. True if all of it was taken.
@@ -256,6 +257,61 @@ pub(super) fn seeds() -> Vec<crate::fuzzing::Seed> {
         ("rpc_cluster", "promote", promote.encode_to_vec()),
         ("rpc_cluster", "transfer", transfer.encode_to_vec()),
     ]
+    .into_iter()
+    .chain(enrolment_seeds())
+    .chain(operator_seeds())
     .map(|(target, name, bytes)| (target, name.to_owned(), bytes))
-    .into()
+    .collect()
+}
+
+type Made = (&'static str, &'static str, Vec<u8>);
+
+fn enrolment_seeds() -> [Made; 7] {
+    let id = || valid::ID.to_owned();
+    let token = "holdfast-enrol-v1:".to_owned() + &"07".repeat(48);
+    let csr: bytes::Bytes = vec![0x30; 150].into();
+    let enrol = v1::EnrolRequest { request_id: id(), device_id: id(), token, csr: csr.clone() };
+    let issue = |binding| v1::IssueTokenRequest {
+        request_id: id(),
+        token_id: id(),
+        digest: vec![7; 32].into(),
+        ttl_ms: 60_000,
+        binding: Some(binding),
+    };
+    let group = v1::TokenGroup { name: "berlin".into(), count: 200 };
+    let (device_token, group_token) =
+        (issue(Binding::DeviceId(id())), issue(Binding::Group(group)));
+    let revoke = v1::RevokeTokenRequest { request_id: id(), token_id: id() };
+    let create = v1::CreateAgentCaRequest { request_id: id(), number: 1 };
+    let renew = v1::RenewCertificateRequest { request_id: id(), csr };
+    let page_token = token_after_token(TokenId::from_bytes([7; 16]));
+    let tokens = v1::ListTokensRequest { page_size: 7, page_token };
+    [
+        ("rpc_enrolment", "enrol", enrol.encode_to_vec()),
+        ("rpc_enrolment", "issue-device", device_token.encode_to_vec()),
+        ("rpc_enrolment", "issue-group", group_token.encode_to_vec()),
+        ("rpc_enrolment", "revoke", revoke.encode_to_vec()),
+        ("rpc_enrolment", "create", create.encode_to_vec()),
+        ("rpc_enrolment", "renew", renew.encode_to_vec()),
+        ("rpc_enrolment", "tokens", tokens.encode_to_vec()),
+    ]
+}
+
+fn operator_seeds() -> [Made; 6] {
+    let id = || valid::ID.to_owned();
+    let seal = v1::SealClusterRequest { request_id: id(), reason: "theft".into() };
+    let unseal = v1::UnsealClusterRequest { request_id: id() };
+    let rotate = v1::RotateEscrowKeyRequest { current_epoch: 3 };
+    let set = v1::ShareSet { id: "0f".repeat(8), shares: 5, threshold: 3 };
+    let rekey = v1::RekeyRootKeyRequest { root_key: vec![0x4b; 32].into(), share_set: Some(set) };
+    let key = KeyRef { protector: ProtectorId::from_bytes([7; 16]), version: KeyVersion::new(2) };
+    let reseal = v1::ResealKeysRequest { page_token: token_after_key(key) };
+    [
+        ("rpc_operator", "share", valid::share().encode_to_vec()),
+        ("rpc_operator", "seal", seal.encode_to_vec()),
+        ("rpc_operator", "unseal", unseal.encode_to_vec()),
+        ("rpc_operator", "rotate", rotate.encode_to_vec()),
+        ("rpc_operator", "rekey", rekey.encode_to_vec()),
+        ("rpc_operator", "reseal", reseal.encode_to_vec()),
+    ]
 }

@@ -149,6 +149,7 @@ fn errors() -> Vec<ServiceError> {
         ServiceError::Field(FieldError::new("users[3].name", "must not be empty")),
         ServiceError::NoQuorumContact { age: Duration::from_secs(2) },
         ServiceError::Sealed("no root key".into()),
+        ServiceError::ChainConflict("it ends at record 7".into()),
         ServiceError::ShutOut("node 1 refuses this node".into()),
         ServiceError::NotInitialised,
         ServiceError::AlreadyInitialised,

@@ -1,13 +1,24 @@
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+
 use super::*;
 use crate::crypto::CheckpointFacts;
 use crate::crypto::testing::{CLUSTER, Order, TestCa, now};
 use crate::domain::{AuditPosition, NodeId};
 
-fn checkpoint(ca: &TestCa, sequence: u64) -> Checkpoint {
+fn find(path: &Path) -> (CheckpointFile, u64) {
+    let (file, newest) = CheckpointFile::find(path, CLUSTER).unwrap();
+    (file, newest.map_or(0, |newest| newest.facts.head.sequence))
+}
+
+pub(in crate::server) fn checkpoint(ca: &TestCa, sequence: u64) -> Checkpoint {
+    signed(ca, AuditPosition { sequence, hash: [9; 32] })
+}
+
+pub(in crate::server) fn signed(ca: &TestCa, head: AuditPosition) -> Checkpoint {
     let made = ca.make(&Order::node(2));
     let node = NodeId::new(2);
     let signer = NodeSigner::new(CLUSTER, node, made.chain(), &made.private_key).unwrap();
-    let head = AuditPosition { sequence, hash: [9; 32] };
     let facts = CheckpointFacts { head, term: 3, index: 99, time: now() };
     let signature = signer.sign_checkpoint(&facts);
     Checkpoint { cluster: CLUSTER, facts, node, signature, signer_chain: made.chain() }
@@ -29,17 +40,17 @@ fn cut(path: &Path, bytes: u64) {
 fn checkpoints_are_appended_and_a_restart_goes_on_after_the_last_whole_one() {
     let (ca, dir) = (TestCa::new("node"), tempfile::tempdir().unwrap());
     let path = dir.path().join("checkpoints.jsonl");
-    let (file, last) = CheckpointFile::find(&path, CLUSTER).unwrap();
+    let (file, last) = find(&path);
     assert_eq!(last, 0);
     for sequence in [3, 7, 12] {
         file.append(&checkpoint(&ca, sequence)).unwrap();
     }
-    assert_eq!(CheckpointFile::find(&path, CLUSTER).unwrap().1, 12);
+    assert_eq!(find(&path).1, 12);
     // Wherever a crash cut the last line off, it goes, and the others stay.
     for bytes in [1, 10, 400] {
         cut(&path, bytes);
         assert!(read(&path, &ca).is_err());
-        let (file, last) = CheckpointFile::find(&path, CLUSTER).unwrap();
+        let (file, last) = find(&path);
         assert_eq!(last, 7, "{bytes}");
         file.append(&checkpoint(&ca, 12)).unwrap();
         assert_eq!(read(&path, &ca).unwrap(), [3, 7, 12]);
@@ -49,7 +60,7 @@ fn checkpoints_are_appended_and_a_restart_goes_on_after_the_last_whole_one() {
     file.append(&checkpoint(&ca, 15)).unwrap();
     assert_eq!(read(&path, &ca).unwrap(), [15]);
     cut(&path, 1);
-    let (_, last) = CheckpointFile::find(&path, CLUSTER).unwrap();
+    let (_, last) = find(&path);
     assert_eq!(last, 0, "a first line that was cut off is none");
 }
 
@@ -76,7 +87,7 @@ fn nothing_is_appended_to_a_file_of_something_else() {
 fn what_another_process_is_appending_is_not_cut_off() {
     let (ca, dir) = (TestCa::new("node"), tempfile::tempdir().unwrap());
     let path = dir.path().join("checkpoints.jsonl");
-    let (file, _) = CheckpointFile::find(&path, CLUSTER).unwrap();
+    let (file, _) = find(&path);
     let mut other = OpenOptions::new().append(true).open(&path).unwrap();
     other.lock().unwrap();
     let line = checkpoint(&ca, 3).to_line().unwrap();

@@ -189,6 +189,15 @@ layer! {
         /// Records after which a checkpoint is written; one is written within a minute in any case.
         #[arg(id = "audit-checkpoint-records", long = "audit-checkpoint-records", env = "HOLDFAST_AUDIT_CHECKPOINT_RECORDS")]
         checkpoint_records: u64,
+        /// Collector of logs that checkpoints are sent to by syslog: tls://host:port or tcp://host:port; none without it.
+        #[arg(id = "audit-syslog", long = "audit-syslog", env = "HOLDFAST_AUDIT_SYSLOG")]
+        syslog: String,
+        /// PEM file with the CA of the collector's certificate; for tls:// only.
+        #[arg(id = "audit-syslog-ca", long = "audit-syslog-ca", env = "HOLDFAST_AUDIT_SYSLOG_CA")]
+        syslog_ca: PathBuf,
+        /// Directory in which checkpoints wait for the collector, outside the data directory; made if missing.
+        #[arg(id = "audit-syslog-spool", long = "audit-syslog-spool", env = "HOLDFAST_AUDIT_SYSLOG_SPOOL")]
+        syslog_spool: PathBuf,
     }
 }
 

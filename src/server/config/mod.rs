@@ -5,6 +5,7 @@
 
 mod layer;
 mod oidc;
+mod syslog;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -23,6 +24,7 @@ pub use layer::{
     AuditLayer, Layer, LimitsLayer, LogLayer, OidcLayer, RaftLayer, StorageLayer, TlsLayer,
 };
 pub use oidc::OidcConfig;
+pub use syslog::SyslogTarget;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +205,15 @@ pub struct AuditConfig {
     pub checkpoint_file: Option<PathBuf>,
     /// Records after which one is written.
     pub checkpoint_records: u64,
+    /// Collector of logs that they are sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog: Option<SyslogTarget>,
+    /// PEM file with the CA of the collector's certificate, if it is reached by TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog_ca: Option<PathBuf>,
+    /// Directory in which they wait for the collector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syslog_spool: Option<PathBuf>,
 }
 
 impl Config {

@@ -104,7 +104,7 @@ fn every_flag_has_the_environment_variable_of_its_name() {
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected);
         seen += 1;
     }
-    assert_eq!(seen, 45);
+    assert_eq!(seen, 48);
 }
 
 #[test]
@@ -247,4 +247,41 @@ fn a_fault_of_the_provider_is_named_by_its_key() {
     }
     let unknown = text.replace("audience =", "client_secret = \"x\"\naudience =");
     assert!(matches!(load(&dir, &unknown, &[]), Err(ConfigError::Parse { .. })));
+}
+
+#[test]
+fn a_collector_has_an_address_a_spool_and_by_tls_a_ca() {
+    let (dir, text) = valid();
+    let ca = dir.path().join("collector-ca.pem");
+    write(&ca, &crate::crypto::testing::TestCa::new("collector").pem());
+    let (ca, empty) = (ca.to_str().unwrap(), dir.path().join("node_ca"));
+    let empty = empty.to_str().unwrap();
+    let (to, by, tcp, tls) = ("--audit-syslog", "--audit-syslog-ca", "tcp://h:1", "tls://h:1");
+    let spool = ["--audit-syslog-spool", "/e/spool"];
+    for (flags, key) in [
+        ([to, tcp].as_slice(), "audit.syslog_spool"),
+        (&[to, tcp, "--audit-syslog-spool", "spool"], "audit.syslog_spool"),
+        (&[to, tcp, "--audit-syslog-spool", "/d/spool"], "audit.syslog_spool"),
+        (&spool, "audit.syslog"),
+        (&[to, "h:1", spool[0], spool[1]], "audit.syslog"),
+        (&[to, "udp://h:1", spool[0], spool[1]], "audit.syslog"),
+        (&[to, "tls://h", spool[0], spool[1]], "audit.syslog"),
+        (&[to, "tcp://h:0", spool[0], spool[1]], "audit.syslog"),
+        (&[to, tcp, by, ca, spool[0], spool[1]], "audit.syslog_ca"),
+        (&[by, ca], "audit.syslog_ca"),
+        (&[to, tls, spool[0], spool[1]], "audit.syslog_ca"),
+        (&[to, tls, by, "/nowhere/file", spool[0], spool[1]], "audit.syslog_ca"),
+        (&[to, tls, by, empty, spool[0], spool[1]], "audit.syslog_ca"),
+    ] {
+        assert_eq!(key_at_fault(load(&dir, &text, flags)), key, "{flags:?}");
+    }
+    let udp = load(&dir, &text, &[to, "udp://h:1", spool[0], spool[1]]).unwrap_err();
+    assert!(udp.to_string().contains("UDP loses without a word"), "{udp}");
+    for target in ["tcp://logs.example.org:514", "tls://[::1]:6514"] {
+        let tls = if target.starts_with("tls") { vec![by, ca] } else { Vec::new() };
+        let flags = [&[to, target][..], &spool, &tls].concat();
+        let config = load(&dir, &text, &flags).unwrap();
+        assert_eq!(config.audit.syslog.as_ref().unwrap().to_string(), target);
+        assert_eq!(load(&dir, &config.to_toml().unwrap(), &[]).unwrap(), config);
+    }
 }

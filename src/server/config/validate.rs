@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::oidc::oidc;
 use super::{
     AuditConfig, AuditLayer, Config, ConfigError, Layer, LimitsConfig, LimitsLayer, LogConfig,
-    LogLayer, RaftConfig, RaftLayer, StorageConfig, StorageLayer, TlsLayer, TlsPaths,
+    LogLayer, RaftConfig, RaftLayer, StorageConfig, StorageLayer, SyslogTarget, TlsLayer, TlsPaths,
 };
-use crate::crypto::RootKey;
+use crate::crypto::{Authority, RootKey};
 use crate::domain::{ClusterId, NodeId};
 use crate::telemetry;
 
@@ -278,15 +278,19 @@ fn storage(layer: StorageLayer) -> Result<StorageConfig, ConfigError> {
 }
 
 fn audit(layer: AuditLayer, data_dir: &Path) -> Result<AuditConfig, ConfigError> {
-    let key = "audit.checkpoint_file";
     if let Some(path) = &layer.checkpoint_file {
-        if !path.is_absolute() {
-            return Err(fault(key, "must be an absolute path"));
+        check_apart("audit.checkpoint_file", path, data_dir)?;
+    }
+    let syslog = layer.syslog.map(|text| text.parse::<SyslogTarget>()).transpose();
+    let syslog = syslog.map_err(|what| fault("audit.syslog", what))?;
+    check_syslog_ca(syslog.as_ref(), layer.syslog_ca.as_deref())?;
+    match (&syslog, &layer.syslog_spool) {
+        (Some(_), Some(dir)) => check_apart("audit.syslog_spool", dir, data_dir)?,
+        (Some(_), None) => return Err(fault("audit.syslog_spool", "is missing")),
+        (None, Some(_)) => {
+            return Err(fault("audit.syslog", "is missing, and audit.syslog_spool is not"));
         }
-        // Whoever puts an old copy in the place of the data must not take the checkpoints along.
-        if path.starts_with(data_dir) {
-            return Err(fault(key, "must not be in data_dir"));
-        }
+        (None, None) => {}
     }
     Ok(AuditConfig {
         checkpoint_file: layer.checkpoint_file,
@@ -296,7 +300,34 @@ fn audit(layer: AuditLayer, data_dir: &Path) -> Result<AuditConfig, ConfigError>
             1000,
             1..=1_000_000,
         )?,
+        syslog,
+        syslog_ca: layer.syslog_ca,
+        syslog_spool: layer.syslog_spool,
     })
+}
+
+/// A place for checkpoints: whoever puts an old copy in the place of the data must not take them along.
+fn check_apart(key: &'static str, path: &Path, data_dir: &Path) -> Result<(), ConfigError> {
+    if !path.is_absolute() {
+        return Err(fault(key, "must be an absolute path"));
+    }
+    if path.starts_with(data_dir) {
+        return Err(fault(key, "must not be in data_dir"));
+    }
+    Ok(())
+}
+
+/// A CA that the server would not use later is refused now.
+fn check_syslog_ca(target: Option<&SyslogTarget>, ca: Option<&Path>) -> Result<(), ConfigError> {
+    let key = "audit.syslog_ca";
+    match (target.is_some_and(|target| target.tls), ca) {
+        (true, Some(path)) => Authority::from_pem_file("collector", path)
+            .map(drop)
+            .map_err(|error| fault(key, error.to_string())),
+        (true, None) => Err(fault(key, "is missing: by tls:// the collector has to be known")),
+        (false, Some(_)) => Err(fault(key, "is for a collector at tls:// only")),
+        (false, None) => Ok(()),
+    }
 }
 
 fn limits(layer: LimitsLayer) -> Result<LimitsConfig, ConfigError> {

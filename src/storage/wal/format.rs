@@ -250,12 +250,13 @@ pub(super) fn batch_at(segment: &[u8], offset: usize, salt: u64) -> Option<Found
     (crc32c::crc32c(bytes) == payload_sum).then_some(FoundBatch { number, payload, total })
 }
 
-/// The first whole batch of this segment at or after `from` whose number is at least `number`.
-pub(super) fn later_batch(segment: &[u8], from: usize, salt: u64, number: u64) -> Option<usize> {
+/// The first whole batch of this segment at or after `from`, whatever its number, and where it stands.
+pub(super) fn batch_behind(segment: &[u8], from: usize, salt: u64) -> Option<(usize, FoundBatch)> {
     let from = from.next_multiple_of(ALIGN);
-    (from..segment.len()).step_by(ALIGN).find(|offset| {
-        let magic = segment.get(*offset..).is_some_and(|rest| rest.starts_with(BATCH_MAGIC));
-        magic && batch_at(segment, *offset, salt).is_some_and(|batch| batch.number >= number)
+    (from..segment.len()).step_by(ALIGN).find_map(|offset| {
+        let magic = segment.get(offset..).is_some_and(|rest| rest.starts_with(BATCH_MAGIC));
+        let batch = magic.then(|| batch_at(segment, offset, salt)).flatten();
+        batch.map(|batch| (offset, batch))
     })
 }
 

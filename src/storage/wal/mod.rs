@@ -16,6 +16,12 @@
 //! a higher number follows: then *n* was durable once and the disk has damaged it, and the node refuses to start. Batches
 //! carry their segment's random salt, so that no payload can pose as one.
 //!
+//! A whole batch with a *lower* number behind the end is refused too. Every batch begins where the one before ended, at most
+//! one that was not acknowledged lies at the end, recovery begins again at that very place, and a segment is never used twice:
+//! whatever was torn, however often, nothing of this log ever began further on. A disk that has written or read the wrong place
+//! once can't be trusted with the next entry. What a torn tail leaves holds no whole batch; it is zeroed before anything is
+//! appended.
+//!
 //! # Segments
 //!
 //! The next segment is made ahead of its use: allocated, header written, file and directory synced. It is the reserve

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    BATCH_HEADER, FORMAT, FoundBatch, Record, SEGMENT_HEADER, batch_at, later_batch, records,
+    BATCH_HEADER, FORMAT, FoundBatch, Record, SEGMENT_HEADER, batch_at, batch_behind, records,
 };
 use super::index::Index;
 use super::segment::{Segment, Stored, number_of, path_of, read_header};
@@ -24,12 +24,14 @@ pub(super) struct Used<F: Fs> {
     pub(super) highest: Option<u64>,
     /// Bytes in use.
     pub(super) end: u64,
+    /// Bytes behind the end up to the last that is not zero, as recovery found it: what a torn tail left.
+    pub(super) left: usize,
 }
 
 impl<F: Fs> Used<F> {
     /// A segment without a batch.
     pub(super) fn empty(segment: Arc<Segment<F>>) -> Self {
-        Self { segment, highest: None, end: SEGMENT_HEADER as u64 }
+        Self { segment, highest: None, end: SEGMENT_HEADER as u64, left: 0 }
     }
 }
 
@@ -140,6 +142,19 @@ fn load<F: Fs>(fs: &F, dir: &Path, number: u64) -> Result<Option<Loaded<F>>, Wal
     }
 }
 
+/// What it means that batch `found` stands at `offset`, behind the place where `expected` should and does not.
+///
+/// Batches are written in order, each where the one before ended, and a segment is never used twice. So no torn tail explains
+/// an older one further on either: only a disk that wrote to, or read from, another place than it was told. What else it
+/// misplaced nobody knows, so nothing may be acknowledged in front of it.
+fn misplaced(expected: u64, found: u64, offset: usize) -> String {
+    if found >= expected {
+        format!("batch {expected} is damaged: a later one stands at offset {offset}")
+    } else {
+        format!("batch {found} stands a second time at offset {offset}, behind the end of the log")
+    }
+}
+
 /// The state while segments are replayed in order.
 struct Replay<F: Fs> {
     index: Index<F>,
@@ -197,21 +212,23 @@ impl<F: Fs> Replay<F> {
                 Bytes::copy_from_slice(bytes.get(start..end).unwrap_or_default()),
             ));
         }
-        let expected = self.next_batch.unwrap_or(0);
-        if let Some(later) = later_batch(&bytes, offset, salt, expected) {
+        if let Some((at, behind)) = batch_behind(&bytes, offset, salt) {
             if planted::is(Plant::RotCutOff) {
                 self.segments.push(used);
                 self.cut_off = true;
                 return Ok(());
             }
-            let what = format!("batch {expected} is damaged: a later one stands at offset {later}");
+            let what = misplaced(self.next_batch.unwrap_or(0), behind.number, at);
             return Err(segment.damaged(offset as u64, what));
         }
         if offset > SEGMENT_HEADER && (bytes.len() as u64) < segment.header.length {
             let (is, was) = (bytes.len(), segment.header.length);
             return Err(segment.damaged(is as u64, format!("it was cut off: {is} of {was} bytes")));
         }
-        let more = bytes.get(offset..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+        let rest = bytes.get(offset..).unwrap_or_default();
+        used.left =
+            rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+        let more = used.left > 0;
         // What an older tail left in a segment that has another one behind it was told at its time.
         if more || offset > SEGMENT_HEADER {
             self.torn = more.then(|| (segment.path.clone(), offset as u64));

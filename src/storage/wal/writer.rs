@@ -84,6 +84,11 @@ impl<F: Fs> Writer<F> {
             if let Some((start, batch)) = &found.last_batch {
                 used.segment.file.write_at(batch, *start).map_err(io)?;
             }
+            // What a torn tail left would be told at each start until it is written over; and the next torn one is easier
+            // to judge among zeros.
+            if used.left > 0 {
+                used.segment.file.write_at(&vec![0; used.left], used.end).map_err(io)?;
+            }
             used.segment.file.sync_all().map_err(io)?;
             fs.sync_dir(dir).map_err(io)?;
         }

@@ -77,6 +77,46 @@ fn a_batch_that_is_written_a_second_time_further_on_is_refused_by_its_number() {
     assert!(error.to_string().contains("batch 0 stands where 2 should"), "{error}");
 }
 
+/// As a disk leaves it that wrote to the wrong place. What was acknowledged in front of it would be refused with it.
+#[test]
+fn i6_an_older_batch_further_on_is_refused_before_anything_is_acknowledged_in_front_of_it() {
+    // Where the next batch would end, within it, and far behind; and behind a last batch that is torn.
+    for (gap, torn) in [(64, false), (8, false), (4096, false), (64, true), (4096, true)] {
+        let fs = SimFs::new();
+        let wal = open(&fs).unwrap();
+        wal.save_vote(voted(1), ignore()).unwrap();
+        let first = usize::try_from(wal.disk_bytes()).unwrap();
+        let first = bytes_at(&fs, SEGMENT_HEADER as u64, first);
+        wal.save_vote(voted(2), ignore()).unwrap();
+        let last = end(&wal);
+        wal.save_vote(voted(3), ignore()).unwrap();
+        if torn {
+            fs.flip_bit(&segments(&fs)[0], last + 40, 0).unwrap();
+        }
+        file(&fs).write_at(&first, end(&wal) + gap).unwrap();
+        let Err(error) = open(&fs.restart()) else { panic!("gap {gap}, torn {torn}: it opened") };
+        assert!(matches!(error, WalError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("batch 0 stands a second time"), "{error}");
+    }
+}
+
+#[test]
+fn what_a_torn_tail_left_is_told_once_and_is_gone_then() {
+    let fs = SimFs::new();
+    let wal = open(&fs).unwrap();
+    wal.save_vote(voted(1), ignore()).unwrap();
+    let at = end(&wal);
+    fs.tear_write(1, 900);
+    wal.append(vec![entry(1, 0, 1500)], ignore()).unwrap();
+    let fs = fs.crash(Survivors::All);
+    let torn = |fs: &SimFs| super::super::recover::recover(fs, Path::new(DIR), 0).unwrap().torn;
+    assert_eq!(torn(&fs), Some((segments(&fs)[0].clone(), at)));
+    // Without a word of its own, or a short one, the next start would find the rest of it.
+    drop(open(&fs).unwrap());
+    assert_eq!(torn(&fs.crash(Survivors::None)), None);
+    assert_eq!(bytes_at(&fs, at, 2000), vec![0; 2000]);
+}
+
 #[test]
 fn i2_an_entry_that_was_replaced_while_it_was_written_does_not_make_its_successor_durable() {
     let fs = SimFs::new();

@@ -3,6 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::super::recover;
 use super::*;
 
 /// What a model of the log expects after a crash.
@@ -52,13 +53,18 @@ impl Model {
     }
 }
 
-/// 200 operations that are all legal, with their state after each.
+/// 200 operations that are all legal on an empty log.
 fn script(seed: u64) -> Vec<Op> {
+    script_from(Model::default(), seed, 200)
+}
+
+/// Operations that are all legal, one after another, on a log that is as `model` says.
+fn script_from(mut model: Model, seed: u64, length: usize) -> Vec<Op> {
     let mut dice = StdRng::seed_from_u64(seed);
-    let mut model = Model::default();
-    let mut term = 1;
+    let voted = model.vote.map_or(1, |vote| vote.term);
+    let mut term = model.last().map_or(voted, |last| last.term.max(voted));
     let mut ops = Vec::new();
-    while ops.len() < 200 {
+    while ops.len() < length {
         let next = model.last().map_or(0, |last| last.index + 1);
         let op = match dice.random_range(0..20) {
             0..=10 => {
@@ -103,9 +109,12 @@ fn script(seed: u64) -> Vec<Op> {
     ops
 }
 
-/// Runs the script until the power goes; returns the model as acknowledged, and the operation that was under way.
+/// Runs the script on an empty log until the power goes; returns the model as acknowledged, and the operation that was under way.
 fn run(fs: &SimFs, ops: &[Op]) -> (Model, Option<Op>) {
-    let mut model = Model::default();
+    run_from(fs, Model::default(), ops)
+}
+
+fn run_from(fs: &SimFs, mut model: Model, ops: &[Op]) -> (Model, Option<Op>) {
     let Ok(mut wal) = open(fs) else { return (model, None) };
     for op in ops {
         let (done_ack, done) = ack();
@@ -212,6 +221,47 @@ fn crash_at(ops: &[Op], point: u64) {
             .unwrap();
         assert!(open(&after.restart()).is_ok(), "crash point {point}: not open after going on");
     }
+}
+
+/// What a log that opened says, in the place of a model that may lack, or have, what was under way.
+fn as_found(wal: &Wal<SimFs>, committed: Vec<Position>) -> Model {
+    let entries = wal.read(0, u64::MAX, usize::MAX).unwrap().into_iter();
+    let entries = entries.map(|e| (e.id.index, (e.id.term, e.payload.bytes().len()))).collect();
+    Model { entries, vote: wal.vote(), purged: wal.purged(), committed }
+}
+
+/// Whatever sectors of whatever was torn are left, and whenever the power goes again, while the log is opened too: that is
+/// never taken for damage. Entries are cut off and replaced at lower indexes meanwhile, and segments are switched and removed.
+#[test]
+fn i6_no_row_of_power_cuts_looks_like_damage_or_loses_what_was_acknowledged() {
+    let (mut tails, mut again) = (0, 0);
+    for seed in 0..40 {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let (mut fs, mut model) = (SimFs::new(), Model::default());
+        for round in 0..15 {
+            let ops = script_from(model.clone(), dice.random(), 15);
+            if dice.random() {
+                fs.power_cut_at(dice.random_range(0..50));
+            } else {
+                fs.tear_write(dice.random_range(1..15), dice.random_range(1..2500));
+            }
+            let (mut acknowledged, under_way) = run_from(&fs, model, &ops);
+            fs = fs.crash(Survivors::Random(dice.random()));
+            let torn = recover::recover(&fs, Path::new(DIR), 0).is_ok_and(|f| f.torn.is_some());
+            tails += u32::from(torn);
+            // Once more while what was torn is cleared away.
+            fs.power_cut_at(dice.random_range(0..8));
+            again += u32::from(open(&fs).is_err());
+            fs = fs.crash(Survivors::Random(dice.random()));
+            let wal = open(&fs.restart())
+                .unwrap_or_else(|error| panic!("seed {seed}, round {round}: {error}"));
+            check(&wal, &acknowledged, under_way.as_ref())
+                .unwrap_or_else(|what| panic!("seed {seed}, round {round}: {what}"));
+            under_way.iter().for_each(|op| acknowledged.apply(op));
+            model = as_found(&wal, acknowledged.committed);
+        }
+    }
+    assert!(tails > 40 && again > 100, "{tails} torn tails, {again} cuts while it was opened");
 }
 
 #[test]
