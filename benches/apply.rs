@@ -25,6 +25,7 @@ fn entry(index: u64, actor: Actor, body: CommandBody) -> (Position, Entry) {
     let command = Command {
         actor,
         certificate: None,
+        roles: Default::default(),
         request_id: RequestId::from_bytes(u128::from(index).to_be_bytes()),
         time: Timestamp::from_millis(1_700_000_000_000 + index),
         body,

@@ -81,6 +81,10 @@ targets! {
     certificate => crate::auth::fuzzing::certificate;
     /// A name in a certificate.
     certificate_name => crate::auth::fuzzing::certificate_name;
+    /// An access token of whoever calls.
+    access_token => crate::oidc::fuzzing::access_token;
+    /// What an OIDC provider says of itself, and its keys.
+    provider => crate::oidc::fuzzing::provider;
     /// A certificate request of a device.
     csr => crate::crypto::fuzzing::csr;
     /// An enrolment token that somebody has typed.

@@ -10,6 +10,7 @@
 //! ```text
 //! domain <- state <- storage <- raft <- service <- grpc <- server <- bin
 //! domain <- crypto, auth <- service
+//! domain, crypto, auth <- oidc <- grpc, cli
 //! domain, crypto, proto <- client <- agent, cli <- bin
 //! client::evidence <- server: its checkpoints are files like any other evidence
 //! leaves: fs, clock, tls, telemetry, turns, planted
@@ -20,7 +21,8 @@
 //! - [`crypto`]: sealing and opening, the keyring, signatures.
 //! - [`storage`]: write-ahead log, view, snapshots, data directory.
 //! - [`raft`]: the only user of openraft.
-//! - [`auth`]: certificate -> caller -> permit.
+//! - [`auth`]: certificate or token -> caller -> permit.
+//! - [`oidc`]: the provider of people's tokens, its keys, what its tokens prove, and a login there.
 //! - [`service`]: use cases, free of any transport.
 //! - [`grpc`]: decode, call the service, encode.
 //! - [`server`]: configuration, composition root, health, metrics, shutdown.
@@ -52,6 +54,8 @@ pub mod auth;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
+pub mod oidc;
 #[cfg(feature = "server")]
 pub mod raft;
 #[cfg(feature = "server")]

@@ -1,16 +1,19 @@
-//! From a certificate to a caller.
+//! From a certificate, or a token that was checked, to a caller.
 //!
 //! The URI in a certificate says what its holder claims to be; the CA says whether it may claim that. So a chain has to
 //! end at exactly the CA of its kind: the agent CA makes no operators.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustls_pki_types::CertificateDer;
 
 use crate::crypto::{Authority, CertificateError, Leaf, Purpose};
-use crate::domain::{Actor, ClusterId, Fingerprint, SpiffeError, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, OidcSubject, Role, SpiffeError, Timestamp};
 use crate::tls::PeerCertificates;
+
+use super::token::TokenError;
 
 /// The CAs of the three kinds of actors. Clones share them, also when they are replaced.
 #[derive(Debug, Clone)]
@@ -96,11 +99,13 @@ impl Authorities {
         self.0.read().operator.clone()
     }
 
-    fn of(&self, actor: &Actor) -> Authority {
+    /// Who may vouch for this actor by a certificate; nobody does for whom a provider has to.
+    fn of(&self, actor: &Actor) -> Option<Authority> {
         match actor {
-            Actor::Node(_) => self.node(),
-            Actor::Agent(_) => self.agent(),
-            Actor::Operator(_) => self.operator(),
+            Actor::Node(_) => Some(self.node()),
+            Actor::Agent(_) => Some(self.agent()),
+            Actor::Operator(_) => Some(self.operator()),
+            Actor::Oidc(_) => None,
         }
     }
 }
@@ -120,6 +125,9 @@ pub enum IdentityError {
     /// The certificate was valid when the connection was made and is not any more.
     #[error("the certificate has expired")]
     Expired,
+    /// A token that was shown is not good, whatever certificate came with it.
+    #[error("{0}")]
+    Token(#[from] TokenError),
 }
 
 /// A proven caller.
@@ -130,13 +138,26 @@ pub struct Caller {
     not_after: Timestamp,
     serial: String,
     certificate: Option<Fingerprint>,
+    roles: BTreeSet<Role>,
 }
 
 impl Caller {
     /// A caller that was proven by other means than a certificate, as in a simulation. The server uses [`identify`] only.
     pub fn proven(actor: Actor, not_after: Timestamp, serial: impl Into<String>) -> Self {
         let not_before = Timestamp::default();
-        Self { actor, not_before, not_after, serial: serial.into(), certificate: None }
+        let roles = BTreeSet::new();
+        Self { actor, not_before, not_after, serial: serial.into(), certificate: None, roles }
+    }
+
+    /// Somebody whose token was checked: until when it is good, the roles that it gives, and the certificate that it came with, if
+    /// it came with one.
+    pub fn by_token(
+        subject: OidcSubject,
+        not_after: Timestamp,
+        roles: BTreeSet<Role>,
+        certificate: Option<Fingerprint>,
+    ) -> Self {
+        Self { certificate, roles, ..Self::proven(Actor::Oidc(subject), not_after, String::new()) }
     }
 
     /// The same, with the beginning of its validity.
@@ -175,6 +196,11 @@ impl Caller {
         self.certificate
     }
 
+    /// Roles that the token gave; empty for whom a certificate proved, whose roles are grants.
+    pub const fn roles(&self) -> &BTreeSet<Role> {
+        &self.roles
+    }
+
     /// Checks that the certificate is still valid; for each request, since a connection may outlive its certificate.
     ///
     /// # Errors
@@ -197,13 +223,15 @@ pub fn identify(
     let first = peer.chain().first().ok_or(CertificateError::Missing)?;
     // The claim is read first, since it decides which CA has to vouch for it.
     let claimed = Actor::from_spiffe_uri(&Leaf::read(first)?.uri, cluster)?;
-    let leaf = authorities.of(&claimed).verify(peer.chain(), Purpose::Client, now)?;
+    let authority = authorities.of(&claimed).ok_or(SpiffeError::Malformed)?;
+    let leaf = authority.verify(peer.chain(), Purpose::Client, now)?;
     Ok(Caller {
         actor: claimed,
         not_before: leaf.not_before,
         not_after: leaf.not_after,
         serial: leaf.serial,
         certificate: Some(Fingerprint::of(first)),
+        roles: BTreeSet::new(),
     })
 }
 

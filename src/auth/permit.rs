@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::domain::{Actor, DeviceId, Fingerprint, Right, Role};
+use crate::domain::{Actor, DeviceId, Fingerprint, Right, Role, denied_words};
 use crate::planted::{self, Plant};
 
 use super::Caller;
@@ -238,8 +238,7 @@ pub struct Denied {
 impl Denied {
     /// The caller, or the certificate that it came with, is on the deny-list. Who did that and why is not for the caller.
     pub fn by_list(actor: &Actor) -> Self {
-        let message = format!("the certificate of {actor} was denied by an administrator");
-        Self { reason: "CERTIFICATE_DENIED", message }
+        Self { reason: "CERTIFICATE_DENIED", message: denied_words(actor) }
     }
 
     /// There is nothing of what was asked for in the groups that the caller's grants are limited to. It may be elsewhere, or
@@ -257,6 +256,7 @@ impl Denied {
 pub struct Permit {
     actor: Actor,
     certificate: Option<Fingerprint>,
+    roles: BTreeSet<Role>,
     action: Action,
 }
 
@@ -269,6 +269,11 @@ impl Permit {
     /// The certificate that they came with. It goes with the command, so that apply can ask the deny-list again.
     pub const fn certificate(&self) -> Option<Fingerprint> {
         self.certificate
+    }
+
+    /// The roles that the token of the caller gave, which go with the command too; empty for whom a certificate proved.
+    pub const fn roles(&self) -> &BTreeSet<Role> {
+        &self.roles
     }
 
     /// What.
@@ -295,7 +300,7 @@ pub fn authorize(
     let missing = |what: &dyn fmt::Display| Err(denied("ROLE_MISSING", what));
     match (action.rule(), actor) {
         (Rule::AnyAgent | Rule::AnyAgentOr(_), Actor::Agent(_))
-        | (Rule::AnyOperator, Actor::Operator(_)) => Ok(()),
+        | (Rule::AnyOperator, Actor::Operator(_) | Actor::Oidc(_)) => Ok(()),
         (Rule::AgentOf(device) | Rule::AgentOfOr(device, _), Actor::Agent(own))
             if device == *own =>
         {
@@ -304,10 +309,8 @@ pub fn authorize(
         (Rule::AgentOf(_) | Rule::AgentOfOr(..), Actor::Agent(_)) => {
             Err(denied("FOREIGN_DEVICE", &"the device is not its own"))
         }
-        (
-            Rule::Has(right) | Rule::AnyAgentOr(right) | Rule::AgentOfOr(_, right),
-            Actor::Operator(_),
-        ) => {
+        (Rule::Has(right), Actor::Operator(_) | Actor::Oidc(_))
+        | (Rule::AnyAgentOr(right) | Rule::AgentOfOr(_, right), Actor::Operator(_)) => {
             let any = right.roles();
             let named = any.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
             if any.iter().any(|role| roles.contains(role)) || planted::is(Plant::RolesUnchecked) {
@@ -316,15 +319,24 @@ pub fn authorize(
                 missing(&format_args!("it takes the role {named}"))
             }
         }
-        (Rule::AnyAgent | Rule::AgentOf(_), Actor::Node(_) | Actor::Operator(_))
-        | (Rule::AnyAgentOr(_) | Rule::AgentOfOr(..), Actor::Node(_)) => {
+        (
+            Rule::AnyAgent | Rule::AgentOf(_),
+            Actor::Node(_) | Actor::Operator(_) | Actor::Oidc(_),
+        )
+        // A key remembers who imported it by the name in a certificate.
+        | (Rule::AnyAgentOr(_) | Rule::AgentOfOr(..), Actor::Node(_) | Actor::Oidc(_)) => {
             Err(denied("NOT_AN_AGENT", &"only agents may"))
         }
         (Rule::AnyOperator | Rule::Has(_), Actor::Node(_) | Actor::Agent(_)) => {
             Err(denied("NOT_AN_OPERATOR", &"only operators may"))
         }
     }
-    .map(|()| Permit { actor: actor.clone(), certificate: caller.certificate(), action })
+    .map(|()| Permit {
+        actor: actor.clone(),
+        certificate: caller.certificate(),
+        roles: caller.roles().clone(),
+        action,
+    })
 }
 
 #[cfg(test)]

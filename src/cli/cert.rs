@@ -34,7 +34,7 @@ pub(super) enum CertCommand {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct SubjectArgs {
-    /// All certificates of agent/DEVICE, operator/NAME or node/ID; or one: sha256:FINGERPRINT
+    /// All certificates of agent/DEVICE, operator/NAME or node/ID; all tokens of oidc/ISSUER#SUBJECT; or one certificate: sha256:FINGERPRINT
     subject: Option<DenialSubject>,
     /// The certificate in this PEM file
     #[arg(long)]

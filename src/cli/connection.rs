@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::exit::CliError;
+use super::token_file;
 use crate::client::{Client, ClientOptions};
 use crate::tls::Identity;
 
@@ -48,6 +49,16 @@ pub struct ConnectionArgs {
         value_name = "FILE"
     )]
     pub key: Option<PathBuf>,
+    /// File with an access token, instead of a certificate or beside one; by default the one that `holdfast login` left, if there
+    /// is no certificate
+    #[arg(
+        id = "client-access-token-file",
+        long = "access-token-file",
+        env = "HOLDFAST_ACCESS_TOKEN_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
+    pub access_token_file: Option<PathBuf>,
     /// Seconds that a call is tried over all servers; changes of members take up to a minute all the same
     #[arg(
         id = "client-timeout",
@@ -67,10 +78,19 @@ impl ConnectionArgs {
     /// If a flag is missing or not well-formed.
     pub fn options(&self) -> Result<ClientOptions, CliError> {
         let options = self.nameless_options()?;
+        let options = match &self.access_token_file {
+            Some(file) => options.with_access_token(file),
+            None => options,
+        };
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Ok(options.with_identity(cert, key)),
             (None, Some(_)) => Err(missing("--cert", "HOLDFAST_CERT")),
-            (_, None) => Err(missing("--key", "HOLDFAST_KEY")),
+            (Some(_), None) => Err(missing("--key", "HOLDFAST_KEY")),
+            (None, None) if options.access_token.is_some() => Ok(options),
+            (None, None) => match token_file::left_by_login() {
+                Some(file) => Ok(options.with_access_token(file)),
+                None => Err(missing("--cert and --key", "HOLDFAST_CERT and HOLDFAST_KEY")),
+            },
         }
     }
 
@@ -110,6 +130,6 @@ impl ConnectionArgs {
 
 fn missing(flag: &str, variable: &str) -> CliError {
     CliError::usage(format!(
-        "give {flag} or set {variable}; `holdfast dev` prints all four for a try"
+        "give {flag} or set {variable}; `holdfast dev` prints all four for a try, and `holdfast login` does without a certificate"
     ))
 }

@@ -22,6 +22,7 @@ mod grant;
 mod group;
 mod key;
 pub mod local_cluster;
+mod login;
 mod operator;
 mod out_file;
 mod output;
@@ -30,6 +31,7 @@ mod receipt;
 mod report;
 mod secret_file;
 mod token;
+mod token_file;
 mod values;
 mod views;
 
@@ -106,6 +108,10 @@ enum Command {
     /// Make and show the CA that signs the certificates of devices that enrol
     #[command(subcommand)]
     AgentCa(token::AgentCaCommand),
+    /// Log in at an OIDC provider, to work without a certificate for some minutes
+    Login(login::LoginArgs),
+    /// Forget the access token of the last login
+    Logout,
     /// Make the certificate authorities, certificates and the root key
     #[command(subcommand)]
     Pki(pki::PkiCommand),
@@ -184,6 +190,7 @@ fn run_command(context: Context, command: Command) -> Done {
         Command::Pki(command) => run_pki(command, context.printer),
         Command::Config(command) => config::run(command, context.printer),
         Command::Receipt(command) => receipt::run(&context, command),
+        Command::Logout => login::log_out(&context),
         Command::Completions { shell } => completions(shell, context.printer),
         command => run_async(context, command),
     }
@@ -208,6 +215,7 @@ async fn dispatch(context: Context, command: Command) -> Done {
         Command::Grant(command) => grant::run(&context, command).await,
         Command::Enrol(args) => enrol::run(&context, args).await,
         Command::AgentCa(command) => token::run_agent_ca(&context, command).await,
+        Command::Login(args) => login::run(&context, args).await,
         Command::Cert(command) => cert::run(&context, command).await,
         Command::Operator(command) => operator::run(&context, command).await,
         Command::Dev(args) => dev::run(&context, args).await,
@@ -217,6 +225,7 @@ async fn dispatch(context: Context, command: Command) -> Done {
         | Command::Pki(_)
         | Command::Config(_)
         | Command::Receipt(_)
+        | Command::Logout
         | Command::Completions { .. } => Err(CliError::failed("this command runs elsewhere")),
     }
 }

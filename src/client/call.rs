@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -25,12 +26,16 @@ const BACKOFF_MOST: Duration = Duration::from_secs(1);
 /// Longest pause that a server may ask for.
 const ASKED_MOST: Duration = Duration::from_secs(2);
 
+/// Where an access token stands.
+const AUTHORIZATION: &str = "authorization";
 /// A server's reason when it takes no more calls for the moment.
 const OVERLOADED: &str = "OVERLOADED";
 
 /// The servers, and which of them answered last.
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
+    /// What goes with every call beside the certificate, if anything.
+    bearer: Option<MetadataValue<Ascii>>,
     preferred: AtomicUsize,
 }
 
@@ -62,8 +67,11 @@ enum Failure {
 
 impl Pool {
     /// A pool that prefers the first endpoint.
-    pub(super) const fn new(endpoints: Vec<Endpoint>) -> Self {
-        Self { endpoints, preferred: AtomicUsize::new(0) }
+    pub(super) const fn new(
+        endpoints: Vec<Endpoint>,
+        bearer: Option<MetadataValue<Ascii>>,
+    ) -> Self {
+        Self { endpoints, bearer, preferred: AtomicUsize::new(0) }
     }
 
     /// The endpoint that answered last.
@@ -124,6 +132,9 @@ impl Pool {
             let limit = patience.attempt.min(end.saturating_duration_since(Instant::now()));
             attempts = attempts.saturating_add(1);
             let mut request = Request::new(message.clone());
+            if let Some(bearer) = &self.bearer {
+                request.metadata_mut().insert(AUTHORIZATION, bearer.clone());
+            }
             if tell_limit {
                 request.set_timeout(limit);
             }

@@ -8,6 +8,7 @@
 mod address;
 mod admin;
 mod audit;
+mod bearer;
 mod call;
 mod chain;
 mod cluster;
@@ -130,7 +131,8 @@ impl Client {
         let config = tls_config(&options, &anchors)?;
         let endpoints = options.endpoints.into_iter();
         let endpoints = endpoints.map(|address| Endpoint::new(address, Arc::clone(&config)));
-        let pool = Pool::new(endpoints.collect::<Result<_, _>>()?);
+        let bearer = options.access_token.as_deref().map(bearer::read).transpose()?;
+        let pool = Pool::new(endpoints.collect::<Result<_, _>>()?, bearer);
         let patience = Patience { deadline: options.deadline, attempt: options.attempt };
         let clock: SharedClock = Arc::new(SystemClock);
         let inner = Inner { pool, patience, anchors, clock, escrow_key: Mutex::new(None) };

@@ -24,6 +24,8 @@ pub struct ClientOptions {
     pub ca: PathBuf,
     /// The client's certificate; without one only what needs no identity works.
     pub identity: Option<IdentityFiles>,
+    /// File with an access token that goes with every call; for its owner alone.
+    pub access_token: Option<PathBuf>,
     /// How long a call is tried over all servers.
     pub deadline: Duration,
     /// How long one server may take to answer before another one is asked.
@@ -40,6 +42,7 @@ impl ClientOptions {
             endpoints: Address::parse_list(addresses)?,
             ca: ca.into(),
             identity: None,
+            access_token: None,
             deadline: Duration::from_secs(15),
             attempt: Duration::from_secs(5),
         })
@@ -49,6 +52,13 @@ impl ClientOptions {
     #[must_use]
     pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some(IdentityFiles { cert: cert.into(), key: key.into() });
+        self
+    }
+
+    /// The same with an access token.
+    #[must_use]
+    pub fn with_access_token(mut self, file: impl Into<PathBuf>) -> Self {
+        self.access_token = Some(file.into());
         self
     }
 

@@ -1,11 +1,11 @@
-//! Who does something, as proven by a certificate.
+//! Who does something, as proven by a certificate or by a token.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ClusterId, DeviceId, FieldError, NodeId, OperatorName};
+use super::{ClusterId, DeviceId, FieldError, NodeId, OidcSubject, OperatorName};
 
-/// A proven identity. Printed as `node/1`, `agent/UUID` or `operator/alice`.
+/// A proven identity. Printed as `node/1`, `agent/UUID`, `operator/alice` or `oidc/ISSUER#SUBJECT`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Actor {
     /// A server of the cluster.
@@ -14,6 +14,9 @@ pub enum Actor {
     Agent(DeviceId),
     /// A person with an operator certificate.
     Operator(OperatorName),
+    /// A person with an access token of an OIDC provider. Never the same as an operator with a certificate, whatever the
+    /// provider calls them.
+    Oidc(OidcSubject),
 }
 
 /// A certificate's URI is not one of ours.
@@ -28,7 +31,12 @@ pub enum SpiffeError {
 }
 
 impl Actor {
-    /// The URI that a certificate of this actor carries as its only URI SAN.
+    /// Whether it is a person who works with the cluster, however that was proven.
+    pub const fn is_operator(&self) -> bool {
+        matches!(self, Self::Operator(_) | Self::Oidc(_))
+    }
+
+    /// The URI that a certificate of this actor carries as its only URI SAN. There are no certificates of OIDC subjects.
     pub fn spiffe_uri(&self, cluster: ClusterId) -> String {
         format!("spiffe://{cluster}/{self}")
     }
@@ -42,7 +50,8 @@ impl Actor {
         let (domain, path) = rest.split_once('/').ok_or(SpiffeError::Malformed)?;
         let named: ClusterId = domain.parse().map_err(|_| SpiffeError::Malformed)?;
         let actor: Self = path.parse().map_err(|_| SpiffeError::Malformed)?;
-        if actor.spiffe_uri(named) != uri {
+        // No CA vouches for whom a provider has to vouch.
+        if matches!(actor, Self::Oidc(_)) || actor.spiffe_uri(named) != uri {
             return Err(SpiffeError::Malformed);
         }
         if named == cluster { Ok(actor) } else { Err(SpiffeError::ForeignCluster(named)) }
@@ -55,6 +64,7 @@ impl fmt::Display for Actor {
             Self::Node(id) => write!(f, "node/{id}"),
             Self::Agent(id) => write!(f, "agent/{id}"),
             Self::Operator(name) => write!(f, "operator/{name}"),
+            Self::Oidc(subject) => write!(f, "oidc/{subject}"),
         }
     }
 }
@@ -63,8 +73,11 @@ impl FromStr for Actor {
     type Err = FieldError;
 
     fn from_str(text: &str) -> Result<Self, FieldError> {
-        let bad =
-            || FieldError::new("actor", "must be node/<id>, agent/<device> or operator/<name>");
+        let bad = || {
+            let what =
+                "must be node/<id>, agent/<device>, operator/<name> or oidc/<issuer>#<subject>";
+            FieldError::new("actor", what)
+        };
         let (kind, name) = text.split_once('/').ok_or_else(bad)?;
         match kind {
             "node" => {
@@ -73,6 +86,7 @@ impl FromStr for Actor {
             }
             "agent" => name.parse().map(Self::Agent).map_err(|_| bad()),
             "operator" => name.parse().map(Self::Operator).map_err(|_| bad()),
+            "oidc" => name.parse().map(Self::Oidc).map_err(|_| bad()),
             _ => Err(bad()),
         }
     }
@@ -109,6 +123,7 @@ mod tests {
             "spiffe://07070707-0707-0707-0707-070707070707/robot/1",
             "spiffe://07070707-0707-0707-0707-070707070707/operator/",
             "spiffe://07070707070707070707070707070707/node/1",
+            "spiffe://07070707-0707-0707-0707-070707070707/oidc/https://idp.example#alice",
         ] {
             assert_eq!(Actor::from_spiffe_uri(bad, CLUSTER), Err(SpiffeError::Malformed), "{bad}");
         }

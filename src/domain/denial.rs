@@ -50,10 +50,20 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A row of the deny-list: all certificates of somebody, or one certificate.
+/// What somebody who is denied is told. Who did that and why is not for them.
+pub fn denied_words(actor: &Actor) -> String {
+    match actor {
+        Actor::Oidc(_) => format!("{actor} was denied by an administrator"),
+        Actor::Node(_) | Actor::Agent(_) | Actor::Operator(_) => {
+            format!("the certificate of {actor} was denied by an administrator")
+        }
+    }
+}
+
+/// A row of the deny-list: all certificates or tokens of somebody, or one certificate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DenialSubject {
-    /// Whoever proves to be this, by whatever certificate.
+    /// Whoever proves to be this, by whatever certificate or token.
     Identity(Actor),
     /// Whoever shows this certificate.
     Certificate(Fingerprint),
@@ -75,8 +85,7 @@ impl FromStr for DenialSubject {
     /// other tools print it.
     fn from_str(text: &str) -> Result<Self, FieldError> {
         let bad = || {
-            let what =
-                "must be node/<id>, agent/<device>, operator/<name> or sha256:<64 hex digits>";
+            let what = "must be node/<id>, agent/<device>, operator/<name>, oidc/<issuer>#<subject> or sha256:<64 hex digits>";
             FieldError::new("subject", what)
         };
         let Some(digits) = text.strip_prefix(PREFIX) else {
@@ -99,6 +108,7 @@ mod tests {
             "node/3",
             "agent/01010101-0101-0101-0101-010101010101",
             "operator/alice",
+            "oidc/https://idp.example/realm#auth0|alice",
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         ] {
             let subject: DenialSubject = text.parse().unwrap();

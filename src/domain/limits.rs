@@ -8,6 +8,8 @@ pub const SEALED_KEY_BYTES: usize = 1024;
 pub const SEALED_PACKAGE_BYTES: usize = 64 * 1024;
 /// Longest name of a user, domain, host, operator or ticket, in bytes of UTF-8.
 pub const NAME_BYTES: usize = 256;
+/// Longest name that an OIDC provider may have for a person, in bytes.
+pub const OIDC_SUBJECT_BYTES: usize = 255;
 /// Longest free text, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 1024;
 /// Most volumes of a device.

@@ -15,6 +15,7 @@ mod groups;
 mod ids;
 mod key;
 pub mod limits;
+mod oidc;
 mod people;
 mod reason;
 mod recovery_key;
@@ -27,7 +28,7 @@ pub use audit::{
     verify_chain, verify_hashed_chain,
 };
 pub use compliance::{ComplianceStatus, EncryptionState, VolumeCompliance};
-pub use denial::{DenialSubject, Fingerprint};
+pub use denial::{DenialSubject, Fingerprint, denied_words};
 pub use disclosure::{ApprovalId, DisclosurePolicy, PolicyParts, QuotaScope};
 pub use enrolment::TokenBinding;
 pub use error::FieldError;
@@ -37,6 +38,7 @@ pub use ids::{
     RequestId, Timestamp, TokenId, VolumeId,
 };
 pub use key::{KeyState, ProtectorKind, Sealed, VolumeKind, sealed_digest};
+pub use oidc::{Issuer, OidcSubject};
 pub use people::{OperatorName, Role, Text, User};
 pub use reason::{REASONS, Reason, ReasonCode};
 pub use recovery_key::{FormatError, GroupFault, RecoveryKey};

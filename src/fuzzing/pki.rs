@@ -88,7 +88,7 @@ mod issuing {
         let ca = match actor {
             Actor::Node(_) => ("node", 1),
             Actor::Agent(_) => ("agent", 2),
-            Actor::Operator(_) => ("operator", 3),
+            Actor::Operator(_) | Actor::Oidc(_) => ("operator", 3),
         };
         let issuer = Issuer::new(ca_params(ca), key_pair(&key(ca.1)));
         let private = key(0x10 + ca.1);

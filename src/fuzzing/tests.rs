@@ -47,6 +47,7 @@ fn seeds() -> Vec<Seed> {
         crate::storage::fuzzing::seeds(),
         crate::crypto::fuzzing::seeds(),
         crate::auth::fuzzing::seeds(),
+        crate::oidc::fuzzing::seeds(),
         crate::client::fuzzing::seeds(),
     ]
     .concat()

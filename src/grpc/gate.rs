@@ -1,4 +1,4 @@
-//! Who calls, and may they: the way into every call.
+//! Who calls, and may they: the way into every call. Whom a token proves is known by then.
 
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use crate::crypto::CertificateError;
 use crate::service::{Consensus, Context, ServiceError, Staleness};
 use crate::tls::PeerCertificates;
 
+use super::bearer::TokenCaller;
 use super::status;
 
-/// Identifies callers by the certificate of their connection.
+/// Identifies callers by their token, else by the certificate of their connection.
 pub(super) struct Gate<C> {
     context: Arc<Context<C>>,
     authorities: Arc<Authorities>,
@@ -24,6 +25,11 @@ impl<C: Consensus> Gate<C> {
 
     /// Who is at the other end. Concluded once for a connection; the certificate's time is checked each time.
     pub(super) fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, ServiceError> {
+        if let Some(TokenCaller(caller)) = request.extensions().get() {
+            caller.check_valid(self.context.now())?;
+            tracing::Span::current().record("caller", caller.actor().to_string());
+            return Ok(Arc::clone(caller));
+        }
         let missing = || IdentityError::Certificate(CertificateError::Missing);
         let peer = request.extensions().get::<PeerCertificates>().ok_or_else(missing)?;
         let caller =

@@ -21,6 +21,7 @@ use crate::auth::{Authorities, Caller, identify_once};
 use crate::service::{Consensus, Context, ServiceError};
 use crate::tls::PeerCertificates;
 
+use super::bearer::TokenCaller;
 use super::status;
 
 /// Paths of calls that the gate looks at itself, so that the refusal is recorded under the name of what was asked.
@@ -48,6 +49,9 @@ impl<C: Consensus> Guard<C> {
 
     /// Who calls. Whoever can't be told is left to the call itself, which refuses them.
     fn caller(&self, request: &Request<Body>) -> Option<Arc<Caller>> {
+        if let Some(TokenCaller(caller)) = request.extensions().get() {
+            return Some(Arc::clone(caller));
+        }
         let peer = request.extensions().get::<PeerCertificates>()?;
         let (cluster, now) = (self.context.cluster(), self.context.now());
         identify_once(peer, &self.authorities, cluster, now).ok()

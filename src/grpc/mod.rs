@@ -1,9 +1,10 @@
 //! The public API over gRPC: decode, call the service, encode.
 //!
-//! No rule lives here. `status` is the one error table; `observe` wraps every call.
+//! No rule lives here. `status` is the one error table; `observe` wraps every call, and `bearer` every call of the client port.
 
 mod admin;
 mod audit;
+mod bearer;
 mod cluster;
 mod compliance;
 mod decode;
@@ -27,6 +28,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use bearer::{Bearer, Borne, TokenMetrics};
 pub use cluster::encode_member;
 pub use guard::{Guard, Guarded};
 pub use observe::{Observe, Observed, RpcMetrics};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::auth::IdentityError;
+use crate::auth::{IdentityError, TokenError};
 use crate::domain::Timestamp;
 use crate::raft::{RaftError, Refusal};
 use crate::service::ServiceError;
@@ -168,8 +168,36 @@ fn identity_line(error: &IdentityError) -> Line {
         IdentityError::Name(_) => "CERTIFICATE_NAME_INVALID",
         IdentityError::Expired => "CERTIFICATE_EXPIRED",
         IdentityError::SharedCa => return internal("BUG"),
+        IdentityError::Token(error) => return token_line(error),
     };
     Line::new(Code::Unauthenticated, reason, error)
+}
+
+fn token_line(error: &TokenError) -> Line {
+    let code = match error {
+        // Another node may have them.
+        TokenError::NoKeys => {
+            return Line::new(Code::Unavailable, error.reason(), error).retry(LATER);
+        }
+        // Who it is, is proven; what they may do is not.
+        TokenError::NoRole | TokenError::ForeignCertificate => Code::PermissionDenied,
+        TokenError::Off
+        | TokenError::Malformed(_)
+        | TokenError::TooLarge(_)
+        | TokenError::Algorithm
+        | TokenError::UnknownKey
+        | TokenError::Signature
+        | TokenError::NotAnAccessToken
+        | TokenError::Claim(_)
+        | TokenError::Issuer
+        | TokenError::Audience
+        | TokenError::Expired
+        | TokenError::TooOld
+        | TokenError::NotYetValid
+        | TokenError::Subject(_)
+        | TokenError::Binding => Code::Unauthenticated,
+    };
+    Line::new(code, error.reason(), error)
 }
 
 fn raft_line(error: &RaftError) -> Line {

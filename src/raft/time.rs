@@ -105,6 +105,7 @@ mod tests {
         codec::encode_command(&Command {
             actor: Actor::Node(NodeId::new(2)),
             certificate: None,
+            roles: Default::default(),
             request_id: RequestId::from_bytes([1; 16]),
             time: Timestamp::from_millis(time),
             body: CommandBody::Refusals(Vec::new()),
@@ -201,7 +202,14 @@ mod tests {
             self.entries += 1;
             let time = Timestamp::from_millis(time);
             let request_id = RequestId::from_bytes([self.entries; 16]);
-            let command = Command { actor, certificate: None, request_id, time, body };
+            let command = Command {
+                actor,
+                certificate: None,
+                roles: Default::default(),
+                request_id,
+                time,
+                body,
+            };
             let bytes = codec::encode_command(&command);
             self.guard.check(&bytes)?;
             let index = self.machine.heads().position.map_or(1, |last| last.index + 1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::auth::Authorities;
 use crate::crypto::Authority;
 use crate::domain::Actor;
-use crate::tls::{Identity, client_port_config, peer_port_config};
+use crate::tls::{Identity, Nameless, client_port_config, peer_port_config};
 
 use super::config::Config;
 use super::serve::ServeError;
@@ -41,8 +41,13 @@ impl Credentials {
             .expect(config.cluster_id, &Actor::Node(config.node_id))
             .map_err(ServeError::Identity)?;
         identity.node_signer(config.cluster_id, config.node_id).map_err(ServeError::Identity)?;
-        client_port_config(&authorities.agent(), &authorities.operator(), &identity)
-            .map_err(ServeError::Identity)?;
+        client_port_config(
+            &authorities.agent(),
+            &authorities.operator(),
+            &identity,
+            Nameless::Refused,
+        )
+        .map_err(ServeError::Identity)?;
         peer_port_config(&authorities.node(), &identity).map_err(ServeError::Identity)?;
         Ok(Self { identity, authorities: Arc::new(authorities) })
     }

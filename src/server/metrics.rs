@@ -12,7 +12,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::domain::limits;
-use crate::grpc::RpcMetrics;
+use crate::grpc::{RpcMetrics, TokenMetrics};
+use crate::oidc::Tokens;
 use crate::service::{Context, Sealing};
 use crate::state::{Heads, query};
 use crate::tls::ConnectionCounters;
@@ -31,14 +32,22 @@ pub(super) struct Sources<N> {
     pub(super) enrolment_port: Arc<ConnectionCounters>,
     pub(super) renewal: Arc<Renewal>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) tokens: Option<Arc<Tokens>>,
 }
 
 /// All numbers of a server.
-pub(super) fn registry<N: ServerNode>(sources: Sources<N>, rpc: &RpcMetrics) -> Registry {
+pub(super) fn registry<N: ServerNode>(
+    sources: Sources<N>,
+    rpc: &RpcMetrics,
+    tokens: &TokenMetrics,
+) -> Registry {
     let mut registry = Registry::with_prefix("holdfast");
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The program", build);
     rpc.register(&mut registry);
+    if sources.tokens.is_some() {
+        tokens.register(&mut registry);
+    }
     registry.register_collector(Box::new(sources));
     registry
 }
@@ -284,6 +293,22 @@ impl<N: ServerNode> Sources<N> {
         )
     }
 
+    fn oidc(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        if let Some(age) = tokens.keys_age() {
+            out.seconds(
+                "oidc_keys_age_seconds",
+                "Time since the keys of the OIDC provider were read; absent before",
+                age.as_secs_f64(),
+            )?;
+        }
+        out.counter(
+            "oidc_key_failures",
+            "Times that the keys of the OIDC provider could not be read",
+            tokens.failures(),
+        )
+    }
+
     fn ports(&self, out: &mut Writer<'_>) -> fmt::Result {
         let ports = [
             ("client", &self.client_port),
@@ -318,6 +343,7 @@ impl<N: ServerNode> Collector for Sources<N> {
         self.audit(&mut out)?;
         self.disclosure(&mut out)?;
         self.enrolment(&mut out)?;
+        self.oidc(&mut out)?;
         self.ports(&mut out)
     }
 }

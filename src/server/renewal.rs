@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::auth::Authorities;
 use crate::crypto::{Leaf, NodeSigner};
-use crate::tls::{Identity, client_port_config, enrolment_port_config, peer_port_config};
+use crate::tls::{Identity, Nameless, client_port_config, enrolment_port_config, peer_port_config};
 
 use super::config::{Config, TlsPaths};
 use super::credentials::Credentials;
@@ -55,9 +55,10 @@ impl Material {
         authorities: &Authorities,
     ) -> Result<Self, ServeError> {
         let (agent, operator) = (authorities.agent(), authorities.operator());
+        let nameless = if config.oidc.is_some() { Nameless::Taken } else { Nameless::Refused };
         let signer = identity.node_signer(config.cluster_id, config.node_id);
         Ok(Self {
-            client_port: client_port_config(&agent, &operator, identity)
+            client_port: client_port_config(&agent, &operator, identity, nameless)
                 .map_err(ServeError::Identity)?,
             peer_port: peer_port_config(&authorities.node(), identity)
                 .map_err(ServeError::Identity)?,

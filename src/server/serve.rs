@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod enrolment;
+mod people;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,7 +25,8 @@ use crate::clock::SharedClock;
 use crate::crypto::CertificateError;
 use crate::domain::limits;
 use crate::grpc::{
-    Guard, Observe, RpcMetrics, Services, method_names, public_descriptors, routes as api_routes,
+    Bearer, Guard, Observe, RpcMetrics, Services, method_names, public_descriptors,
+    routes as api_routes,
 };
 use crate::service::{Context, Deadlines, Sealing};
 use crate::tls::{ConnectionCounters, IncomingOptions, TlsError, incoming};
@@ -82,6 +84,9 @@ pub enum ServeError {
     /// The file for checkpoints can't be used.
     #[error("audit.checkpoint_file: it can't be used")]
     Checkpoints(#[source] CheckpointFileError),
+    /// The CA of the OIDC provider can't be used.
+    #[error("oidc.ca_file: it can't be used")]
+    Provider(#[source] TlsError),
     /// The directory of checkpoints that wait for the collector can't be used.
     #[error("audit.syslog_spool: it can't be used")]
     Spool(#[source] CheckpointFileError),
@@ -212,6 +217,7 @@ impl<N: ServerNode> Server<N> {
         ));
         background.spawn(expiry::watch(Arc::clone(&self.context), Arc::clone(&renewal)));
         let checkpoints = self.keep_checkpoints(&mut background, &renewal)?;
+        let (tokens, token_metrics) = self.keep_tokens(&mut background)?;
         let sources = metrics::Sources {
             context: Arc::clone(&self.context),
             sealing: Arc::clone(&self.sealing),
@@ -220,8 +226,9 @@ impl<N: ServerNode> Server<N> {
             enrolment_port: Arc::clone(&enrolment_port),
             renewal: Arc::clone(&renewal),
             checkpoints,
+            tokens: tokens.clone(),
         };
-        let registry = metrics::registry(sources, &rpc);
+        let registry = metrics::registry(sources, &rpc, &token_metrics);
         background.spawn(http::serve(listeners.http, http::Pages { registry, readiness }));
         background.spawn(self.peer_server(listeners.peer, peer_port, &renewal));
         if let Some(listener) = listeners.enrolment {
@@ -229,8 +236,9 @@ impl<N: ServerNode> Server<N> {
             background.spawn(port);
         }
         let api = self.api(reporter, descriptors, &renewal)?;
+        let layers = (rpc, self.bearer(tokens, token_metrics));
         let clients =
-            self.client_server((listeners.client, &renewal), client_port, rpc, api, drain);
+            self.client_server((listeners.client, &renewal), client_port, layers, api, drain);
         let clients = tokio::spawn(clients);
         self.announce();
 
@@ -324,11 +332,12 @@ impl<N: ServerNode> Server<N> {
         &self,
         (listener, renewal): (TcpListener, &Renewal),
         counters: Arc<ConnectionCounters>,
-        rpc: RpcMetrics,
+        (rpc, bearer): (RpcMetrics, Bearer<N>),
         api: Routes,
         mut drain: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<N> {
         let options = self.incoming_options(self.config.limits.max_connections, counters);
+        let options = IncomingOptions { nameless: self.nameless(), ..options };
         let connections = incoming(listener, renewal.client_port(), options);
         let server = GrpcServer::builder()
             .max_concurrent_streams(Some(limits::CONNECTION_STREAMS))
@@ -336,6 +345,7 @@ impl<N: ServerNode> Server<N> {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(Some(HEADER_BYTES))
             .layer(Observe::new(rpc, self.config.limits.max_requests))
+            .layer(bearer)
             .layer(self.guard())
             .add_routes(api);
         async move {

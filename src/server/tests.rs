@@ -4,6 +4,7 @@ mod checkpoints;
 mod denials;
 mod enrolment;
 mod groups;
+mod oidc;
 mod rights;
 mod syslog;
 mod wire;
@@ -117,6 +118,7 @@ fn config(bench: &Bench, max_requests: usize) -> Config {
             syslog_ca: None,
             syslog_spool: None,
         },
+        oidc: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What all use cases share: the consensus, the clock, deadlines, and the reading of a state that is recent enough.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::auth::{Action, Caller, Denied, Permit, authorize};
 use crate::clock::SharedClock;
-use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Right, Timestamp};
+use crate::domain::{Actor, ClusterId, Fingerprint, NodeId, RequestId, Right, Role, Timestamp};
 use crate::raft::RaftError;
 use crate::state::{
     Accepted, Applied, AuditPosition, Command, CommandBody, Heads, Position, Rejection, StoreError,
@@ -257,6 +258,7 @@ impl<C: Consensus> Context<C> {
         }
         let roles = match caller.actor() {
             Actor::Operator(name) => query::roles_of(self.consensus.view(), name)?,
+            Actor::Oidc(_) => caller.roles().clone(),
             Actor::Agent(_) | Actor::Node(_) => Default::default(),
         };
         let permit = authorize(caller, action, &roles).map_err(|denied| {
@@ -291,7 +293,7 @@ impl<C: Consensus> Context<C> {
 
     /// What this node proposes in its own name.
     pub(super) const fn own(&self) -> Proposer {
-        Proposer { actor: Actor::Node(self.node), certificate: None }
+        Proposer { actor: Actor::Node(self.node), certificate: None, roles: BTreeSet::new() }
     }
 
     fn check_fresh(&self) -> Result<(), ServiceError> {
@@ -306,8 +308,9 @@ impl<C: Consensus> Context<C> {
         request_id: RequestId,
         body: CommandBody,
     ) -> Result<Answer, ServiceError> {
-        let Proposer { actor, certificate } = proposer;
-        let command = Command { actor, certificate, request_id, time: self.now(), body };
+        let Proposer { actor, certificate, roles } = proposer;
+        let time = self.now();
+        let command = Command { actor, certificate, roles, request_id, time, body };
         let proposed = self.consensus.propose(command);
         let applied = tokio::time::timeout(self.deadlines.propose, proposed).await;
         let Applied { position, audit, outcome } =
@@ -431,12 +434,17 @@ impl Staleness {
 pub(super) struct Proposer {
     actor: Actor,
     certificate: Option<Fingerprint>,
+    roles: BTreeSet<Role>,
 }
 
 /// Who a permit was made for, if it is one for this action.
 pub(super) fn proposer_of(permit: &Permit, action: Action) -> Result<Proposer, ServiceError> {
     if permit.action() == action {
-        Ok(Proposer { actor: permit.actor().clone(), certificate: permit.certificate() })
+        Ok(Proposer {
+            actor: permit.actor().clone(),
+            certificate: permit.certificate(),
+            roles: permit.roles().clone(),
+        })
     } else {
         Err(ServiceError::Unexpected("the permit is for another action"))
     }

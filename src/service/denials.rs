@@ -1,10 +1,17 @@
-//! The deny-list as this node has applied it: asked for every call, and watched for those that are open.
+//! The deny-list as this node has applied it: asked for every call, and watched for those that are open; and tokens that are
+//! refused.
+
+use std::collections::BTreeSet;
 
 use tokio::sync::watch;
 
 use super::{Consensus, Context, ServiceError};
-use crate::auth::{Caller, Denied};
+use crate::auth::{Caller, Denied, TokenError};
+use crate::domain::{OidcSubject, Timestamp};
 use crate::state::{Heads, query};
+
+/// What was refused, in audit records, if it was a token: its call was not looked at.
+const TOKEN: &str = "AccessToken";
 
 impl<C: Consensus> Context<C> {
     /// Refuses a caller that is on the deny-list, or whose certificate is. The refusal is counted, to be recorded later.
@@ -28,6 +35,17 @@ impl<C: Consensus> Context<C> {
         match query::denial_of(view, caller.actor(), caller.certificate())? {
             None => Ok(()),
             Some(_) => Err(ServiceError::Denied(Denied::by_list(caller.actor()))),
+        }
+    }
+
+    /// Counts a token that was refused: in the name of whom it proves, or in this node's own if it proves nobody.
+    pub fn count_token(&self, proven: Option<OidcSubject>, error: &TokenError) {
+        match proven {
+            Some(subject) => {
+                let caller = Caller::by_token(subject, Timestamp::default(), BTreeSet::new(), None);
+                self.count_refused(&caller, TOKEN, error.reason());
+            }
+            None => self.count_stranger(TOKEN, error.reason()),
         }
     }
 

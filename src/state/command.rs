@@ -6,6 +6,8 @@
 mod disclosure;
 mod keyring;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::Rejection;
@@ -37,6 +39,9 @@ pub struct Command {
     pub actor: Actor,
     /// The certificate that proved it; none for what a node does by itself. Apply asks the deny-list for both.
     pub certificate: Option<Fingerprint>,
+    /// Roles that an OIDC subject's token gave them. Proven like the actor, by the node that took the request; of anybody else
+    /// apply asks the grants, and looks at none of these.
+    pub roles: BTreeSet<Role>,
     /// Made by the client; scoped to the actor.
     pub request_id: RequestId,
     /// The proposing node's clock; clamped monotone by apply.

@@ -1,6 +1,8 @@
 //! Why the state machine says no.
 
-use crate::domain::{Actor, ApprovalId, AuditAction, Epoch, KeyVersion, QuotaScope, Timestamp};
+use crate::domain::{
+    Actor, ApprovalId, AuditAction, Epoch, KeyVersion, QuotaScope, Timestamp, denied_words,
+};
 
 /// Why the state machine refused. Deterministic; the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +75,7 @@ pub enum Rejection {
     #[error("the last administrator can't be removed")]
     LastAdministrator,
     /// The actor, or the certificate that it came with, is on the deny-list.
-    #[error("the certificate of {0} was denied by an administrator")]
+    #[error("{}", denied_words(.0))]
     CertificateDenied(Actor),
     /// The deny-list is full.
     #[error("the deny-list has {0} entries, which is the most")]

@@ -1,4 +1,4 @@
-//! The four configurations: two ports, and the two sides that dial them.
+//! The configurations: of the ports, of those who dial them, and of who asks an OIDC provider.
 
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use super::{Identity, TlsError};
 /// TLS 1.3 and nothing else.
 static VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 const HTTP2: &[u8] = b"h2";
+#[cfg(feature = "server")]
+const HTTP1: &[u8] = b"http/1.1";
 
 /// aws-lc-rs with the hybrid of ML-KEM-768 and X25519 first, which a later quantum computer can't undo.
 fn provider() -> Arc<CryptoProvider> {
@@ -40,7 +42,18 @@ fn roots(authorities: &[&Authority]) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
-/// The client port: takes certificates of the agent CA and of the operator CA, and requires one.
+/// Whether a port takes connections without a client certificate.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nameless {
+    /// It does not.
+    Refused,
+    /// It does: whoever is behind them says so in each call. A certificate that is shown has to be good all the same.
+    Taken,
+}
+
+/// The client port: takes certificates of the agent CA and of the operator CA, and requires one unless `nameless` connections
+/// are taken too.
 ///
 /// # Errors
 /// If the two CAs are the same, or the identity can't be used.
@@ -49,11 +62,12 @@ pub fn client_port_config(
     agent: &Authority,
     operator: &Authority,
     identity: &Identity,
+    nameless: Nameless,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     if agent.overlaps(operator) {
         return Err(TlsError::SharedCa);
     }
-    server_config(&[agent, operator], identity)
+    server_config(&[agent, operator], identity, nameless)
 }
 
 /// The peer port: takes certificates of the node CA only, and requires one.
@@ -65,7 +79,7 @@ pub fn peer_port_config(
     node: &Authority,
     identity: &Identity,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config(&[node], identity)
+    server_config(&[node], identity, Nameless::Refused)
 }
 
 /// The enrolment port: asks for no certificate, since whoever calls it wants one.
@@ -87,11 +101,16 @@ pub fn enrolment_port_config(identity: &Identity) -> Result<Arc<ServerConfig>, T
 fn server_config(
     clients: &[&Authority],
     identity: &Identity,
+    nameless: Nameless,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(clients)?), provider.clone())
-            .build()?;
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(clients)?), provider.clone());
+    let verifier = match nameless {
+        Nameless::Refused => verifier,
+        Nameless::Taken => verifier.allow_unauthenticated(),
+    };
+    let verifier = verifier.build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(VERSIONS)?
         .with_client_cert_verifier(verifier)
@@ -121,6 +140,26 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![HTTP2.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// For whoever asks an OIDC provider: its certificate has to end at one of these CAs, as they are, and to carry the name that
+/// was dialled. TLS 1.2 will do there, since the provider is not ours.
+///
+/// # Errors
+/// If none of them can be used.
+#[cfg(feature = "server")]
+pub fn provider_config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut store = RootCertStore::empty();
+    let (usable, _) = store.add_parsable_certificates(roots.iter().cloned());
+    if usable == 0 {
+        return Err(CertificateError::NotACa.into());
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::ALL_VERSIONS)?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -85,8 +86,28 @@ pub struct IncomingOptions {
     pub max_connections: usize,
     /// Most of them from one address.
     pub max_per_address: usize,
+    /// Bounds on those that show no certificate.
+    pub nameless: NamelessLimits,
     /// What is counted.
     pub counters: Arc<ConnectionCounters>,
+}
+
+/// Bounds on connections without a client certificate, where they are taken beside others: whoever is behind them has proven
+/// nothing yet, and must not take the places of those who have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamelessLimits {
+    /// Most of them at a time.
+    pub max_connections: usize,
+    /// Most of them from one address.
+    pub max_per_address: usize,
+    /// How long one lives; for ever if that is not said.
+    pub age: Option<Duration>,
+}
+
+impl Default for NamelessLimits {
+    fn default() -> Self {
+        Self { max_connections: usize::MAX, max_per_address: usize::MAX, age: None }
+    }
 }
 
 impl Default for IncomingOptions {
@@ -95,6 +116,7 @@ impl Default for IncomingOptions {
             handshake_timeout: Duration::from_secs(5),
             max_connections: 10_000,
             max_per_address: usize::MAX,
+            nameless: NamelessLimits::default(),
             counters: Arc::default(),
         }
     }
@@ -154,7 +176,9 @@ impl std::fmt::Debug for PeerCertificates {
 pub struct Conn {
     stream: TlsStream<TcpStream>,
     peer: PeerCertificates,
-    _slot: Slot,
+    /// When it ends, whatever goes on.
+    end: Option<Pin<Box<Sleep>>>,
+    _slots: (Slot, Option<Slot>),
 }
 
 impl Connected for Conn {
@@ -171,7 +195,13 @@ impl AsyncRead for Conn {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+        let this = self.get_mut();
+        if let Some(end) = &mut this.end
+            && end.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut this.stream).poll_read(context, buffer)
     }
 }
 
@@ -242,6 +272,7 @@ async fn accept_loop(
     ready: mpsc::Sender<Conn>,
 ) {
     let slots = Slots::new(options.max_connections, options.max_per_address);
+    let nameless = Slots::new(options.nameless.max_connections, options.nameless.max_per_address);
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -265,6 +296,8 @@ async fn accept_loop(
             acceptor: TlsAcceptor::from(Arc::clone(&config.borrow())),
             timeout: options.handshake_timeout,
             counters: options.counters.clone(),
+            nameless: nameless.clone(),
+            nameless_age: options.nameless.age,
             ready: ready.clone(),
         };
         handshakes.spawn(handshake.run(stream, remote, slot));
@@ -289,6 +322,8 @@ struct Handshake {
     acceptor: TlsAcceptor,
     timeout: Duration,
     counters: Arc<ConnectionCounters>,
+    nameless: Slots,
+    nameless_age: Option<Duration>,
     ready: mpsc::Sender<Conn>,
 }
 
@@ -311,11 +346,20 @@ impl Handshake {
                 return;
             }
         };
-        count(&self.counters.accepted);
         let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain = presented.iter().map(|der| der.to_vec()).collect();
+        let chain: Vec<_> = presented.iter().map(|der| der.to_vec()).collect();
+        let (mut nameless, mut end) = (None, None);
+        if chain.is_empty() {
+            nameless = self.nameless.take(remote);
+            if nameless.is_none() {
+                count(&self.counters.refused);
+                return;
+            }
+            end = self.nameless_age.map(|age| Box::pin(tokio::time::sleep(age)));
+        }
+        count(&self.counters.accepted);
         let peer = PeerCertificates::new(chain, remote);
-        let sent = self.ready.send(Conn { stream, peer, _slot: slot }).await;
+        let sent = self.ready.send(Conn { stream, peer, end, _slots: (slot, nameless) }).await;
         // The receiver is gone: the server shuts down, and the connection closes with it.
         drop(sent);
     }

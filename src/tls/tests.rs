@@ -37,8 +37,13 @@ impl Cas {
     }
 
     fn client_port(&self) -> Arc<ServerConfig> {
+        self.client_port_with(Nameless::Refused)
+    }
+
+    fn client_port_with(&self, nameless: Nameless) -> Arc<ServerConfig> {
         let server = identity(&self.node.make(&Order::node(1)));
-        client_port_config(&self.agent.authority(), &self.operator.authority(), &server).unwrap()
+        client_port_config(&self.agent.authority(), &self.operator.authority(), &server, nameless)
+            .unwrap()
     }
 
     fn peer_port(&self, node: u64) -> Arc<ServerConfig> {
@@ -145,6 +150,57 @@ async fn the_client_port_refuses_everybody_else() {
     }
     let nobody = client_config(&cas.node.authority(), None).unwrap();
     refused(&mut port, nobody).await;
+}
+
+#[tokio::test]
+async fn where_people_come_with_tokens_a_certificate_may_be_missing_and_a_bad_one_is_refused() {
+    let cas = Cas::new();
+    let mut port = port(cas.client_port_with(Nameless::Taken), IncomingOptions::default()).await;
+    let nobody = client_config(&cas.node.authority(), None).unwrap();
+    let number = port.address.port();
+    let _dialled = Connector::new(nobody, PATIENCE).connect("localhost", number).await.unwrap();
+    assert!(port.next().await.connect_info().chain().is_empty());
+    let agent = cas.agent();
+    let connector = Connector::new(cas.dial_as(&agent), PATIENCE);
+    let _dialled = connector.connect("localhost", number).await.unwrap();
+    assert_eq!(port.next().await.connect_info().chain(), [agent.certificate.to_vec()]);
+    let foreign = TestCa::new("agent").make(&Order::actor(&Actor::Agent(DEVICE)));
+    let expired = cas.operator.make(&Order::actor(&operator("alice")).expired());
+    for made in [foreign, expired, cas.node.make(&Order::node(2))] {
+        refused(&mut port, cas.dial_as(&made)).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_without_a_certificate_take_no_place_of_those_with_one_and_end() {
+    let cas = Cas::new();
+    let nameless = NamelessLimits {
+        max_connections: 1,
+        max_per_address: 1,
+        age: Some(Duration::from_secs(1)),
+    };
+    let options = IncomingOptions { nameless, ..Default::default() };
+    let mut port = port(cas.client_port_with(Nameless::Taken), options).await;
+    let nobody = client_config(&cas.node.authority(), None).unwrap();
+    let stranger = Connector::new(nobody, PATIENCE);
+    let number = port.address.port();
+    let _dialled = stranger.connect("localhost", number).await.unwrap();
+    let mut first = port.next().await;
+    // A second one is closed after its handshake, which in TLS 1.3 it need not notice at once.
+    let second = stranger.connect("localhost", number).await;
+    port.until(|now| now.refused == 1).await;
+    drop(second);
+    let connector = Connector::new(cas.dial_as(&cas.agent()), PATIENCE);
+    let mut named = connector.connect("localhost", number).await.unwrap();
+    let mut conn = port.next().await;
+    let ended = tokio::time::timeout(PATIENCE, first.read(&mut [0])).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    drop(first);
+    let _again = stranger.connect("localhost", number).await.unwrap();
+    port.next().await;
+    named.write_all(b"x").await.unwrap();
+    named.flush().await.unwrap();
+    conn.read_exact(&mut [0]).await.unwrap();
 }
 
 #[tokio::test]
@@ -359,6 +415,6 @@ fn a_key_of_another_certificate_and_a_shared_ca_make_no_configuration() {
     assert!(peer_port_config(&cas.node.authority(), &identity(&other)).is_err());
     let agent = cas.agent.authority();
     let server = identity(&cas.node.make(&Order::node(1)));
-    let error = client_port_config(&agent, &agent, &server).unwrap_err();
+    let error = client_port_config(&agent, &agent, &server, Nameless::Refused).unwrap_err();
     assert!(matches!(error, TlsError::SharedCa));
 }

@@ -31,9 +31,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("tls", &["domain", "crypto"]),
     ("storage", &["domain", "state"]),
     ("auth", &["domain", "crypto"]),
+    ("oidc", &["domain", "crypto", "auth"]),
     ("raft", &["domain", "state", "storage", "crypto"]),
     ("service", &["domain", "state", "storage", "raft", "auth", "crypto"]),
-    ("grpc", &["domain", "state", "raft", "auth", "service", "crypto"]),
+    ("grpc", &["domain", "state", "raft", "auth", "service", "crypto", "oidc"]),
     ("client", &["domain", "crypto"]),
     ("agent", &["domain", "crypto", "client"]),
 ];

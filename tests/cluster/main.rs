@@ -33,6 +33,7 @@ mod local;
 mod lookups;
 mod membership;
 mod memory;
+mod oidc;
 mod passwords;
 mod peers;
 mod planted;

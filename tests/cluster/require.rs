@@ -16,7 +16,7 @@ pub(crate) fn tool(name: &str) -> bool {
 }
 
 /// Says why a test is skipped, or fails it.
-fn lacks(what: &str) -> bool {
+pub(crate) fn lacks(what: &str) -> bool {
     let required = std::env::var_os("HOLDFAST_REQUIRE").is_some_and(|value| value == "all");
     assert!(!required, "HOLDFAST_REQUIRE=all, and {what}");
     let thread = std::thread::current();

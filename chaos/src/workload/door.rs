@@ -103,6 +103,7 @@ impl Door {
             endpoints: addresses.collect::<Result<_, _>>()?,
             ca: self.ca.clone(),
             identity: Some(self.files.clone()),
+            access_token: None,
             deadline,
             attempt,
         })

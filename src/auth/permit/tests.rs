@@ -111,6 +111,12 @@ fn who_imports_keys_escrows_for_any_device_and_sees_nothing() {
     let roles = BTreeSet::from([Role::DataMigration]);
     let report = Action::ReportCompliance { device: DEVICE };
     assert_eq!(authorize(&alice(), report, &roles).unwrap_err().reason, "NOT_AN_AGENT");
+    // Not by an access token: a key remembers who imported it by the name in a certificate.
+    let Ok(Actor::Oidc(subject)) = "oidc/https://idp.example/realm#alice".parse() else { panic!() };
+    let person = Caller::by_token(subject, Timestamp::from_millis(u64::MAX), roles.clone(), None);
+    for action in [Action::GetEscrowKey, Action::Escrow { device: DEVICE }] {
+        assert_eq!(authorize(&person, action, &roles).unwrap_err().reason, "NOT_AN_AGENT");
+    }
 }
 
 #[test]

@@ -110,6 +110,7 @@ impl Identities<'_> {
             endpoints,
             ca: self.target.ca.clone(),
             identity: Some(files),
+            access_token: None,
             deadline: DEADLINE,
             attempt: Duration::from_secs(5),
         };

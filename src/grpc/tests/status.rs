@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::auth::{Denied, IdentityError};
+use crate::auth::{Denied, IdentityError, TokenError};
 use crate::crypto::{CertificateError, CsrError};
 use crate::domain::{
     Actor, ApprovalId, AuditAction, ClusterId, Epoch, FieldError, KeyVersion, NodeId, QuotaScope,
@@ -143,6 +143,29 @@ fn rejections() -> Vec<Rejection> {
     all
 }
 
+fn tokens() -> [TokenError; 18] {
+    [
+        TokenError::Off,
+        TokenError::Malformed("no"),
+        TokenError::TooLarge(9000),
+        TokenError::Algorithm,
+        TokenError::UnknownKey,
+        TokenError::NoKeys,
+        TokenError::Signature,
+        TokenError::NotAnAccessToken,
+        TokenError::Claim("exp"),
+        TokenError::Issuer,
+        TokenError::Audience,
+        TokenError::Expired,
+        TokenError::TooOld,
+        TokenError::NotYetValid,
+        TokenError::Subject(FieldError::new("subject", "must not be empty")),
+        TokenError::Binding,
+        TokenError::ForeignCertificate,
+        TokenError::NoRole,
+    ]
+}
+
 fn errors() -> Vec<ServiceError> {
     let raft = [
         RaftError::NoLeader,
@@ -163,6 +186,7 @@ fn errors() -> Vec<ServiceError> {
         IdentityError::SharedCa,
         IdentityError::Expired,
     ];
+    let tokens = tokens().map(IdentityError::Token);
     let own = [
         ServiceError::Field(FieldError::new("users[3].name", "must not be empty")),
         ServiceError::NoQuorumContact { age: Duration::from_secs(2) },
@@ -192,7 +216,7 @@ fn errors() -> Vec<ServiceError> {
     own.into_iter()
         .chain(denied)
         .chain(csr.map(ServiceError::Csr))
-        .chain(identity.map(ServiceError::Unauthenticated))
+        .chain(identity.into_iter().chain(tokens).map(ServiceError::Unauthenticated))
         .chain(raft.map(ServiceError::Raft))
         .chain(rejections().into_iter().map(ServiceError::Rejected))
         .collect()

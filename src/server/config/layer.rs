@@ -1,5 +1,6 @@
 //! One layer of configuration: a file, or flags with their environment variables. Every key may be missing.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -76,6 +77,7 @@ layer! {
         storage: StorageLayer,
         limits: LimitsLayer,
         audit: AuditLayer,
+        oidc: OidcLayer,
     }
 }
 
@@ -196,5 +198,41 @@ layer! {
         /// Directory in which checkpoints wait for the collector, outside the data directory; made if missing.
         #[arg(id = "audit-syslog-spool", long = "audit-syslog-spool", env = "HOLDFAST_AUDIT_SYSLOG_SPOOL")]
         syslog_spool: PathBuf,
+    }
+}
+
+layer! {
+    /// People with access tokens of an OIDC provider, beside those with certificates; off unless an issuer is named.
+    OidcLayer {
+        /// URL of the provider, exactly as its tokens name it (iss); its keys are found by discovery.
+        #[arg(id = "oidc-issuer", long = "oidc-issuer", env = "HOLDFAST_OIDC_ISSUER")]
+        issuer: String,
+        /// Whom tokens have to be for (aud): the name that the provider has for this cluster, never that of a client program.
+        #[arg(id = "oidc-audience", long = "oidc-audience", env = "HOLDFAST_OIDC_AUDIENCE")]
+        audience: String,
+        /// How tokens may be signed, such as RS256,ES256.
+        #[arg(id = "oidc-algorithms", long = "oidc-algorithms", env = "HOLDFAST_OIDC_ALGORITHMS", value_delimiter = ',')]
+        algorithms: Vec<String>,
+        /// CA of the provider's certificate (PEM); no other one is believed.
+        #[arg(id = "oidc-ca-file", long = "oidc-ca-file", env = "HOLDFAST_OIDC_CA_FILE")]
+        ca_file: PathBuf,
+        /// The claim that names a person's groups.
+        #[arg(id = "oidc-group-claim", long = "oidc-group-claim", env = "HOLDFAST_OIDC_GROUP_CLAIM")]
+        group_claim: String,
+        /// The roles of each group; in the file only.
+        #[arg(skip)]
+        roles: BTreeMap<String, Vec<String>>,
+        /// How old a token may be, whatever it says itself, in seconds; 900 at most.
+        #[arg(id = "oidc-max-age-s", long = "oidc-max-age-s", env = "HOLDFAST_OIDC_MAX_AGE_S")]
+        max_age_s: u64,
+        /// How far the provider's clock may be off, in seconds.
+        #[arg(id = "oidc-leeway-s", long = "oidc-leeway-s", env = "HOLDFAST_OIDC_LEEWAY_S")]
+        leeway_s: u64,
+        /// How often the provider's keys are read, in seconds.
+        #[arg(id = "oidc-keys-refresh-s", long = "oidc-keys-refresh-s", env = "HOLDFAST_OIDC_KEYS_REFRESH_S")]
+        keys_refresh_s: u64,
+        /// How long keys are good that can't be read again, in seconds.
+        #[arg(id = "oidc-keys-max-age-s", long = "oidc-keys-max-age-s", env = "HOLDFAST_OIDC_KEYS_MAX_AGE_S")]
+        keys_max_age_s: u64,
     }
 }

@@ -4,6 +4,7 @@
 //! path of their file.
 
 mod layer;
+mod oidc;
 mod syslog;
 #[cfg(test)]
 mod tests;
@@ -19,9 +20,11 @@ use crate::domain::{ClusterId, NodeId};
 use crate::raft::{NodeOptions, PeerTls, RaftTimes, StorageSizes};
 use crate::telemetry::LogFormat;
 
+pub use layer::{
+    AuditLayer, Layer, LimitsLayer, LogLayer, OidcLayer, RaftLayer, StorageLayer, TlsLayer,
+};
+pub use oidc::OidcConfig;
 pub use syslog::SyslogTarget;
-
-pub use layer::{AuditLayer, Layer, LimitsLayer, LogLayer, RaftLayer, StorageLayer, TlsLayer};
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +121,9 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Checkpoints of the audit chain.
     pub audit: AuditConfig,
+    /// People with access tokens; none are taken without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
 }
 
 /// PEM files.

@@ -104,7 +104,7 @@ fn every_flag_has_the_environment_variable_of_its_name() {
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), expected);
         seen += 1;
     }
-    assert_eq!(seen, 39);
+    assert_eq!(seen, 48);
 }
 
 #[test]
@@ -181,6 +181,73 @@ fn the_file_for_checkpoints_is_absolute_and_outside_the_data_directory() {
     assert_eq!(config.audit.checkpoint_records, 1000);
     let text = format!("{text}checkpoint_records = 0\n");
     assert_eq!(key_at_fault(load(&dir, &text, &[])), "audit.checkpoint_records");
+}
+
+/// The same with people of a provider, whose CA is a real one.
+fn with_oidc(more: &str) -> (tempfile::TempDir, String) {
+    let (dir, text) = valid();
+    let ca = crate::crypto::testing::TestCa::new("provider").authority();
+    let path = dir.path().join("provider.pem");
+    write(&path, &crate::crypto::certificate_pem(&ca.certificates()[0]));
+    let oidc = format!(
+        "[oidc]\nissuer = \"https://idp.example/realm\"\naudience = \"holdfast\"\nca_file = {path:?}\n{more}\n[oidc.roles]\ndesk = [\"help-desk\", \"report-reader\"]\n"
+    );
+    (dir, format!("{text}{oidc}"))
+}
+
+#[test]
+fn people_of_a_provider_are_off_unless_configured_and_then_pinned() {
+    let (dir, text) = valid();
+    assert_eq!(load(&dir, &text, &[]).unwrap().oidc, None);
+    let (dir, text) = with_oidc("");
+    let config = load(&dir, &text, &[]).unwrap();
+    let oidc = config.oidc.clone().unwrap();
+    assert_eq!(oidc.issuer.as_str(), "https://idp.example/realm");
+    assert_eq!((oidc.max_age_s, oidc.leeway_s), (900, 30));
+    assert_eq!((oidc.keys_refresh_s, oidc.keys_max_age_s), (300, 3600));
+    assert_eq!(oidc.group_claim, "groups");
+    let algorithms: Vec<_> = oidc.algorithms.iter().map(|one| one.as_str()).collect();
+    assert_eq!(algorithms, ["ES256", "RS256"]);
+    assert_eq!(oidc.roles["desk"].len(), 2);
+    // What `config show` prints means the same.
+    assert_eq!(load(&dir, &config.to_toml().unwrap(), &[]).unwrap(), config);
+}
+
+#[test]
+fn a_fault_of_the_provider_is_named_by_its_key() {
+    for (more, key) in [
+        ("algorithms = [\"HS256\"]", "oidc.algorithms"),
+        ("algorithms = [\"none\"]", "oidc.algorithms"),
+        ("algorithms = []", "oidc.algorithms"),
+        ("max_age_s = 901", "oidc.max_age_s"),
+        ("max_age_s = 59", "oidc.max_age_s"),
+        ("leeway_s = 121", "oidc.leeway_s"),
+        ("keys_refresh_s = 0", "oidc.keys_refresh_s"),
+        ("keys_max_age_s = 299", "oidc.keys_max_age_s"),
+        ("group_claim = \"\"", "oidc.group_claim"),
+    ] {
+        let (dir, text) = with_oidc(more);
+        assert_eq!(key_at_fault(load(&dir, &text, &[])), key, "{more}");
+    }
+    let (dir, text) = with_oidc("");
+    for (from, to, key) in [
+        ("issuer = \"https", "issuer = \"http", "oidc.issuer"),
+        ("issuer = ", "#", "oidc.issuer"),
+        ("audience = ", "#", "oidc.audience"),
+        ("ca_file = ", "#", "oidc.ca_file"),
+        ("provider.pem", "cert", "oidc.ca_file"),
+        ("provider.pem", "nothing.pem", "oidc.ca_file"),
+        ("desk = [\"help-desk\"", "desk = [\"helper\"", "oidc.roles"),
+        ("desk = [\"help-desk\", \"report-reader\"]", "desk = []", "oidc.roles"),
+        ("desk = [\"help-desk\"", "desk = [\"data-migration\"", "oidc.roles"),
+        ("desk = ", "#", "oidc.roles"),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        assert_eq!(key_at_fault(load(&dir, &changed, &[])), key, "{from} {to}");
+    }
+    let unknown = text.replace("audience =", "client_secret = \"x\"\naudience =");
+    assert!(matches!(load(&dir, &unknown, &[]), Err(ConfigError::Parse { .. })));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::oidc::oidc;
 use super::{
     AuditConfig, AuditLayer, Config, ConfigError, Layer, LimitsConfig, LimitsLayer, LogConfig,
     LogLayer, RaftConfig, RaftLayer, StorageConfig, StorageLayer, SyslogTarget, TlsLayer, TlsPaths,
@@ -13,11 +14,11 @@ use crate::telemetry;
 
 const MIB: u64 = 1024 * 1024;
 
-fn fault(key: &'static str, what: impl Into<String>) -> ConfigError {
+pub(super) fn fault(key: &'static str, what: impl Into<String>) -> ConfigError {
     ConfigError::Key { key, what: what.into() }
 }
 
-fn required<T>(key: &'static str, value: Option<T>) -> Result<T, ConfigError> {
+pub(super) fn required<T>(key: &'static str, value: Option<T>) -> Result<T, ConfigError> {
     value.ok_or_else(|| fault(key, "is missing"))
 }
 
@@ -67,7 +68,7 @@ fn advertised(
     }
 }
 
-fn readable(key: &'static str, value: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+pub(super) fn readable(key: &'static str, value: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     let path = required(key, value)?;
     check_readable(key, &path)?;
     Ok(path)
@@ -93,7 +94,7 @@ fn check_root_key(path: &Path, data_dir: &Path) -> Result<(), ConfigError> {
     }
 }
 
-fn between(
+pub(super) fn between(
     key: &'static str,
     value: Option<u64>,
     default: u64,
@@ -168,6 +169,7 @@ impl Config {
             storage: storage(layer.storage)?,
             limits: limits(layer.limits)?,
             audit,
+            oidc: oidc(layer.oidc)?,
         })
     }
 }

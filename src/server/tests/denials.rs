@@ -28,6 +28,7 @@ async fn fill(bench: &Bench) {
         let command = Command {
             actor: operator("alice"),
             certificate: None,
+            roles: Default::default(),
             request_id: crate::domain::RequestId::new(uuid::Uuid::new_v4()),
             time: bench.context.now(),
             body: CommandBody::AuditRead { detail },

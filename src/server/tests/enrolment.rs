@@ -14,7 +14,7 @@ fn new_id() -> String {
 
 impl Running {
     /// Connects without a certificate.
-    async fn stranger(&self, port: u16) -> Result<Channel, tonic::transport::Error> {
+    pub(super) async fn stranger(&self, port: u16) -> Result<Channel, tonic::transport::Error> {
         let config = client_config(&self.bench.ca.authority(), None).unwrap();
         let endpoint = Endpoint::from_shared(format!("http://localhost:{port}")).unwrap();
         endpoint.connect_with_connector(Connector::new(config, SECOND * 5)).await

@@ -17,6 +17,9 @@ use crate::grpc::{method_names, public_descriptors};
 /// Some other device than the caller's.
 const OTHER: DeviceId = DeviceId::from_bytes([0xd2; 16]);
 
+/// The marks of the roles, in their order.
+const MARKS: [char; 6] = ['H', 'A', 'R', 'U', 'X', 'M'];
+
 /// Marks in the order of the callers: each role alone, an operator without a role, the device's agent, another agent.
 /// A dot is a refusal; a dash is a call that this port does not have, for whomever.
 const MATRIX: &str = "\
@@ -279,12 +282,27 @@ struct Any {}
 
 /// Calls by name. A unary answer is a stream of one.
 pub(super) async fn call(channel: Channel, rpc: &str, bytes: Bytes) -> Result<(), Status> {
+    call_with(channel, None, rpc, bytes).await
+}
+
+/// The same, with an access token or without.
+pub(super) async fn call_with(
+    channel: Channel,
+    token: Option<&str>,
+    rpc: &str,
+    bytes: Bytes,
+) -> Result<(), Status> {
+    let mut request = Request::new(bytes);
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+    }
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();
     let path = format!("/holdfast.v1.{rpc}").parse().unwrap();
     let codec = RawRequest;
     let mut answers: Streaming<Any> =
-        grpc.server_streaming(Request::new(bytes), path, codec).await?.into_inner();
+        grpc.server_streaming(request, path, codec).await?.into_inner();
     while answers.message().await?.is_some() {}
     Ok(())
 }
@@ -337,25 +355,47 @@ fn every_rpc_of_the_public_api_has_its_line_in_the_matrix_of_rights() {
 async fn each_rpc_is_open_to_its_callers_over_mtls_and_to_nobody_else() {
     let running = Running::start(100).await;
     let mut callers = Vec::new();
-    let marks = ['H', 'A', 'R', 'U', 'X', 'M'];
-    for ((n, role), mark) in (60..).zip(Role::ALL).zip(marks) {
+    for ((n, role), mark) in (60..).zip(Role::ALL).zip(MARKS) {
         running.bench.grant(n, role.as_str(), role).await;
-        callers.push((mark, running.connect(&running.operators, &operator(role.as_str())).await));
+        let channel = running.connect(&running.operators, &operator(role.as_str())).await;
+        callers.push((mark, channel, None));
     }
     let nobody = running.connect(&running.operators, &operator("nobody")).await;
-    callers.push(('n', nobody));
-    callers.push(('a', running.agent().await));
-    callers.push(('o', running.connect(&running.agents, &Actor::Agent(OTHER)).await));
+    callers.push(('n', nobody, None));
+    callers.push(('a', running.agent().await, None));
+    let other = running.connect(&running.agents, &Actor::Agent(OTHER)).await;
+    callers.push(('o', other, None));
+    assert_eq!(Table(&found(&running, &callers).await), Table(MATRIX));
+}
+
+#[tokio::test]
+async fn each_rpc_is_open_to_a_person_with_a_token_as_to_an_operator_of_the_same_role() {
+    let (running, provider) = super::oidc::running().await;
+    let channel = running.stranger(running.port).await.unwrap();
+    // The last role, which imports keys, is for certificates only.
+    let roles = Role::ALL.into_iter().zip(MARKS).filter(|(role, _)| *role != Role::DataMigration);
+    let callers: Vec<_> = roles
+        .map(|(role, mark)| (mark, channel.clone(), Some(provider.token(&[role.as_str()]))))
+        .collect();
+    // The first columns of the matrix: of whom nothing else is known, nothing else is asked.
+    let roles_only: String =
+        MATRIX.lines().map(|line| format!("{}\n", &line[..35 + 2 * MARKS.len()])).collect();
+    assert_eq!(Table(&found(&running, &callers).await), Table(&roles_only));
+}
+
+/// What each caller may call, found by calling it.
+async fn found(running: &Running, callers: &[(char, Channel, Option<String>)]) -> String {
     let mut found = String::new();
     for rpc in offered() {
         write!(found, "{rpc:<37}").unwrap();
-        for (mark, channel) in &callers {
+        for (mark, channel, token) in callers {
             let fake = &running.bench.fake;
             let before = (
                 fake.proposed.lock().len(),
                 crate::service::Consensus::view(fake.as_ref()).records(),
             );
-            let answer = call(channel.clone(), &rpc, message(&rpc, &running.bench)).await;
+            let bytes = message(&rpc, &running.bench);
+            let answer = call_with(channel.clone(), token.as_deref(), &rpc, bytes).await;
             let mark = match answer {
                 Err(status) if status.code() == Code::PermissionDenied => {
                     let reasons =
@@ -377,7 +417,7 @@ async fn each_rpc_is_open_to_its_callers_over_mtls_and_to_nobody_else() {
         }
         found.push('\n');
     }
-    assert_eq!(Table(&found), Table(MATRIX));
+    found
 }
 
 /// Whether a caller got past the gate: these are about what was asked, not about who asks. What is disclosed was sealed

@@ -169,6 +169,7 @@ async fn an_audit_listing_streams_messages_of_at_most_a_thousand_records() {
         let command = crate::state::Command {
             actor: operator("alice"),
             certificate: None,
+            roles: Default::default(),
             request_id: crate::domain::RequestId::new(uuid::Uuid::new_v4()),
             time: bench.context.now(),
             body: crate::state::CommandBody::AuditRead { detail },

@@ -89,6 +89,7 @@ async fn what_a_node_permits_is_what_the_state_machine_accepts() {
             let command = Command {
                 actor,
                 certificate: None,
+                roles: Default::default(),
                 request_id: request(n),
                 time: bench.context.now(),
                 body,

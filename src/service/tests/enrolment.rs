@@ -160,6 +160,7 @@ async fn a_token_ends_by_the_clock_of_the_state() {
     let command = Command {
         actor: alice().actor().clone(),
         certificate: None,
+        roles: Default::default(),
         request_id: request(60),
         time: crate::domain::Timestamp::from_millis(later),
         body: CommandBody::RevokeToken(crate::domain::TokenId::from_bytes([9; 16])),

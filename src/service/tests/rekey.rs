@@ -90,6 +90,7 @@ async fn a_node_that_has_the_old_root_key_goes_on_and_takes_the_new_shares_befor
     let command = crate::state::Command {
         actor: alice().actor().clone(),
         certificate: None,
+        roles: Default::default(),
         request_id: request(30),
         time: bench.context.now(),
         body,

@@ -96,6 +96,7 @@ async fn an_unsealed_node_gives_out_no_epoch_that_it_can_not_open() {
     let command = crate::state::Command {
         actor: alice().actor().clone(),
         certificate: None,
+        roles: Default::default(),
         request_id: request(30),
         time: bench.context.now(),
         body: CommandBody::Rotate(rotate),

@@ -6,7 +6,7 @@ use super::audit::{Facts, words};
 use super::disclosure::check_named;
 use super::{Batch, Context, Ruled};
 use crate::domain::{
-    Actor, ApprovalId, AuditAction, AuditOutcome, DeviceId, Right, Text, Timestamp, limits,
+    Actor, ApprovalId, AuditAction, AuditOutcome, DeviceId, Reach, Right, Text, Timestamp, limits,
 };
 use crate::state::query::{all_approvals, approval_from, granted_from, groups_from, policy_from};
 use crate::state::records::{Approval, ApprovalState, Decision, KeyRef, Remembered, keys};
@@ -154,6 +154,8 @@ impl<S: Store> Batch<'_, S> {
             Actor::Operator(name) => {
                 granted_from(&self.txn, name)?.reach(Right::ApproveDisclosures)
             }
+            // A provider said so when it was given. What it says now nobody here can know: only a denial takes it back.
+            Actor::Oidc(_) => Some(Reach::ALL),
             Actor::Agent(_) | Actor::Node(_) => None,
         };
         let groups = groups_from(&self.txn, device)?;

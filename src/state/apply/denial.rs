@@ -99,7 +99,8 @@ impl<S: Store> Batch<'_, S> {
                 }
             }
             DenialSubject::Identity(Actor::Node(node)) => self.check_quorum_left(*node)?,
-            DenialSubject::Identity(Actor::Agent(_)) => {}
+            // Whoever is an administrator by the word of a provider is none to count on: the last one has a grant.
+            DenialSubject::Identity(Actor::Agent(_) | Actor::Oidc(_)) => {}
             // Whose certificate it is can't be known but for the one at hand. The operator CA may issue another one, so
             // that it is not the end of an administrator; but not of the last one without a thought.
             DenialSubject::Certificate(denied) if command.certificate == Some(*denied) => {

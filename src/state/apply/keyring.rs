@@ -3,7 +3,7 @@
 use super::access::put_grant;
 use super::audit::Facts;
 use super::{Batch, Context, Ruled, Stop};
-use crate::domain::{Actor, AuditAction, AuditOutcome, Epoch, Reach, Right, Role};
+use crate::domain::{AuditAction, AuditOutcome, Epoch, Reach, Right, Role};
 use crate::state::query::{corrupt, keyring_from};
 use crate::state::records::{Grant, PolicyRecord, Remembered, keys};
 use crate::state::{
@@ -19,7 +19,7 @@ impl<S: Store> Batch<'_, S> {
         bootstrap: &Bootstrap,
     ) -> Ruled<Accepted> {
         let actor = &context.command.actor;
-        if !matches!(actor, Actor::Operator(_)) {
+        if !actor.is_operator() {
             let action = AuditAction::Bootstrap;
             return Err(Rejection::NotGranted { actor: actor.clone(), action }.into());
         }

@@ -279,7 +279,7 @@ fn own_device(context: &Context<'_>, device: DeviceId) -> Ruled<()> {
     match &context.command.actor {
         Actor::Agent(id) if *id == device => Ok(()),
         Actor::Agent(_) => Err(Rejection::ForeignDevice.into()),
-        actor @ (Actor::Node(_) | Actor::Operator(_)) => {
+        actor @ (Actor::Node(_) | Actor::Operator(_) | Actor::Oidc(_)) => {
             let action = action_of(&context.command.body);
             Err(Rejection::NotGranted { actor: actor.clone(), action }.into())
         }

@@ -28,6 +28,7 @@ pub fn encode_command(command: &Command) -> Bytes {
         certificate: command
             .certificate
             .map_or_else(Bytes::new, |sha256| Bytes::copy_from_slice(sha256.as_bytes())),
+        roles: command.roles.iter().copied().map(role_to).collect(),
     })
 }
 
@@ -61,6 +62,7 @@ pub(in crate::state) fn decode_entry(bytes: &Bytes) -> Result<(Command, [u8; 32]
         request_id: RequestId::from_slice(&command.request_id)?,
         time: time(command.time_ms),
         certificate: optional_id(&command.certificate, Fingerprint::from_slice)?,
+        roles: command.roles.into_iter().map(role_from).collect::<Result<_, _>>()?,
         body: body_from(required(body.body, "body")?)?,
     };
     Ok((command, digest))

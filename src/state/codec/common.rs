@@ -6,8 +6,8 @@ use holdfast_proto::store::v1 as pb;
 use super::{CodecError, required};
 use crate::domain::{
     Actor, AuditAction, ComplianceStatus, DenialSubject, DeviceId, EncryptionState, Epoch,
-    FieldError, Fingerprint, KeyState, NodeId, OperatorName, ProtectorKind, Reason, Role, Sealed,
-    Text, Timestamp, User, VolumeCompliance, VolumeId, VolumeKind, limits,
+    FieldError, Fingerprint, KeyState, NodeId, OidcSubject, OperatorName, ProtectorKind, Reason,
+    Role, Sealed, Text, Timestamp, User, VolumeCompliance, VolumeId, VolumeKind, limits,
 };
 use crate::state::records::KeyRef;
 use crate::state::{AuditPosition, Position};
@@ -144,6 +144,10 @@ pub(super) fn actor_to(actor: &Actor) -> pb::Actor {
         Actor::Node(node) => pb::actor::Kind::Node(node.get()),
         Actor::Agent(device) => pb::actor::Kind::Agent(id(device.as_bytes())),
         Actor::Operator(name) => pb::actor::Kind::Operator(name.as_str().to_owned()),
+        Actor::Oidc(person) => pb::actor::Kind::Oidc(pb::OidcSubject {
+            issuer: person.issuer().as_str().to_owned(),
+            subject: person.subject().to_owned(),
+        }),
     };
     pb::Actor { kind: Some(kind) }
 }
@@ -154,6 +158,9 @@ pub(super) fn actor_from(actor: Option<pb::Actor>) -> Result<Actor, CodecError> 
         pb::actor::Kind::Node(node) => Ok(Actor::Node(NodeId::new(node))),
         pb::actor::Kind::Agent(device) => Ok(Actor::Agent(DeviceId::from_slice(&device)?)),
         pb::actor::Kind::Operator(name) => Ok(Actor::Operator(name.parse()?)),
+        pb::actor::Kind::Oidc(person) => {
+            Ok(Actor::Oidc(OidcSubject::new(person.issuer.parse()?, person.subject)?))
+        }
     }
 }
 

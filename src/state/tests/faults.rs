@@ -105,6 +105,7 @@ fn an_enum_value_of_a_newer_version_is_an_error_and_no_default() {
     let command = Command {
         actor: operator(ROOT),
         certificate: None,
+        roles: Default::default(),
         request_id: request(1),
         time: at(1),
         body,
@@ -223,6 +224,7 @@ fn a_denial_that_is_not_counted_is_damage_when_it_is_taken_back() {
     let command = Command {
         actor: operator(ROOT),
         certificate: None,
+        roles: Default::default(),
         request_id: request(9),
         time: at(rig.now),
         body: allow("operator/hugo"),

@@ -23,10 +23,14 @@ const CONTROLS: &str = include_str!("../../../tests/state/golden/store-v1-contro
 /// What came to version 1 with groups of devices, grants that are limited to them, and imports.
 const GROUPS: &str = include_str!("../../../tests/state/golden/store-v1-groups.txt");
 
+/// What came to version 1 with people by access token.
+const OIDC: &str = include_str!("../../../tests/state/golden/store-v1-oidc.txt");
+
 fn command(actor: Actor, id: u64, body: CommandBody) -> Command {
     Command {
         actor,
         certificate: None,
+        roles: Default::default(),
         request_id: request(id),
         time: at(1_700_000_000_000 + id),
         body,
@@ -340,6 +344,23 @@ fn what_is_written_of_quotas_and_approvals_has_not_changed_and_can_be_read() {
     assert_eq!(query::disclosure_policy(rig.store()).unwrap().unwrap().revision, 1);
 }
 
+#[test]
+fn what_is_written_of_people_with_tokens_has_not_changed_and_can_be_read() {
+    let mut rig = Rig::empty();
+    let written = written_by(&mut rig, super::oidc::history()) + &records(&rig);
+    for (n, (new, old)) in written.lines().zip(OIDC.lines()).enumerate() {
+        assert_eq!(new, old, "line {}", n + 1);
+    }
+    assert_eq!(written.lines().count(), OIDC.lines().count());
+    let commands = OIDC.lines().filter_map(|line| line.strip_prefix("command "));
+    let commands = commands.map(|line| codec::decode_command(&hex::decode(line).unwrap().into()));
+    assert_eq!(commands.collect::<Result<Vec<_>, _>>().unwrap(), super::oidc::history());
+    for line in OIDC.lines().filter_map(|line| line.strip_prefix("applied ")) {
+        codec::decode_applied(&hex::decode(line).unwrap().into()).unwrap();
+    }
+    assert_eq!(query::denials(rig.store(), None, 9).unwrap().len(), 1);
+}
+
 /// The history's commands, answers and records, a line each.
 fn written() -> String {
     let mut rig = Rig::empty();
@@ -431,4 +452,6 @@ fn print_what_is_written() {
     print!("{}", written_by(&mut rig, group_history()) + &records(&rig));
     let mut rig = Rig::empty();
     print!("{}", written_by(&mut rig, controls_history()) + &records(&rig));
+    let mut rig = Rig::empty();
+    print!("{}", written_by(&mut rig, super::oidc::history()) + &records(&rig));
 }

@@ -64,6 +64,7 @@ fn commands() -> Vec<Command> {
     all.map(|(body, who)| Command {
         actor: operator(who),
         certificate: certificate(7),
+        roles: Default::default(),
         request_id: request(7),
         time: at(5),
         body,
@@ -134,6 +135,7 @@ pub(in crate::state) fn command_and_answer() -> (Bytes, Bytes) {
     let command = Command {
         actor: operator(ROOT),
         certificate: certificate(7),
+        roles: Default::default(),
         request_id: request(7),
         time: at(5),
         body: bootstrap(),
@@ -151,8 +153,14 @@ pub(in crate::state) fn fuzzing_seeds() -> Vec<Seed> {
     let bodies = setting_up.into_iter().chain(commands().into_iter().map(|command| command.body));
     for (n, body) in (1..).zip(bodies) {
         let actor = right(&body);
-        let command =
-            Command { actor, certificate: None, request_id: request(n), time: at(n), body };
+        let command = Command {
+            actor,
+            certificate: None,
+            roles: Default::default(),
+            request_id: request(n),
+            time: at(n),
+            body,
+        };
         let bytes = codec::encode_command(&command);
         log.push(bytes.to_vec());
         rig.entry(Entry::Command(bytes));
@@ -166,6 +174,7 @@ pub(in crate::state) fn fuzzing_seeds() -> Vec<Seed> {
         let command = Command {
             actor: right(&body),
             certificate: None,
+            roles: Default::default(),
             request_id: request(99),
             time: at(99),
             body,

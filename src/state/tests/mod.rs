@@ -24,6 +24,7 @@ mod groups;
 mod hostile;
 mod import;
 mod model;
+mod oidc;
 mod property;
 mod reach;
 mod rekey;

@@ -210,9 +210,12 @@ impl Model {
         }
     }
 
-    fn has(&self, actor: &Actor, role: Role) -> bool {
-        matches!(actor, Actor::Operator(name)
-            if self.grants.contains_key(&(name.as_str().to_owned(), role)))
+    fn has(&self, command: &Command, role: Role) -> bool {
+        match &command.actor {
+            Actor::Operator(name) => self.grants.contains_key(&(name.as_str().to_owned(), role)),
+            Actor::Oidc(_) => command.roles.contains(&role),
+            Actor::Agent(_) | Actor::Node(_) => false,
+        }
     }
 
     fn need(
@@ -221,7 +224,7 @@ impl Model {
         roles: &[Role],
         action: AuditAction,
     ) -> Result<(), Rejection> {
-        if roles.iter().any(|role| self.has(&command.actor, *role)) {
+        if roles.iter().any(|role| self.has(command, *role)) {
             Ok(())
         } else {
             Err(Rejection::NotGranted { actor: command.actor.clone(), action })
@@ -299,7 +302,7 @@ impl Model {
     }
 
     fn bootstrap(&mut self, position: Position, command: &Command, b: &Bootstrap) -> Outcome {
-        if !matches!(command.actor, Actor::Operator(_)) {
+        if !matches!(command.actor, Actor::Operator(_) | Actor::Oidc(_)) {
             let actor = command.actor.clone();
             return Err(Rejection::NotGranted { actor, action: AuditAction::Bootstrap });
         }

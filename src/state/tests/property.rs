@@ -1,7 +1,7 @@
 //! Random command sequences: the machine agrees with a naive model, and replicas end byte-identical however the log was
 //! cut and whether or not they began from a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::fixtures::*;
 use super::model::Model;
-use super::steps::{OPERATORS, Step, Who, body_of, right_actor, step, tick};
+use super::oidc::person;
+use super::steps::{OPERATORS, PEOPLE, Step, Who, body_of, right_actor, step, tick};
 use crate::domain::*;
 use crate::state::*;
 
@@ -29,6 +30,7 @@ fn set_up() -> Vec<Command> {
         .map(|(body, id)| Command {
             actor: operator(ROOT),
             certificate: None,
+            roles: Default::default(),
             request_id: request(id),
             time: at(1_000_000),
             body,
@@ -59,16 +61,23 @@ fn run_model(steps: &[(Step, i64)], ready: bool) -> (Model, Vec<(Position, Entry
         let position = Position { term: 1, index: log.len() as u64 };
         let entry = match step {
             Step::Command { actor, certificate: shown, request: id, body } => {
+                let mut roles = BTreeSet::new();
                 let actor = match actor {
                     Who::Right => right_actor(body),
                     Who::Agent(n) => agent(*n),
                     Who::Operator(n) => operator(OPERATORS[usize::from(*n)]),
                     Who::Node(n) => node(*n),
+                    Who::Person(n, bits) => {
+                        let given = Role::ALL.into_iter().enumerate();
+                        let given = given.filter(|(bit, _)| bits & (1 << bit) != 0);
+                        roles = given.map(|(_, role)| role).collect();
+                        person(PEOPLE[usize::from(*n)])
+                    }
                 };
                 let body = body_of(body, &model);
                 let certificate = certificate(*shown);
                 let request_id = request(*id);
-                let command = Command { actor, certificate, request_id, time: now, body };
+                let command = Command { actor, certificate, roles, request_id, time: now, body };
                 submit(&mut model, &mut log, &command);
                 sent.push(command);
                 continue;

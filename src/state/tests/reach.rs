@@ -179,6 +179,7 @@ fn a_limit_on_a_role_that_is_not_about_devices_can_be_read_by_nobody() {
     let good = Command {
         actor: operator(ROOT),
         certificate: None,
+        roles: Default::default(),
         request_id: request(1),
         time: at(rig.now),
         body: CommandBody::Grant {

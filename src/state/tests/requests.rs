@@ -56,6 +56,7 @@ fn a_machine_remembers_65536_requests_and_not_one_more() {
         let command = Command {
             actor: node(1),
             certificate: None,
+            roles: Default::default(),
             request_id: request(n),
             time: at(rig.now),
             body: CommandBody::Refusals(vec![]),

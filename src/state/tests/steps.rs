@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::fixtures::*;
 use super::model::Model;
+use super::oidc::person;
 use crate::domain::*;
 use crate::state::*;
 
@@ -31,6 +32,8 @@ pub(super) enum Who {
     Agent(u8),
     Operator(u8),
     Node(u64),
+    /// A person whose token gave the roles of these bits.
+    Person(u8, u8),
 }
 
 #[derive(Debug, Clone)]
@@ -113,14 +116,18 @@ pub(super) const OPERATORS: [&str; 5] = [ROOT, HUGO, ADA, ODO, MIA];
 /// Groups that devices are put into.
 pub(super) const GROUPS: [&str; 3] = ["berlin", "munich", "vip"];
 
+/// People with tokens; one of them is called like an operator.
+pub(super) const PEOPLE: [&str; 2] = [HUGO, "auth0|eve"];
+
 /// Whom and what denials are about.
-const SUBJECTS: u8 = 12;
+const SUBJECTS: u8 = 14;
 
 fn subject(n: u8) -> DenialSubject {
     match n {
         0..4 => DenialSubject::Identity(operator(OPERATORS[usize::from(n)])),
         4..7 => DenialSubject::Identity(agent(n - 4)),
         7..10 => DenialSubject::Identity(node(u64::from(n - 6))),
+        12.. => DenialSubject::Identity(person(PEOPLE[usize::from(n - 12)])),
         _ => DenialSubject::Certificate(certificate(n - 9).unwrap()),
     }
 }
@@ -175,7 +182,7 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::AuditRead),
         1 => (0_u8..3).prop_map(What::Refusals),
         1 => Just(What::ClusterChange),
-        1 => prop_oneof![0..SUBJECTS, 7..SUBJECTS].prop_map(What::Deny),
+        1 => prop_oneof![0..SUBJECTS, 7..12_u8, 7..10_u8].prop_map(What::Deny),
         2 => (0..SUBJECTS).prop_map(What::Allow),
         1 => (0_u8..3).prop_map(What::Seal),
         1 => prop::bool::weighted(0.3).prop_map(|late| What::Rotate { late }),
@@ -200,6 +207,7 @@ fn who() -> impl Strategy<Value = Who> {
         1 => (0_u8..3).prop_map(Who::Agent),
         2 => (0_u8..5).prop_map(Who::Operator),
         1 => (1_u64..3).prop_map(Who::Node),
+        2 => (0_u8..2, 0_u8..32).prop_map(|(n, roles)| Who::Person(n, roles)),
     ]
 }
 

@@ -124,7 +124,14 @@ fn run_model(steps: &[Step]) -> (Model, Vec<Entry>, Vec<Result<(), &'static str>
     let mut log = Vec::new();
     let mut add = |actor, body, time| {
         let request_id = request(log.len() as u64 + 1);
-        let command = Command { actor, certificate: None, request_id, time: at(time), body };
+        let command = Command {
+            actor,
+            certificate: None,
+            roles: Default::default(),
+            request_id,
+            time: at(time),
+            body,
+        };
         log.push(Entry::Command(codec::encode_command(&command)));
     };
     for (actor, body) in set_up() {

@@ -44,8 +44,12 @@ impl Model {
     }
 
     /// Whether one of these roles of an actor is for a device.
-    pub(super) fn reaches(&self, actor: &Actor, roles: &[Role], device: DeviceId) -> bool {
-        let Actor::Operator(name) = actor else { return false };
+    pub(super) fn reaches(&self, command: &Command, roles: &[Role], device: DeviceId) -> bool {
+        let name = match &command.actor {
+            Actor::Operator(name) => name,
+            Actor::Oidc(_) => return roles.iter().any(|role| command.roles.contains(role)),
+            Actor::Agent(_) | Actor::Node(_) => return false,
+        };
         let groups = self.groups_of(device);
         roles.iter().any(|role| {
             let grant = self.grants.get(&(name.as_str().to_owned(), *role));
@@ -56,8 +60,8 @@ impl Model {
     }
 
     /// Whether these roles of an actor are for some devices only.
-    pub(super) fn limited(&self, actor: &Actor, roles: &[Role]) -> bool {
-        let Actor::Operator(name) = actor else { return false };
+    pub(super) fn limited(&self, command: &Command, roles: &[Role]) -> bool {
+        let Actor::Operator(name) = &command.actor else { return false };
         let mut reaches =
             roles.iter().filter_map(|role| self.grants.get(&(name.as_str().to_owned(), *role)));
         reaches.all(Reach::is_limited)

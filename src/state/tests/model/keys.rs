@@ -52,7 +52,7 @@ impl Model {
         };
         let role = [Role::DataMigration];
         self.need(command, &role, AuditAction::Escrow)?;
-        if self.reaches(&command.actor, &role, device) {
+        if self.reaches(command, &role, device) {
             Ok(Some(name.clone()))
         } else {
             Err(Rejection::OutsideGroups)
@@ -228,7 +228,7 @@ impl Model {
         if matches!(seen, Seen::Other) {
             return Err(Rejection::RequestIdReused);
         }
-        let within = |device| self.reaches(&command.actor, &DESK, device);
+        let within = |device| self.reaches(command, &DESK, device);
         if let FindQuery::Device(device) | FindQuery::Volume(device, _) = query {
             if !within(*device) {
                 return Err(Rejection::OutsideGroups);
@@ -269,7 +269,7 @@ impl Model {
         command: &Command,
         d: &Disclose,
     ) -> Outcome {
-        if d.user.is_none() && !self.has(&command.actor, Role::AdvancedHelpDesk) {
+        if d.user.is_none() && !self.has(command, Role::AdvancedHelpDesk) {
             return Err(Rejection::UserRequired);
         }
         if self.sealed.is_some() {
@@ -288,14 +288,14 @@ impl Model {
         let wanted = if wanted == 0 { newest } else { wanted };
         let found = |k: &ModelKey| k.escrow.protector == d.protector && k.version == wanted;
         let Some(n) = self.keys.iter().position(found) else {
-            let limited = self.limited(&command.actor, &DESK);
+            let limited = self.limited(command, &DESK);
             return Err(if limited { Rejection::OutsideGroups } else { Rejection::UnknownKey });
         };
         let device = self.keys[n].escrow.device;
-        if !self.reaches(&command.actor, &DESK, device) {
+        if !self.reaches(command, &DESK, device) {
             return Err(Rejection::OutsideGroups);
         }
-        let advanced = self.reaches(&command.actor, &[Role::AdvancedHelpDesk], device);
+        let advanced = self.reaches(command, &[Role::AdvancedHelpDesk], device);
         if d.user.is_none() && !advanced {
             return Err(Rejection::UserRequired);
         }

@@ -1,0 +1,6 @@
+#![forbid(unsafe_code)]
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    holdfast::fuzzing::provider(bytes);
+});
