@@ -14,7 +14,7 @@ use crate::state::{Accepted, Disclose, Rejection, Store, StoreError, Table, code
 /// By what a key may be disclosed.
 enum Clearance {
     /// By the approval of another person, which is used up.
-    Approval(Approval),
+    Approval(Box<Approval>),
     /// By a mass recovery.
     Lifted,
     /// By the quotas.
@@ -73,7 +73,7 @@ impl<S: Store> Batch<'_, S> {
         key: &KeyRecord,
     ) -> Ruled<Clearance> {
         if let Some(id) = disclose.approval {
-            return self.use_approval(context, id, key.at).map(Clearance::Approval);
+            return self.use_approval(context, id, key.at).map(Box::new).map(Clearance::Approval);
         }
         if self.is_marked(key.device)? {
             return Err(Rejection::ApprovalRequired.into());

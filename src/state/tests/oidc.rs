@@ -81,7 +81,6 @@ fn a_person_of_a_provider_is_nobody_else_of_the_same_name() {
 fn who_is_denied_by_name_can_do_nothing_with_any_token() {
     let mut rig = Rig::ready();
     let alice = person("alice");
-    let granted = query::grants(rig.store(), None, 99).unwrap().len();
     let find = || CommandBody::FindKeys(FindQuery::Prefix(protector(1).prefix()));
     rig.accept(operator(ROOT), deny("oidc/https://idp.example/realm#alice"));
     let outcome = sent(&mut rig, alice.clone(), &Role::ALL, 1, find());
