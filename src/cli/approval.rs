@@ -4,19 +4,18 @@ use holdfast_proto::v1;
 use serde::Serialize;
 
 use super::exit::Exit;
+use super::key::WantedArgs;
 use super::output::{Sheet, Show, dash, time};
-use super::values::guid;
 use super::views::user_text;
 use super::{Context, Done};
-use crate::client::{ApprovalRequest, wire};
 use crate::clock::{Clock as _, SystemClock};
-use crate::domain::{ApprovalId, KeyVersion, ProtectorId, Reason, Text};
+use crate::domain::ApprovalId;
 
 /// What to do with approvals.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ApprovalCommand {
     /// Ask another person to approve the disclosure of a key: for a device under dual control, or above a quota
-    Request(RequestArgs),
+    Request(WantedArgs),
     /// Approve a request of somebody else: they may disclose that key once
     Grant {
         /// Number of the request
@@ -41,44 +40,15 @@ pub(super) enum ApprovalCommand {
     },
 }
 
-/// Which key, and why.
-#[derive(Debug, clap::Args)]
-pub(super) struct RequestArgs {
-    /// Key id, all 32 digits; `holdfast key find` shows it
-    #[arg(value_parser = guid::<ProtectorId>)]
-    id: ProtectorId,
-    /// Version of the key; the newest if left out
-    #[arg(long, default_value_t = 0)]
-    key_version: u32,
-    /// Reason code; `holdfast key reasons` lists them
-    #[arg(long, default_value = "")]
-    reason: String,
-    /// Reason in words; required without a code or with OTHER
-    #[arg(long, default_value = "")]
-    reason_text: String,
-    /// User that the key is for: name, domain\name or name@domain
-    #[arg(long)]
-    user: Option<String>,
-    /// Ticket number in your own system
-    #[arg(long, default_value = "")]
-    ticket: String,
-}
-
 pub(super) async fn run(context: &Context, command: ApprovalCommand) -> Done {
     let client = context.connection.client()?;
     match command {
         ApprovalCommand::Request(args) => {
-            let wanted = ApprovalRequest {
-                protector: args.id,
-                version: KeyVersion::new(args.key_version),
-                reason: Reason::new(&args.reason, args.reason_text)?,
-                user: args.user.as_deref().map(wire::parse_user).transpose()?,
-                ticket: Text::name("ticket", args.ticket)?,
-            };
+            let wanted = args.request()?;
             let made = client.request_approval(&wanted).await?;
             context.printer.print(&RequestedView {
                 approval_id: made.approval_id,
-                key_id: args.id.to_string(),
+                key_id: wanted.protector.to_string(),
                 expires_at_ms: made.expires_at_ms,
             })?;
         }

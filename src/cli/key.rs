@@ -12,7 +12,7 @@ use super::secret_file::SecretFile;
 use super::values::{bare, guid};
 use super::views::{FoundView, KeyView};
 use super::{Context, Done};
-use crate::client::{Client, Disclosure, DisclosureRequest, KeyQuery, wire};
+use crate::client::{ApprovalRequest, Client, Disclosure, DisclosureRequest, KeyQuery, wire};
 use crate::domain::{
     ApprovalId, DeviceId, KeyIdPrefix, KeyVersion, ProtectorId, Reason, Text, VolumeId,
 };
@@ -44,9 +44,9 @@ pub(super) struct FindArgs {
     volume: Option<VolumeId>,
 }
 
-/// Which key to disclose, and why.
+/// Which key is wanted, for whom, and why.
 #[derive(Debug, clap::Args)]
-pub(super) struct DiscloseArgs {
+pub(super) struct WantedArgs {
     /// Key id, all 32 digits; `holdfast key find` shows it
     #[arg(value_parser = guid::<ProtectorId>)]
     id: ProtectorId,
@@ -65,6 +65,26 @@ pub(super) struct DiscloseArgs {
     /// Ticket number in your own system
     #[arg(long, default_value = "")]
     ticket: String,
+}
+
+impl WantedArgs {
+    /// The same in the words of a request.
+    pub(super) fn request(self) -> Result<ApprovalRequest, CliError> {
+        Ok(ApprovalRequest {
+            protector: self.id,
+            version: KeyVersion::new(self.key_version),
+            reason: Reason::new(&self.reason, self.reason_text)?,
+            user: self.user.as_deref().map(wire::parse_user).transpose()?,
+            ticket: Text::name("ticket", self.ticket)?,
+        })
+    }
+}
+
+/// Which key to disclose, and why.
+#[derive(Debug, clap::Args)]
+pub(super) struct DiscloseArgs {
+    #[command(flatten)]
+    wanted: WantedArgs,
     /// Number of the approval that it is made by; it is used up by it
     #[arg(long, value_name = "N")]
     approval: Option<ApprovalId>,
@@ -114,12 +134,13 @@ async fn find(context: &Context, client: &Client, args: &FindArgs) -> Done {
 }
 
 async fn disclose(context: &Context, client: &Client, args: DiscloseArgs) -> Done {
+    let ApprovalRequest { protector, version, reason, user, ticket } = args.wanted.request()?;
     let wanted = DisclosureRequest {
-        protector: args.id,
-        version: KeyVersion::new(args.key_version),
-        reason: Reason::new(&args.reason, args.reason_text)?,
-        user: args.user.as_deref().map(wire::parse_user).transpose()?,
-        ticket: Text::name("ticket", args.ticket)?,
+        protector,
+        version,
+        reason,
+        user,
+        ticket,
         with_package: args.package_out.is_some(),
         approval: args.approval,
     };
