@@ -1,5 +1,5 @@
-//! The file that an access token is kept in between `login` and `logout`: in the user's runtime directory, which is gone after
-//! the session, or in that for state, and for its owner alone.
+//! The file that an access token is kept in between `login` and `logout`: in the user's runtime directory, which is gone when
+//! they have logged out of the machine, or in that for state, and for its owner alone.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use holdfast_proto::v1::find_keys_request::Query;
 use holdfast_proto::v1::issue_token_request::Binding;
 use prost::Message;
 
-use super::decode as valid;
+use super::valid;
 use crate::domain::{
     ApprovalId, DeviceId, FieldError, KeyVersion, OperatorName, ProtectorId, Role, TokenId,
 };

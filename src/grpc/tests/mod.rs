@@ -4,6 +4,7 @@ mod api;
 mod decode;
 mod hostile;
 mod status;
+mod valid;
 
 /// Well-formed requests, for the corpora of `fuzz/`.
 pub(super) fn fuzzing_seeds() -> Vec<crate::fuzzing::Seed> {
